@@ -1,0 +1,1 @@
+"""Backbones, their heads and named layers; training; checkpoints."""

@@ -1,0 +1,1 @@
+"""Thin: parse, compose the config, call the stations in order."""

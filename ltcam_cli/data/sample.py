@@ -1,0 +1,122 @@
+"""One image, what is known of it, and how its pixels are read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from ltcam_cli.errors import LtcamError
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of a data set. Pixels are read only when asked for.
+
+    Attributes:
+        name: unique in its data set, e.g. `kos01/Part5`.
+        group: the physical item; samples of one group never stand on both sides of a split.
+        label: 1 defective, 0 good, None unknown.
+        read_image: gives (H, W) or (H, W, 3), uint8, or float32 in [0, 1] for 16-bit files.
+        read_mask: gives (H, W) bool, True on defects; None where there is no mask.
+        path: the image's file; None for images made on the fly.
+    """
+
+    name: str
+    group: str
+    label: int | None
+    read_image: Callable[[], np.ndarray]
+    read_mask: Callable[[], np.ndarray] | None = None
+    path: Path | None = None
+
+    @classmethod
+    def of_files(
+        cls, path: Path, mask: Path | None, *, name: str, group: str, label: int | None
+    ) -> Sample:
+        """A sample of an image file and, where there is one, its mask file."""
+        read_mask = partial(read_mask_file, mask) if mask else None
+        return cls(name, group, label, partial(read_image_file, path), read_mask, path)
+
+    @property
+    def image(self) -> np.ndarray:
+        """(H, W) or (H, W, 3), uint8, or float32 in [0, 1]; read anew each time."""
+        return self.read_image()
+
+    @property
+    def mask(self) -> np.ndarray | None:
+        """(H, W) bool or None; read anew each time."""
+        return self.read_mask() if self.read_mask else None
+
+    def mask_digest(self) -> str:
+        """A hash of the mask's pixels and shape; empty where there is none."""
+        mask = self.mask
+        if mask is None:
+            return ""
+        return hashlib.sha256(np.packbits(mask).tobytes() + repr(mask.shape).encode()).hexdigest()
+
+
+def read_image_file(path: Path) -> np.ndarray:
+    """Read an image as (H, W) or (H, W, 3): uint8, or float32 in [0, 1] if it has 16 bits.
+
+    Raises:
+        LtcamError: if the file is missing, empty, truncated or no image.
+    """
+    try:
+        if path.suffix.lower() in {".tif", ".tiff"}:
+            import tifffile  # comes with scikit-image; reads 16-bit colour, which Pillow does not
+
+            pixels = tifffile.imread(path)
+        else:
+            with Image.open(path) as image:
+                keep = image.mode in {"L", "RGB", "I;16", "I;16B", "I;16L", "I", "F"}
+                grey = image.mode in {"1", "LA"}
+                pixels = np.asarray(image if keep else image.convert("L" if grey else "RGB"))
+    except FileNotFoundError as error:
+        raise LtcamError(f"{path}: no such image") from error
+    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, RuntimeError) as error:
+        raise _unreadable(path, error) from error
+    return _to_known_range(path, pixels)
+
+
+def read_mask_file(path: Path) -> np.ndarray:
+    """Read a mask as (H, W) bool. Of a palette image the *indices* count: 0 is background.
+
+    Raises:
+        LtcamError: if the file is missing, empty, truncated or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            pixels = np.asarray(image)
+    except FileNotFoundError as error:
+        raise LtcamError(f"{path}: no such mask") from error
+    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
+        raise _unreadable(path, error) from error
+    return pixels > 0 if pixels.ndim == 2 else (pixels[..., :3] > 0).any(axis=-1)
+
+
+def _unreadable(path: Path, error: BaseException) -> LtcamError:
+    if path.is_file() and path.stat().st_size == 0:
+        return LtcamError(f"{path}: the file is empty; delete or replace it (or on_error=skip)")
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return LtcamError(f"{path}: cannot be read ({reason}); replace it (or on_error=skip)")
+
+
+def _to_known_range(path: Path, pixels: np.ndarray) -> np.ndarray:
+    if pixels.ndim == 3 and pixels.shape[-1] in {1, 4}:
+        pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels[..., :3]
+    if pixels.ndim not in {2, 3} or (pixels.ndim == 3 and pixels.shape[-1] != 3):
+        raise LtcamError(f"{path}: expected a grey or RGB image, got an array {pixels.shape}")
+    if pixels.dtype == np.bool_:
+        return pixels.astype(np.uint8) * 255
+    if pixels.dtype == np.uint8:
+        return pixels
+    if np.issubdtype(pixels.dtype, np.integer):  # 16 bits; Pillow hands them over as int32 too
+        return (pixels / 65535.0).astype(np.float32)
+    return pixels.astype(np.float32)

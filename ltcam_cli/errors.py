@@ -1,0 +1,37 @@
+"""What a user did wrong, said in one line. Importable by every station."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable
+from types import ModuleType
+
+
+class LtcamError(Exception):
+    """A mistake a user can mend: one line that names the culprit and the remedy.
+
+    The command line prints it and exits with status 2, without a traceback.
+    """
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`"; did you mean 'x'? (known: …)"` for a mistyped name, to be appended to a message."""
+    known = sorted(map(str, known))
+    close = difflib.get_close_matches(str(name), known, n=1)
+    hint = f"; did you mean '{close[0]}'?" if close else ""
+    return f"{hint} (known: {', '.join(known)})"
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import an optional dependency.
+
+    Raises:
+        LtcamError: naming the extra of this package that brings it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise LtcamError(
+            f"{module} is not installed; install the extra: pip install 'ltcam[{extra}]'"
+        ) from error

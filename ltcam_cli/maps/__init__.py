@@ -1,0 +1,1 @@
+"""The heart: one capture, truncation, weighting, fusion, heatmap."""

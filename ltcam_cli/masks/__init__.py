@@ -1,0 +1,1 @@
+"""Heatmap (and image) to binary mask."""

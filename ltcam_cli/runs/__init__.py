@@ -1,0 +1,1 @@
+"""Run folders, tables, finding and resuming runs."""

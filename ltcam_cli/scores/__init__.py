@@ -1,0 +1,1 @@
+"""Pixel counts, curves, image scores, intervals."""
