@@ -1,0 +1,133 @@
+"""A trained classifier and the file it is kept in."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ltcam_cli.classifier.backbones import BackboneConfig, build_classifier
+from ltcam_cli.errors import LtcamError
+from ltcam_cli.files import atomic
+
+FORMAT = 1
+
+
+@dataclass
+class Classifier:
+    """A network with all that is needed to use it.
+
+    Attributes:
+        model: maps (N, in_channels, height, width), normalised, to logits (N, backbone.logits).
+        backbone: how the model is built.
+        in_channels, height, width: of the input.
+        mean, std: per channel, of the normalisation of images in [0, 1].
+        defect: index of the logit of defects; -1, the last one, for models trained here.
+        prior_shift: added to the logit, so that probabilities speak of the training part's share
+            of defects and not of the balanced batches'.
+        threshold: probability from which an image is called defective.
+        metrics: image-level scores of training and test.
+    """
+
+    model: nn.Module
+    backbone: BackboneConfig
+    in_channels: int
+    height: int
+    width: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    classes: tuple[str, ...] = ("good", "defective")
+    defect: int = -1
+    prior_shift: float = 0.0
+    threshold: float = 0.5
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Normalise images (N, in_channels, H, W) in [0, 1] on the model's device."""
+        device = next(self.model.parameters()).device
+        images = images.to(device, non_blocking=True)
+        mean = torch.tensor(self.mean, device=device).view(1, -1, 1, 1)
+        std = torch.tensor(self.std, device=device).view(1, -1, 1, 1)
+        return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+
+    def log_odds(self, logits: Tensor) -> Tensor:
+        """(N, L) logits -> (N,) log-odds of a defect against all else, as trained."""
+        if logits.shape[1] == 1:
+            return logits[:, 0]
+        defect = self.defect % logits.shape[1]
+        others = [index for index in range(logits.shape[1]) if index != defect]
+        return logits[:, defect] - logits[:, others].logsumexp(dim=1)
+
+    def probability(self, logits: Tensor) -> Tensor:
+        """(N, L) logits -> (N,) probability of a defect, corrected for the sampling prior."""
+        return torch.sigmoid(self.log_odds(logits) + self.prior_shift)
+
+    def save(self, path: Path) -> None:
+        """Write the checkpoint atomically; tensors, numbers and strings only."""
+        state = {key: value.cpu().contiguous() for key, value in self.model.state_dict().items()}
+        card = {
+            name: getattr(self, name)
+            for name in self.__dataclass_fields__
+            if name not in {"model", "backbone"}
+        }
+        content = {
+            "format": FORMAT,
+            "backbone": asdict(self.backbone),
+            "state_dict": state,
+            **{k: list(v) if isinstance(v, tuple) else v for k, v in card.items()},
+        }
+        with atomic(path) as temporary:
+            torch.save(content, temporary)
+
+
+def load_classifier(path: str | Path, device: str | torch.device = "cpu") -> Classifier:
+    """Read a checkpoint, or the checkpoint of a run folder; the model is in eval mode.
+
+    Raises:
+        LtcamError: if there is none, or if it is unsafe, foreign, or of another format.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "train" / "checkpoint.pt"
+    if not path.is_file():
+        raise LtcamError(f"{path}: no such checkpoint; train one with: ltcam train")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise LtcamError(
+            f"{path}: holds more than tensors and is not loaded for safety; train it anew"
+        ) from error
+    except Exception as error:  # torch raises many kinds for damaged files
+        raise LtcamError(f"{path}: is damaged ({type(error).__name__}); train it anew") from error
+    if not isinstance(content, dict) or "format" not in content:
+        raise LtcamError(f"{path}: is no ltcam checkpoint; make one with: ltcam import {path}")
+    if content.pop("format") != FORMAT:
+        raise LtcamError(f"{path}: was written by another version of ltcam; train it anew")
+    try:
+        backbone = BackboneConfig(**content.pop("backbone"))
+        state = content.pop("state_dict")
+        model = build_classifier(backbone, content["in_channels"])
+        model.load_state_dict(state)
+        card = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+        classifier = Classifier(model.eval(), backbone, **card)
+    except (KeyError, TypeError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise LtcamError(f"{path}: does not fit its own description ({reason})") from error
+    classifier.model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return classifier
+
+
+def prior_shift(defective: int, total: int, sampled: float = 0.5) -> float:
+    """Log-odds of the true share of defects minus that of the sampled one; to be added to logits.
+
+    Args:
+        defective, total: images of the training part.
+        sampled: share of defective images in training batches.
+    """
+    share = defective / total
+    return math.log(share / (1 - share)) - math.log(sampled / (1 - sampled))

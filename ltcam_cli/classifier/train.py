@@ -1,0 +1,460 @@
+"""Training of the image classifier, from image-level labels alone."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from ltcam_cli.classifier.augment import AugmentConfig, BalancedOrder, augmentation
+from ltcam_cli.classifier.backbones import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    BackboneConfig,
+    build_classifier,
+    freeze_batch_norm,
+    load_weights,
+)
+from ltcam_cli.classifier.checkpoint import Classifier, prior_shift
+from ltcam_cli.data.batches import Batch, Images, batches, collate
+from ltcam_cli.data.config import DatasetConfig
+from ltcam_cli.data.sample import Sample
+from ltcam_cli.data.split import Split, check_classes, split_fraction
+from ltcam_cli.errors import LtcamError, nearest
+from ltcam_cli.files import atomic, write_json
+from ltcam_cli.scores import images as image_scores
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class TrainerConfig:
+    """How the classifier is trained (conf/trainer/*.yaml).
+
+    Attributes:
+        epochs: passes of `images_per_epoch` images.
+        images_per_epoch: None takes four times the number of defective training images.
+        batch_size: half of each batch is defective.
+        optimizer: `adamw` or `sgd` (momentum 0.9).
+        lr: highest learning rate.
+        weight_decay: of the optimizer.
+        schedule: `onecycle` or `cosine`.
+        validation: share of the training *items* held out to choose the threshold; 0 for none.
+        threshold: `prior` (0.5 after correction for balanced sampling), or on the validation part
+            `f1` (the highest F1) or `recall:R` (the highest threshold whose recall is R).
+        clip: greatest norm of the gradient; None for no limit.
+        amp: mixed precision on GPU.
+        cache: keep resized images in memory (up to 2 GB).
+        workers: loading processes; None is 0 on CPU, and up to 8 on GPU.
+        augment: random changes of the images.
+    """
+
+    epochs: int = 40
+    images_per_epoch: int | None = None
+    batch_size: int = 12
+    optimizer: str = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 0.01
+    schedule: str = "onecycle"
+    validation: float = 0.0
+    threshold: str = "prior"
+    clip: float | None = 1.0
+    amp: bool = True
+    cache: bool = True
+    workers: int | None = None
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def __post_init__(self) -> None:
+        for name, known in {
+            "optimizer": ("adamw", "sgd"),
+            "schedule": ("onecycle", "cosine"),
+        }.items():
+            value = getattr(self, name)
+            if value not in known:
+                raise LtcamError(f"trainer.{name}={value}: unknown{nearest(value, known)}")
+        if self.epochs < 1 or self.batch_size < 2:
+            raise LtcamError("trainer.epochs must be at least 1, and trainer.batch_size at least 2")
+        if self.threshold != "prior" and not self.validation:
+            raise LtcamError(
+                f"trainer.threshold={self.threshold} is chosen on validation items; "
+                "set trainer.validation, e.g. 0.2"
+            )
+
+
+def train(
+    folder: Path,
+    split: Split,
+    dataset: DatasetConfig,
+    backbone: BackboneConfig,
+    trainer: TrainerConfig,
+    *,
+    seed: int,
+    device: torch.device,
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Train a classifier and test it at image level.
+
+    Writes `checkpoint.pt`, `history.csv`, `images.csv`, `metrics.json` and, after each epoch,
+    `last.pt`, from which `resume` goes on to the same weights as if it had never stopped (on CPU).
+
+    Args:
+        folder: of the files, exists.
+        split: its training part is fitted, its test part only scored.
+
+    Returns:
+        The metrics.
+
+    Raises:
+        LtcamError: if a class is missing, weights do not fit, or the loss is no number any more.
+    """
+    samples = split.train
+    check_classes(samples, "training")
+    check_classes(split.test, "test")
+    validation: list[Sample] = []
+    if trainer.validation:
+        samples, validation = split_fraction(
+            samples, trainer.validation, seed, key="trainer.validation"
+        )
+        check_classes(validation, "validation")
+
+    torch.manual_seed(seed)
+    classifier = _new_classifier(samples, dataset, backbone, device)
+    loop = _Loop(folder, classifier, samples, dataset, trainer, seed, device)
+    if resume:
+        loop.resume()
+    loop.run(validation)
+
+    metrics = _finish(classifier, split.test, validation, dataset, trainer, folder)
+    metrics["seconds"] = loop.seconds
+    metrics["epochs"] = trainer.epochs
+    metrics["train_images"], metrics["train_defective"] = len(samples), _defective(samples)
+    metrics["parameters"] = sum(p.numel() for p in classifier.model.parameters())
+    classifier.metrics = {k: v for k, v in metrics.items() if isinstance(v, (int, float, str))}
+    classifier.save(folder / "checkpoint.pt")
+    write_json(folder / "metrics.json", metrics)
+    return metrics
+
+
+def predict_images(
+    classifier: Classifier,
+    samples: Sequence[Sample],
+    *,
+    batch_size: int = 16,
+    workers: int = 0,
+    on_error: str = "raise",
+) -> pd.DataFrame:
+    """Image-level table: name, group, label, logit (log-odds before the prior), probability, predicted."""
+    images = Images(
+        samples, classifier.height, classifier.width, classifier.in_channels, on_error=on_error
+    )
+    classifier.model.eval()
+    rows = []
+    with torch.inference_mode():
+        for batch in batches(images, batch_size, workers=workers):
+            if not batch.items:
+                continue
+            logits = classifier.model(classifier.prepare(batch.images)).float()
+            log_odds = classifier.log_odds(logits).cpu()
+            probability = classifier.probability(logits).cpu()
+            for item, odds, p in zip(batch.items, log_odds, probability, strict=True):
+                rows.append(
+                    {
+                        "name": item.sample.name,
+                        "group": item.sample.group,
+                        "label": item.sample.label,
+                        "logit": float(odds),
+                        "probability": float(p),
+                        "predicted": int(p >= classifier.threshold),
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def _defective(samples: Sequence[Sample]) -> int:
+    return sum(bool(sample.label) for sample in samples)
+
+
+def _new_classifier(
+    samples: Sequence[Sample],
+    dataset: DatasetConfig,
+    backbone: BackboneConfig,
+    device: torch.device,
+) -> Classifier:
+    if backbone.logits > 2:
+        raise LtcamError(f"backbone.logits={backbone.logits}: training takes 1 or 2")
+    channels = dataset.channels if backbone.weights is None else 3
+    model = build_classifier(backbone, channels)
+    load_weights(model, backbone)
+    model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    pretrained = backbone.weights is not None
+    return Classifier(
+        model,
+        backbone,
+        channels,
+        dataset.height,
+        dataset.width,
+        mean=IMAGENET_MEAN if pretrained else (0.5,) * channels,
+        std=IMAGENET_STD if pretrained else (0.25,) * channels,
+        prior_shift=prior_shift(_defective(samples), len(samples)),
+    )
+
+
+def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
+    """Binary cross-entropy of one logit, cross-entropy of two."""
+    if logits.shape[1] == 1:
+        return F.binary_cross_entropy_with_logits(logits[:, 0], labels.float())
+    return F.cross_entropy(logits, labels)
+
+
+class _Loop:
+    """The epochs of one training, and what must be kept to go on with them."""
+
+    def __init__(
+        self,
+        folder: Path,
+        classifier: Classifier,
+        samples: Sequence[Sample],
+        dataset: DatasetConfig,
+        trainer: TrainerConfig,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.folder, self.classifier, self.trainer = folder, classifier, trainer
+        self.model, self.seed, self.device = classifier.model, seed, device
+        count = trainer.images_per_epoch or 4 * _defective(samples)
+        self.order = BalancedOrder([s.label or 0 for s in samples], count, seed)
+        images = Images(
+            samples,
+            dataset.height,
+            dataset.width,
+            classifier.in_channels,
+            augment=augmentation(trainer.augment),
+            cache=trainer.cache,
+            on_error=dataset.on_error,
+        )
+        self.loader = self._loader(images)
+        self.optimizer = _optimizer(self.model, trainer)
+        self.steps = trainer.epochs * len(self.loader)
+        self.schedule = _schedule(self.optimizer, trainer, self.steps)
+        self.half = _half_precision(device) if trainer.amp else None
+        self.scaler = torch.amp.GradScaler(enabled=self.half == torch.float16)
+        self.history: list[dict[str, float]] = []
+
+    @property
+    def seconds(self) -> float:
+        return sum(row["seconds"] for row in self.history)
+
+    def _loader(self, images: Images) -> DataLoader[Any]:
+        on_gpu = self.device.type == "cuda"
+        workers = self.trainer.workers
+        if workers is None:
+            workers = min(8, os.cpu_count() or 1) if on_gpu else 0
+        return DataLoader(
+            images,
+            batch_size=self.trainer.batch_size,
+            sampler=self.order,
+            num_workers=workers,
+            collate_fn=collate,
+            pin_memory=on_gpu,
+            persistent_workers=workers > 0,
+        )
+
+    def run(self, validation: list[Sample]) -> None:
+        first = len(self.history)
+        started = time.perf_counter()
+        done = 0
+        with tqdm(
+            total=self.steps,
+            initial=first * len(self.loader),
+            desc="train",
+            unit="batch",
+            dynamic_ncols=True,
+        ) as bar:
+            for epoch in range(first, self.trainer.epochs):
+                tic = time.perf_counter()
+                losses = []
+                for loss in self._epoch(epoch):
+                    losses.append(loss)
+                    bar.set_postfix(
+                        epoch=f"{epoch + 1}/{self.trainer.epochs}",
+                        loss=f"{np.mean(losses[-10:]):.4f}",
+                        lr=f"{self.schedule.get_last_lr()[0]:.2g}",
+                        refresh=False,
+                    )
+                    bar.update()
+                    done += 1
+                    if done == 10:
+                        self._say_remaining(
+                            (time.perf_counter() - started) / 10 * (self.steps - bar.n)
+                        )
+                seconds = time.perf_counter() - tic
+                row: dict[str, float] = {
+                    "epoch": epoch + 1,
+                    "loss": float(np.mean(losses)),
+                    "lr": self.schedule.get_last_lr()[0],
+                    "images_per_second": len(losses) * self.trainer.batch_size / seconds,
+                    "seconds": seconds,
+                }
+                if validation:
+                    table = predict_images(self.classifier, validation)
+                    row["validation_ap"] = image_scores.average_precision(
+                        table["label"].to_numpy(), table["logit"].to_numpy()
+                    )
+                self.history.append(row)
+                self._save()
+
+    def _epoch(self, epoch: int) -> Iterator[float]:
+        self.order.epoch = epoch
+        torch.manual_seed(int(np.random.default_rng([self.seed, epoch, 1]).integers(2**31)))
+        self.model.train()
+        if self.classifier.backbone.freeze_bn:
+            freeze_batch_norm(self.model)
+        for batch in self.loader:
+            if not batch.items:
+                continue
+            loss = self._step(batch)
+            if not math.isfinite(loss):
+                kept = f"; the weights after epoch {epoch} are in last.pt" if epoch else ""
+                raise LtcamError(
+                    f"the loss is {loss} in epoch {epoch + 1}: lower trainer.lr "
+                    f"(now {self.trainer.lr:g}){kept}"
+                )
+            yield loss
+
+    def _step(self, batch: Batch) -> float:
+        images = self.classifier.prepare(batch.images)
+        labels = batch.labels.to(self.device)
+        with self._autocast():
+            loss = loss_of(self.model(images), labels)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            return value
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        if self.trainer.clip is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.trainer.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.schedule.step()
+        return value
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.half is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.half)
+
+    def _say_remaining(self, seconds: float) -> None:
+        message = f"about {_duration(seconds)} left on {self.device.type}"
+        heavy = self.classifier.backbone.name in {"vgg16", "vgg16_bn", "resnet50"}
+        if heavy and self.device.type == "cpu":
+            message += "; backbone=vgg16_slim is made for CPUs and takes minutes"
+        tqdm.write(message)
+        log.info(message)
+
+    def _save(self) -> None:
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "history": self.history,
+        }
+        with atomic(self.folder / "last.pt") as temporary:
+            torch.save(state, temporary)
+        with atomic(self.folder / "history.csv") as temporary:
+            pd.DataFrame(self.history).to_csv(temporary, index=False)
+
+    def resume(self) -> None:
+        path = self.folder / "last.pt"
+        if not path.is_file():
+            log.info("nothing to resume in %s; starting anew", self.folder)
+            return
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.history = state["history"]
+        log.info("resumed after epoch %d", len(self.history))
+
+
+def _finish(
+    classifier: Classifier,
+    test: list[Sample],
+    validation: list[Sample],
+    dataset: DatasetConfig,
+    trainer: TrainerConfig,
+    folder: Path,
+) -> dict[str, Any]:
+    """Choose the threshold (never on the test part), then score the test part."""
+    if validation:
+        table = predict_images(classifier, validation, on_error=dataset.on_error)
+        labels, scores = table["label"].to_numpy(), table["probability"].to_numpy()
+        if trainer.threshold == "f1":
+            classifier.threshold = image_scores.max_f1_threshold(labels, scores)
+        elif trainer.threshold.startswith("recall:"):
+            wanted = float(trainer.threshold.removeprefix("recall:"))
+            classifier.threshold = image_scores.recall_threshold(labels, scores, wanted)
+        elif trainer.threshold != "prior":
+            raise LtcamError(
+                f"trainer.threshold={trainer.threshold}: must be prior, f1 or recall:R"
+            )
+    table = predict_images(classifier, test, on_error=dataset.on_error)
+    with atomic(folder / "images.csv") as temporary:
+        table.to_csv(temporary, index=False)
+    labels, logits = table["label"].to_numpy(), table["logit"].to_numpy()
+    predicted = table["predicted"].to_numpy()
+    return {
+        "test_ap": image_scores.average_precision(labels, logits),
+        "test_auroc": image_scores.auroc(labels, logits),
+        "test_accuracy": image_scores.accuracy(labels, predicted),
+        **{f"test_{k}": v for k, v in image_scores.confusion(labels, predicted).items()},
+        "test_images": len(table),
+        "threshold": classifier.threshold,
+        "threshold_rule": trainer.threshold,
+        "prior_shift": classifier.prior_shift,
+    }
+
+
+def _optimizer(model: nn.Module, trainer: TrainerConfig) -> torch.optim.Optimizer:
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if trainer.optimizer == "sgd":
+        return torch.optim.SGD(
+            parameters, trainer.lr, momentum=0.9, weight_decay=trainer.weight_decay
+        )
+    return torch.optim.AdamW(parameters, trainer.lr, weight_decay=trainer.weight_decay)
+
+
+def _schedule(
+    optimizer: torch.optim.Optimizer, trainer: TrainerConfig, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    if trainer.schedule == "cosine":
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, trainer.lr, total_steps=steps + 1)
+
+
+def _half_precision(device: torch.device) -> torch.dtype | None:
+    if device.type != "cuda":
+        return None
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

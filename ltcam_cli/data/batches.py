@@ -1,0 +1,153 @@
+"""Samples -> batches of images, decoded and resized ahead of the model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.v2 import functional as tv
+
+from ltcam_cli.data.sample import Sample
+from ltcam_cli.errors import LtcamError
+
+log = logging.getLogger(__name__)
+
+CACHE_BYTES = 2 << 30  # resized images beyond this are decoded anew each epoch
+
+
+@dataclass(frozen=True)
+class Item:
+    """One loaded sample: network input (C, h, w) in [0, 1], and original pixels if asked for."""
+
+    sample: Sample
+    image: Tensor
+    original: np.ndarray | None = None
+    mask: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images of one forward.
+
+    Attributes:
+        images: (N, C, h, w) float32 in [0, 1].
+        labels: (N,) int64; -1 unknown.
+        items: the loaded samples, with originals (H, W[, 3]) and masks (H, W) where asked for.
+        skipped: names of the samples that could not be read.
+    """
+
+    images: Tensor
+    labels: Tensor
+    items: list[Item]
+    skipped: list[str]
+
+
+class Images(Dataset[Item | str]):
+    """Samples as network inputs of one size, loaded lazily.
+
+    Indexed by a number, or by (number, seed) where the training augmentation wants a seed of its
+    own for each draw: then the order of workers cannot change what is drawn.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        height: int,
+        width: int,
+        channels: int,
+        *,
+        originals: bool = False,
+        masks: bool = False,
+        augment: Callable[[Tensor], Tensor] | None = None,
+        cache: bool = False,
+        on_error: str = "raise",
+    ) -> None:
+        self.samples = samples
+        self.size = [height, width]
+        self.channels = channels
+        self.originals, self.masks = originals, masks
+        self.augment = augment
+        self.on_error = on_error
+        room = CACHE_BYTES // max(1, height * width * channels)
+        self._cache: dict[int, Tensor] | None = {} if cache and len(samples) <= room else None
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int | tuple[int, int]) -> Item | str:
+        """The item, or its name if it cannot be read and `on_error` is `skip`."""
+        number, seed = index if isinstance(index, tuple) else (index, None)
+        sample = self.samples[number]
+        try:
+            return self._load(number, sample, seed)
+        except LtcamError as error:
+            if self.on_error != "skip":
+                raise
+            log.warning("skipped: %s", error)
+            return sample.name
+
+    def _load(self, number: int, sample: Sample, seed: int | None) -> Item:
+        cached = self._cache.get(number) if self._cache is not None else None
+        pixels = sample.image if cached is None or self.originals else None
+        if cached is None:
+            assert pixels is not None
+            cached = tv.resize(to_channels(pixels, self.channels), self.size, antialias=True)
+            if self._cache is not None:
+                self._cache[number] = cached
+        image = tv.to_dtype(cached, torch.float32, scale=True)
+        if self.augment is not None and seed is not None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                image = self.augment(image)
+        mask = sample.mask if self.masks else None
+        if mask is not None and pixels is not None and mask.shape != pixels.shape[:2]:
+            raise LtcamError(
+                f"{sample.name}: mask of {mask.shape[0]}x{mask.shape[1]} pixels for an image of "
+                f"{pixels.shape[0]}x{pixels.shape[1]}; give the mask that belongs to it"
+            )
+        return Item(sample, image, pixels if self.originals else None, mask)
+
+
+def to_channels(pixels: np.ndarray, channels: int) -> Tensor:
+    """(H, W) or (H, W, 3) as (channels, H, W): grey repeated, or colour as luminance."""
+    image = torch.from_numpy(np.ascontiguousarray(pixels))
+    image = image[None] if image.ndim == 2 else image.permute(2, 0, 1)
+    if image.shape[0] == channels:
+        return image
+    return image.expand(channels, -1, -1) if channels == 3 else tv.rgb_to_grayscale(image)
+
+
+def collate(loaded: Sequence[Item | str]) -> Batch | None:
+    """Stack what could be loaded; None if nothing could."""
+    items = [item for item in loaded if isinstance(item, Item)]
+    skipped = [name for name in loaded if isinstance(name, str)]
+    if not items:
+        return Batch(torch.empty(0), torch.empty(0, dtype=torch.long), [], skipped)
+    labels = [-1 if item.sample.label is None else item.sample.label for item in items]
+    return Batch(torch.stack([item.image for item in items]), torch.tensor(labels), items, skipped)
+
+
+def batches(
+    images: Images,
+    batch_size: int,
+    *,
+    workers: int = 0,
+    pin: bool = False,
+    order: Any = None,
+) -> Iterator[Batch]:
+    """Iterate over batches; `order` is a sampler of indices, the given order without it."""
+    loader = DataLoader(
+        images,
+        batch_size=batch_size,
+        sampler=order,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=pin,
+    )
+    yield from loader
