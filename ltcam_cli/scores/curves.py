@@ -1,0 +1,138 @@
+"""Scores of a ranking: of pixels by heatmap, in memory that does not grow with the images.
+
+A ranking is given by two histograms over its levels of score, lowest first: how many positives
+and how many negatives stand at each level.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ltcam_cli.scores.regions import labelled_regions
+
+BINS = 4096
+FPR_LIMIT = 0.3
+
+
+class PixelCurves:
+    """Threshold-free pixel scores of heatmaps, added image by image.
+
+    Each heatmap is divided by its own maximum and binned by its root, since maps are peaked and
+    most of one is small: bin 0 holds exactly the zeros, bin i ((i - 1)², i²] / 4095². Scores are
+    fractions in [0, 1], NaN where undefined, and within 1e-3 of the exact ones from some thousand
+    defect pixels on (equal bins miss that for a map whose peak is ten times the rest).
+    """
+
+    def __init__(self) -> None:
+        self.positives = np.zeros(BINS, dtype=np.int64)
+        self.negatives = np.zeros(BINS, dtype=np.int64)
+        self.overlaps = np.zeros(BINS)  # sum over regions of (region's histogram / its size)
+        self.regions = 0
+
+    def update(self, heatmap: np.ndarray, truth: np.ndarray) -> None:
+        """Add an image that counts.
+
+        Args:
+            heatmap: (H, W), any non-negative scale; what is negative counts as 0.
+            truth: (H, W) bool, True on defects.
+
+        Raises:
+            ValueError: if the shapes differ or the heatmap holds NaN or +infinity.
+        """
+        heatmap, truth = np.asarray(heatmap), np.asarray(truth, dtype=bool)
+        if heatmap.shape != truth.shape:
+            raise ValueError(f"heatmap {heatmap.shape} and truth {truth.shape} differ in shape")
+        bins = _binned(heatmap)
+        everywhere = np.bincount(bins.ravel(), minlength=BINS)
+        if not truth.any():
+            self.negatives += everywhere
+            return
+        defect = bins[truth]
+        positives = np.bincount(defect, minlength=BINS)
+        self.positives += positives
+        self.negatives += everywhere - positives
+        labels, n_regions = labelled_regions(truth)
+        region = labels[truth]
+        self.overlaps += np.bincount(defect, 1 / np.bincount(region)[region], minlength=BINS)
+        self.regions += n_regions
+
+    @property
+    def pixel_ap(self) -> float:
+        """Average precision over the pixels of all images; NaN unless there are both kinds."""
+        return average_precision_of(self.positives, self.negatives)
+
+    @property
+    def aupro(self) -> float:
+        """Area under the per-region overlap up to a false positive rate of 0.3, over 0.3.
+
+        The overlap (share of a region above the threshold) is the mean over the 8-connected
+        regions of all images, the rate pooled over the background of all images; Bergmann et
+        al., IJCV 129 (2021). NaN without a region or without background.
+        """
+        if not self.regions or not self.negatives.any():
+            return float("nan")
+        rate = _from_the_top(self.negatives) / self.negatives.sum()
+        overlap = _from_the_top(self.overlaps) / self.regions
+        inside = int(np.searchsorted(rate, FPR_LIMIT, side="right"))  # the last rate, 1, is not
+        ends = slice(inside - 1, inside + 1)
+        x = np.append(rate[:inside], FPR_LIMIT)
+        y = np.append(overlap[:inside], np.interp(FPR_LIMIT, rate[ends], overlap[ends]))
+        return _area(x, y) / FPR_LIMIT
+
+    @property
+    def oracle_iou(self) -> float:
+        """Pooled IoU of the best single threshold, which only the truth can tell.
+
+        Not a result: a bound for thresholds. NaN without a positive pixel.
+        """
+        if not self.positives.any():
+            return float("nan")
+        tp, fp = _from_the_top(self.positives), _from_the_top(self.negatives)
+        return float(np.max(tp / (tp[-1] + fp)))
+
+
+def average_precision_of(positives: np.ndarray, negatives: np.ndarray) -> float:
+    """Σ (recall_i − recall_{i−1}) · precision_i down the levels, as scikit-learn defines it.
+
+    Args:
+        positives: (levels,) int, lowest score first.
+        negatives: (levels,) int.
+
+    Returns:
+        A fraction in [0, 1]; NaN unless there are both kinds.
+    """
+    if not positives.any() or not negatives.any():
+        return float("nan")
+    tp, fp = _from_the_top(positives), _from_the_top(negatives)
+    precision = tp / np.maximum(tp + fp, 1)
+    return float(np.sum(np.diff(tp) * precision[1:]) / tp[-1])
+
+
+def auroc_of(positives: np.ndarray, negatives: np.ndarray) -> float:
+    """Area under the ROC curve; arguments and range as of `average_precision_of`."""
+    if not positives.any() or not negatives.any():
+        return float("nan")
+    tp, fp = _from_the_top(positives), _from_the_top(negatives)
+    return _area(fp / fp[-1], tp / tp[-1])
+
+
+def _binned(heatmap: np.ndarray) -> np.ndarray:
+    """(H, W) int in 0..4095."""
+    peak = heatmap.max(initial=0)
+    if not np.isfinite(peak):
+        raise ValueError("the heatmap holds NaN or +infinity")
+    if peak <= 0:
+        return np.zeros(heatmap.shape, dtype=np.intp)
+    share = np.divide(heatmap, peak)  # then in place: five times as fast
+    np.sqrt(np.maximum(share, 0, out=share), out=share)
+    share *= BINS - 1
+    return np.ceil(share, out=share).astype(np.intp)
+
+
+def _from_the_top(histogram: np.ndarray) -> np.ndarray:
+    """(levels + 1,): what lies above each threshold, from none to all."""
+    return np.concatenate([[0], np.cumsum(histogram[::-1])])
+
+
+def _area(x: np.ndarray, y: np.ndarray) -> float:
+    return float(np.sum(np.diff(x) * (y[1:] + y[:-1])) / 2)

@@ -1,0 +1,98 @@
+"""How sure a pooled IoU is: a bootstrap over the physical items, and the mean over images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ltcam_cli.scores.pixels import PixelCounts
+
+
+def group_draws(
+    groups: Sequence[str], draws: int = 2000, seed: int = 0
+) -> tuple[list[str], np.ndarray]:
+    """Resample groups with replacement; equal sets of names, draws and seed give equal draws.
+
+    Args:
+        groups: names, in any order, repeated at will.
+        draws: how many resamples D.
+        seed: of the generator.
+
+    Returns:
+        The G distinct names, sorted; (D, G) int, how often each is drawn: each row sums to G.
+    """
+    names = sorted(set(groups))
+    if not names:
+        return names, np.zeros((draws, 0), dtype=np.int64)
+    chances = np.full(len(names), 1 / len(names))
+    return names, np.random.default_rng(seed).multinomial(len(names), chances, size=draws)
+
+
+def drawn_iou(
+    counts: Sequence[PixelCounts], groups: Sequence[str], draws: int = 2000, seed: int = 0
+) -> np.ndarray:
+    """The pooled IoU of each resample of the groups (`group_draws`).
+
+    For a paired comparison of two methods on the same images, subtract two of these.
+
+    Args:
+        counts: one an image.
+        groups: the physical item of each image.
+        draws: how many resamples D.
+        seed: of the generator.
+
+    Returns:
+        (D,) float in [0, 1], NaN where a resample has neither defect nor mask pixels.
+
+    Raises:
+        ValueError: if there are not as many groups as counts.
+    """
+    if len(counts) != len(groups):
+        raise ValueError(f"{len(counts)} counts but {len(groups)} groups")
+    names, drawn = group_draws(groups, draws, seed)
+    row = {name: index for index, name in enumerate(names)}
+    per_group = np.zeros((len(names), 2), dtype=np.int64)  # intersection, union
+    for count, group in zip(counts, groups, strict=True):
+        per_group[row[group]] += count.tp, count.tp + count.fp + count.fn
+    intersection, union = (drawn @ per_group).T
+    return np.divide(intersection, union, out=np.full(draws, np.nan), where=union > 0)
+
+
+def bootstrap_iou(
+    counts: Sequence[PixelCounts],
+    groups: Sequence[str],
+    draws: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the pooled IoU, resampling the groups.
+
+    Args:
+        counts: one a counted image.
+        groups: the physical item of each image.
+        draws: how many resamples; those whose IoU is NaN are left out.
+        seed: of the generator.
+        level: of confidence, in (0, 1).
+
+    Returns:
+        Low and high end in [0, 1]; NaN both if no resample has an IoU.
+
+    Raises:
+        ValueError: if there are not as many groups as counts, or level is out of range.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level {level} is not between 0 and 1")
+    values = drawn_iou(counts, groups, draws, seed)
+    values = values[~np.isnan(values)]
+    if not values.size:
+        return float("nan"), float("nan")
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def mean_iou(counts: Sequence[PixelCounts]) -> tuple[float, int]:
+    """Mean of the IoU of each image, in [0, 1], without the NaN ones; and how many were NaN."""
+    values = np.array([count.iou for count in counts])
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if defined.size else float("nan"), values.size - defined.size
