@@ -223,7 +223,7 @@ def _published(config: BackboneConfig) -> dict[str, Tensor]:
             f"backbone.weights={config.weights}: {config.name} has no published weights; {offline}"
         )
     try:
-        weights = models.get_model_weights(config.name)[config.weights]  # type: ignore[index]
+        weights = models.get_model_weights(config.name)[config.weights]
     except KeyError as error:
         known = [weight.name for weight in models.get_model_weights(config.name)]
         raise LtcamError(
@@ -289,7 +289,7 @@ def _attach_squeezenet(model: nn.Module, pool: nn.Module, classifier: nn.Module)
 
 
 def _slim() -> nn.Module:
-    return VGG(make_layers(SLIM, batch_norm=True))  # type: ignore[arg-type]
+    return VGG(make_layers(SLIM, batch_norm=True))
 
 
 VGG_OWN, RESNET_OWN = ("fc", "classifier.6"), ("avg", "fc")

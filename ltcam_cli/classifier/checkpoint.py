@@ -113,7 +113,9 @@ def load_classifier(path: str | Path, device: str | torch.device = "cpu") -> Cla
         state = content.pop("state_dict")
         model = build_classifier(backbone, content["in_channels"])
         model.load_state_dict(state)
-        card = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+        card: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in content.items()
+        }
         classifier = Classifier(model.eval(), backbone, **card)
     except (KeyError, TypeError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[-1].strip()

@@ -50,7 +50,7 @@ class TrainerConfig:
         images_per_epoch: None takes four times the number of defective training images.
         batch_size: half of each batch is defective.
         optimizer: `adamw` or `sgd` (momentum 0.9).
-        lr: highest learning rate.
+        lr: highest learning rate; None takes 3e-3 from scratch, 1e-4 with pre-trained weights.
         weight_decay: of the optimizer.
         schedule: `onecycle` or `cosine`.
         validation: share of the training *items* held out to choose the threshold; 0 for none.
@@ -63,11 +63,11 @@ class TrainerConfig:
         augment: random changes of the images.
     """
 
-    epochs: int = 40
+    epochs: int = 20
     images_per_epoch: int | None = None
     batch_size: int = 12
     optimizer: str = "adamw"
-    lr: float = 1e-3
+    lr: float | None = None
     weight_decay: float = 0.01
     schedule: str = "onecycle"
     validation: float = 0.0
@@ -157,7 +157,7 @@ def predict_images(
     workers: int = 0,
     on_error: str = "raise",
 ) -> pd.DataFrame:
-    """Image-level table: name, group, label, logit (log-odds before the prior), probability, predicted."""
+    """Image-level table: name, group, label, logit (as trained), probability, predicted."""
     images = Images(
         samples, classifier.height, classifier.width, classifier.in_channels, on_error=on_error
     )
@@ -247,9 +247,10 @@ class _Loop:
             on_error=dataset.on_error,
         )
         self.loader = self._loader(images)
-        self.optimizer = _optimizer(self.model, trainer)
+        self.lr = trainer.lr or (3e-3 if classifier.backbone.weights is None else 1e-4)
+        self.optimizer = _optimizer(self.model, trainer, self.lr)
         self.steps = trainer.epochs * len(self.loader)
-        self.schedule = _schedule(self.optimizer, trainer, self.steps)
+        self.schedule = _schedule(self.optimizer, trainer, self.lr, self.steps)
         self.half = _half_precision(device) if trainer.amp else None
         self.scaler = torch.amp.GradScaler(enabled=self.half == torch.float16)
         self.history: list[dict[str, float]] = []
@@ -305,7 +306,7 @@ class _Loop:
                 row: dict[str, float] = {
                     "epoch": epoch + 1,
                     "loss": float(np.mean(losses)),
-                    "lr": self.schedule.get_last_lr()[0],
+                    "lr": float(self.schedule.get_last_lr()[0]),
                     "images_per_second": len(losses) * self.trainer.batch_size / seconds,
                     "seconds": seconds,
                 }
@@ -331,7 +332,7 @@ class _Loop:
                 kept = f"; the weights after epoch {epoch} are in last.pt" if epoch else ""
                 raise LtcamError(
                     f"the loss is {loss} in epoch {epoch + 1}: lower trainer.lr "
-                    f"(now {self.trainer.lr:g}){kept}"
+                    f"(now {self.lr:g}){kept}"
                 )
             yield loss
 
@@ -431,21 +432,19 @@ def _finish(
     }
 
 
-def _optimizer(model: nn.Module, trainer: TrainerConfig) -> torch.optim.Optimizer:
+def _optimizer(model: nn.Module, trainer: TrainerConfig, lr: float) -> torch.optim.Optimizer:
     parameters = [p for p in model.parameters() if p.requires_grad]
     if trainer.optimizer == "sgd":
-        return torch.optim.SGD(
-            parameters, trainer.lr, momentum=0.9, weight_decay=trainer.weight_decay
-        )
-    return torch.optim.AdamW(parameters, trainer.lr, weight_decay=trainer.weight_decay)
+        return torch.optim.SGD(parameters, lr, momentum=0.9, weight_decay=trainer.weight_decay)
+    return torch.optim.AdamW(parameters, lr, weight_decay=trainer.weight_decay)
 
 
 def _schedule(
-    optimizer: torch.optim.Optimizer, trainer: TrainerConfig, steps: int
+    optimizer: torch.optim.Optimizer, trainer: TrainerConfig, lr: float, steps: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
     if trainer.schedule == "cosine":
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    return torch.optim.lr_scheduler.OneCycleLR(optimizer, trainer.lr, total_steps=steps + 1)
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps + 1)
 
 
 def _half_precision(device: torch.device) -> torch.dtype | None:

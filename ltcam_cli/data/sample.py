@@ -98,7 +98,7 @@ def read_mask_file(path: Path) -> np.ndarray:
         raise LtcamError(f"{path}: no such mask") from error
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
         raise _unreadable(path, error) from error
-    return pixels > 0 if pixels.ndim == 2 else (pixels[..., :3] > 0).any(axis=-1)
+    return np.greater(pixels, 0) if pixels.ndim == 2 else np.any(pixels[..., :3], axis=-1)
 
 
 def _unreadable(path: Path, error: BaseException) -> LtcamError:

@@ -1,0 +1,317 @@
+"""One forward and one backward: activations A, gradients g, and the biases' share of the logit.
+
+Parameters are frozen, and the graph begins at the shallowest layer that is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ltcam_cli.errors import LtcamError, nearest
+
+Target = str | int
+
+# Modules whose output nothing changes in place, as the models of torchvision are written. The
+# output of any other is copied, so that A stays what it was.
+UNTOUCHED = (nn.ReLU, nn.ReLU6, nn.MaxPool2d, nn.AvgPool2d)
+
+
+@dataclass
+class Layer:
+    """What a weighting may read of one layer.
+
+    Attributes:
+        name: as asked for.
+        A: (N, K, h, w) its output; None for terms of biases.
+        g: (N, K, h, w) ∂y/∂A, or ∂y/∂z for terms of biases; None if nobody needs gradients.
+        b: (K, 1, 1) bias of a term; for the input's own term, the input (N, K, H, W) itself.
+        capture: where it was captured.
+    """
+
+    name: str
+    A: Tensor | None
+    g: Tensor | None
+    capture: Capture
+    b: Tensor | None = None
+
+
+@dataclass
+class Capture:
+    """All that was read of one batch.
+
+    Attributes:
+        x: (N, C, H, W) input as the network got it.
+        logits: (N, L).
+        y: (N,) the logit that is explained.
+        score: images (M, C, H, W), and a layer name with its replaced output if wanted, -> (M,).
+        layers: by module name, A and g.
+        terms: bias terms in the order of execution.
+        stage_of: for each bias term the first marked layer that came after it, or "".
+        input: the input's own term, with g = ∂y/∂x and b = x.
+    """
+
+    x: Tensor
+    logits: Tensor
+    y: Tensor
+    score: Callable[..., Tensor]
+    layers: dict[str, Layer] = field(default_factory=dict)
+    terms: list[Layer] = field(default_factory=list)
+    stage_of: list[str] = field(default_factory=list)
+    input: Layer | None = None
+
+
+def select_logit(logits: Tensor, target: Target) -> Tensor:
+    """y (N,) of logits (N, L): `defect` the last, `margin` y_defect - y_good, or an index."""
+    count = logits.shape[1]
+    if target == "defect":
+        return logits[:, -1]
+    if target == "margin":
+        return logits[:, -1] - logits[:, 0] if count == 2 else logits[:, -1]
+    if isinstance(target, str):
+        raise LtcamError(
+            f"method.target={target}: unknown{nearest(target, ['defect', 'margin', 'an index'])}"
+        )
+    if not -count <= target < count:
+        raise LtcamError(f"method.target={target}: the model has logits 0..{count - 1}")
+    return logits[:, target]
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Eval mode and parameters without gradients; everything as it was afterwards."""
+    training = {module: module.training for module in model.modules()}
+    learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        model.eval()
+        for parameter in learnt:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+        for parameter in learnt:
+            parameter.requires_grad_(True)
+
+
+def capture(
+    model: nn.Module,
+    x: Tensor,
+    target: Target,
+    layers: Sequence[str] = (),
+    *,
+    gradients: bool = True,
+    biases: bool = False,
+    markers: Sequence[str] = (),
+) -> Capture:
+    """Run the model once forward, and once backward from the sum of y where gradients are needed.
+
+    Args:
+        model: any CNN; call within `frozen`.
+        x: (N, C, H, W) normalised input.
+        target: which logit.
+        layers: module names whose A and g are wanted.
+        gradients: whether g is.
+        biases: whether the bias terms and the input's own term are.
+        markers: module names that divide the bias terms into stages.
+
+    Raises:
+        LtcamError: if a layer is unknown, called twice, not upstream of the logit, changed in
+            place, or if a gradient is no finite number.
+    """
+    recorder = _Recorder(model, layers, gradients, biases, markers)
+    x = x.detach()
+    if biases:
+        x = x.clone().requires_grad_(True)
+    with torch.set_grad_enabled(gradients or biases):
+        with recorder:
+            logits = model(x)
+        y = select_logit(logits, target)
+        if gradients or biases:
+            recorder.backward(y, x)
+    result = Capture(x.detach(), logits.detach(), y.detach(), _scorer(model, target))
+    recorder.fill(result)
+    return result
+
+
+def submodule(model: nn.Module, name: str) -> nn.Module:
+    """The module called `name`.
+
+    Raises:
+        LtcamError: with the nearest names if there is none.
+    """
+    modules = dict(model.named_modules())
+    if name not in modules or not name:
+        stages = getattr(model, "stages", {})
+        leaves = [n for n, m in modules.items() if n and not any(m.children())]
+        raise LtcamError(
+            f"layer {name}: the model has no such layer{nearest(name, [*stages, *leaves])}"
+        )
+    return modules[name]
+
+
+def _scorer(model: nn.Module, target: Target) -> Callable[..., Tensor]:
+    def score(images: Tensor, layer: str | None = None, output: Tensor | None = None) -> Tensor:
+        with torch.no_grad():
+            if layer is None:
+                return select_logit(model(images), target)
+            handle = submodule(model, layer).register_forward_hook(lambda *_: output)
+            try:
+                return select_logit(model(images), target)
+            finally:
+                handle.remove()
+
+    return score
+
+
+class _Recorder:
+    """Forward hooks for the time of one forward, and what they saw."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Sequence[str],
+        gradients: bool,
+        biases: bool,
+        markers: Sequence[str],
+    ) -> None:
+        self.gradients = gradients
+        self.layers = {name: submodule(model, name) for name in layers}
+        self.markers = {name: submodule(model, name) for name in markers}
+        self.affine: dict[str, nn.Module] = {
+            name: module
+            for name, module in model.named_modules()
+            if biases and isinstance(module, (nn.Conv2d, nn.BatchNorm2d))
+        }
+        stages = set(getattr(model, "stages", {}).values())
+        self.copied = {
+            name
+            for name, module in self.layers.items()
+            if name not in stages and not isinstance(module, UNTOUCHED)
+        }
+        self.A: dict[str, Tensor] = {}
+        self.g: dict[str, Tensor] = {}
+        self.leaves: dict[str, Tensor] = {}
+        self.versions: dict[str, int] = {}
+        self.biases: dict[str, Tensor] = {}  # by term name, in the order of execution
+        self.bias_g: dict[str, Tensor] = {}
+        self.stage_of: dict[str, str] = {}
+        self._last: tuple[str, Tensor, Any] | None = None
+
+    def __enter__(self) -> None:
+        self.handles = []
+        for name, module in self.affine.items():
+            self.handles.append(module.register_forward_hook(self._affine_hook(name)))
+        for name, module in self.layers.items():
+            self.handles.append(module.register_forward_hook(self._layer_hook(name)))
+        for name, module in self.markers.items():
+            self.handles.append(module.register_forward_hook(self._marker_hook(name)))
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self.handles:
+            handle.remove()
+        self._last = None
+
+    def _layer_hook(self, name: str) -> Callable[..., Tensor]:
+        def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+            if not isinstance(output, Tensor) or output.ndim != 4:
+                raise LtcamError(f"layer {name}: its output is no feature map (N, K, h, w)")
+            if name in self.A:
+                raise LtcamError(f"layer {name}: is called twice in one forward; choose another")
+            if self.gradients and not output.requires_grad:
+                output = output.detach().requires_grad_(True)  # the graph begins here
+                self.leaves[name] = output
+            elif self.gradients:
+                output.register_hook(_store(self.g, name))
+            self.A[name], self.versions[name] = output, output._version
+            return output.clone() if name in self.copied else output
+
+        return hook
+
+    def _affine_hook(self, name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            bias = _bias(module, output)
+            if isinstance(module, nn.BatchNorm2d):
+                if self._last is not None and self._last[1] is inputs[0]:
+                    convolution, _, handle = self._last  # one term a layer: BatchNorm takes it over
+                    handle.remove()
+                    inner = self.biases.pop(convolution)
+                    bias = bias + _scale(module) * inner
+                self._last = None
+            if name in self.biases:
+                raise LtcamError(f"layer {name}: is called twice; fullgrad cannot tell its terms")
+            handle = output.register_hook(_store(self.bias_g, name))
+            self.biases[name] = bias
+            if isinstance(module, nn.Conv2d):
+                self._last = (name, output, handle)
+
+        return hook
+
+    def _marker_hook(self, name: str) -> Callable[..., None]:
+        def hook(*_: object) -> None:
+            for term in self.biases:
+                self.stage_of.setdefault(term, name)
+
+        return hook
+
+    def backward(self, y: Tensor, x: Tensor) -> None:
+        starts = {"": x, **self.leaves} if x.requires_grad else self.leaves
+        if missing := [name for name in self.layers if name not in self.A]:
+            raise LtcamError(f"layer {missing[0]}: is not used in a forward; choose another")
+        if not y.requires_grad:
+            raise LtcamError(f"layer {next(iter(self.layers), '?')}: not upstream of the logit")
+        for name, version in self.versions.items():
+            if self.A[name]._version != version:
+                raise LtcamError(f"layer {name}: is changed in place after it; choose the next one")
+        grads = torch.autograd.grad(y.sum(), list(starts.values()), allow_unused=True)
+        self.g |= {n: g for n, g in zip(starts, grads, strict=True) if g is not None}
+        for name in self.layers if self.gradients else ():
+            if name not in self.g:
+                raise LtcamError(f"layer {name}: is not upstream of the logit; choose another")
+        for name, g in (self.g | self.bias_g).items():
+            if not torch.isfinite(g).all():
+                raise LtcamError(
+                    f"layer {name or 'input'}: its gradient has NaN or infinite values; "
+                    "train the classifier with a lower trainer.lr"
+                )
+
+    def fill(self, result: Capture) -> None:
+        for name, A in self.A.items():
+            result.layers[name] = Layer(name, A.detach(), self.g.get(name), result)
+        for name, bias in self.biases.items():
+            if name in self.bias_g:
+                result.terms.append(Layer(name, None, self.bias_g[name], result, bias))
+                result.stage_of.append(self.stage_of.get(name, ""))
+        if "" in self.g:
+            result.input = Layer("input", None, self.g[""], result, result.x)
+
+
+def _store(into: dict[str, Tensor], name: str) -> Callable[[Tensor], None]:
+    def store(g: Tensor) -> None:
+        into[name] = g.detach()
+
+    return store
+
+
+def _scale(norm: nn.BatchNorm2d) -> Tensor:
+    """γ / √(σ² + ε), (K, 1, 1)."""
+    assert norm.running_var is not None
+    scale = (norm.running_var + norm.eps).rsqrt()
+    return (scale if norm.weight is None else scale * norm.weight.detach()).view(-1, 1, 1)
+
+
+def _bias(module: nn.Module, output: Tensor) -> Tensor:
+    """What the layer adds wherever its input is 0, (K, 1, 1)."""
+    zero = torch.zeros(output.shape[1], 1, 1, dtype=output.dtype, device=output.device)
+    bias = getattr(module, "bias", None)
+    bias = zero if bias is None else bias.detach().view(-1, 1, 1)
+    if not isinstance(module, nn.BatchNorm2d):
+        return bias
+    if module.running_mean is None:
+        raise LtcamError("fullgrad needs batch norms that track running statistics")
+    return bias - _scale(module) * module.running_mean.view(-1, 1, 1)

@@ -1,0 +1,208 @@
+"""Images and a list of specs -> a heatmap per image and spec, from one forward and backward."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ltcam_cli.errors import LtcamError, nearest
+from ltcam_cli.maps.capture import Capture, Layer, Target, capture, frozen, submodule
+from ltcam_cli.maps.fusion import fuse
+from ltcam_cli.maps.spec import MapSpec
+from ltcam_cli.maps.truncation import keep, thresholds
+from ltcam_cli.maps.weightings import combine, get_weighting
+
+
+@dataclass(frozen=True)
+class Heatmaps:
+    """What a source gives for one batch.
+
+    Attributes:
+        maps: one (N, H, W) a cell, at the size of the images, as the source's cells are listed.
+        logits: (N, L) of the classifier.
+    """
+
+    maps: list[Tensor]
+    logits: Tensor
+
+
+class HeatmapSource(Protocol):
+    """Normalised images (N, C, H, W) -> heatmaps: a CAM engine, or a network that draws masks."""
+
+    def __call__(self, images: Tensor) -> Heatmaps:
+        """Heatmaps of a batch."""
+        ...
+
+
+class CamEngine:
+    """The heatmap source of class activation maps."""
+
+    def __init__(self, model: nn.Module, specs: Sequence[MapSpec]) -> None:
+        self.model = model
+        self.specs = list(specs)
+        self.layers = {spec: resolve_layers(model, spec) for spec in self.specs}
+
+    def __call__(self, images: Tensor) -> Heatmaps:
+        """Heatmaps of normalised images (N, C, H, W); the model is left as it was found.
+
+        Raises:
+            LtcamError: see `capture`.
+        """
+        size = (images.shape[-2], images.shape[-1])
+        maps: dict[MapSpec, Tensor] = {}
+        logits = torch.empty(0)
+        with frozen(self.model):
+            for target in dict.fromkeys(spec.target for spec in self.specs):
+                specs = [spec for spec in self.specs if spec.target == target]
+                seen = self._capture(images, target, specs)
+                logits = seen.logits
+                with torch.no_grad():
+                    for spec, layer_maps in self._layer_maps(seen, specs).items():
+                        maps[spec] = fuse(layer_maps, size, spec.fusion)
+        return Heatmaps([maps[spec] for spec in self.specs], logits)
+
+    def _capture(self, images: Tensor, target: Target, specs: Sequence[MapSpec]) -> Capture:
+        """One capture with the union of what the specs' weightings need."""
+        needs = frozenset().union(*(get_weighting(spec.weighting).needs for spec in specs))
+        names = dict.fromkeys(
+            name
+            for spec in specs
+            if "A" in get_weighting(spec.weighting).needs
+            for name in self.layers[spec]
+        )
+        return capture(
+            self.model,
+            images,
+            target,
+            tuple(names),
+            gradients="g" in needs,
+            biases="biases" in needs,
+            markers=_stages(self.model) if "biases" in needs else (),
+        )
+
+    def _layer_maps(self, seen: Capture, specs: Sequence[MapSpec]) -> dict[MapSpec, list[Tensor]]:
+        """Each spec's maps, layer by layer; specs that read a layer share its truncation."""
+        readers: dict[int, tuple[Layer, list[MapSpec]]] = {}
+        for spec in specs:
+            for layer in self._read(seen, spec):
+                readers.setdefault(id(layer), (layer, []))[1].append(spec)
+        result: dict[MapSpec, list[Tensor]] = {spec: [] for spec in specs}
+        for layer, reading in readers.values():
+            for spec, cut in _truncated(layer, reading):
+                result[spec].append(layer_map(layer, cut, spec))
+        return result
+
+    def _read(self, seen: Capture, spec: MapSpec) -> list[Layer]:
+        """The layers, or the terms of biases, that a spec reads."""
+        if "biases" not in get_weighting(spec.weighting).needs:
+            return [seen.layers[name] for name in self.layers[spec]]
+        terms = [
+            term
+            for term, stage in zip(seen.terms, seen.stage_of, strict=True)
+            if spec.layers == ("all",) or stage in self.layers[spec]
+        ]
+        if not terms:
+            raise LtcamError(f"method.layers={'+'.join(spec.layers)}: no convolution there")
+        return [*terms, *([seen.input] if spec.layers == ("all",) and seen.input else [])]
+
+
+def explain(
+    model: nn.Module,
+    images: Tensor,
+    specs: Sequence[MapSpec],
+    target: Target | None = None,
+) -> list[Tensor]:
+    """Heatmaps of images, one forward and one backward for all specs of one target.
+
+    Args:
+        model: any CNN whose feature maps are (N, K, h, w).
+        images: (N, C, H, W), normalised, on the model's device.
+        specs: what is wanted; layers by module name, or s1.. where the model has `stages`.
+        target: overrides the specs' own.
+
+    Returns:
+        For each spec (N, H, W), before any threshold; zeros where nothing speaks for the target.
+
+    Raises:
+        LtcamError: if a layer, target or option does not exist.
+    """
+    if target is not None:
+        specs = [replace(spec, target=target) for spec in specs]
+    return CamEngine(model, specs)(images).maps
+
+
+def resolve_layers(model: nn.Module, spec: MapSpec) -> tuple[str, ...]:
+    """Module names of a spec's layers; of `all` and `last` by the model's `stages`.
+
+    Raises:
+        LtcamError: with the nearest name if there is no such layer.
+    """
+    stages: dict[str, str] = getattr(model, "stages", {})
+    ordered = _stages(model)
+    biases = "biases" in get_weighting(spec.weighting).needs
+    names: list[str] = []
+    for layer in spec.layers:
+        if layer in {"all", "last"} and not ordered:
+            if biases and layer == "all":
+                continue
+            raise LtcamError(
+                f"method.layers={layer}: this model names no stages; give module names"
+            )
+        if biases and layer not in {"all", "last", *stages}:
+            raise LtcamError(
+                f"method.layers={layer}: {spec.weighting} takes all, last or stages"
+                f"{nearest(layer, stages)}"
+            )
+        if layer == "all":
+            names += ordered
+        elif layer == "last":
+            names.append(ordered[-1])
+        elif layer in stages:
+            names.append(stages[layer])
+        else:
+            submodule(model, layer)
+            names.append(layer)
+    return tuple(dict.fromkeys(names))
+
+
+def layer_map(layer: Layer, cut: Tensor | None, spec: MapSpec) -> Tensor:
+    """A layer's map (N, h, w).
+
+    Args:
+        layer: as captured.
+        cut: its truncated gradient, or None for no truncation.
+        spec: weighting, form and options.
+    """
+    weigh = get_weighting(spec.weighting).function
+    options = dict(spec.options)
+    if cut is None:
+        return combine(weigh(layer, **options), layer.A)
+    if spec.form == "gradient":
+        return combine(weigh(replace(layer, g=cut), **options), layer.A)
+    assert layer.A is not None
+    w = weigh(layer, **options)[:, :, None, None]
+    masked = (w * (layer.A * (cut > 0))).sum(dim=1)  # eq. 11: T masks A, the weight stays whole
+    return masked.relu() if spec.form == "mask_relu" else masked
+
+
+def _truncated(layer: Layer, specs: Sequence[MapSpec]) -> Iterator[tuple[MapSpec, Tensor | None]]:
+    """Each spec with the layer's truncated gradient; one sort a scope, one cut a (scope, δ)."""
+    free = [s for s in specs if s.delta is None or layer is layer.capture.input]
+    yield from ((spec, None) for spec in free)
+    for scope in dict.fromkeys(spec.scope for spec in specs if spec not in free):
+        scoped = [spec for spec in specs if spec not in free and spec.scope == scope]
+        deltas = list(dict.fromkeys(spec.delta for spec in scoped if spec.delta is not None))
+        assert layer.g is not None
+        for delta, threshold in zip(deltas, thresholds(layer.g, deltas, scope), strict=True):
+            cut = keep(layer.g, threshold)
+            yield from ((spec, cut) for spec in scoped if spec.delta == delta)
+
+
+def _stages(model: nn.Module) -> tuple[str, ...]:
+    """Module names of s1..sN."""
+    stages: dict[str, str] = getattr(model, "stages", {})
+    return tuple(stages[name] for name in sorted(stages) if name.startswith("s"))
