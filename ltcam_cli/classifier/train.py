@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ltcam_cli.classifier.augment import AugmentConfig, BalancedOrder, augmentation
 from ltcam_cli.classifier.backbones import (
@@ -278,13 +279,17 @@ class _Loop:
         first = len(self.history)
         started = time.perf_counter()
         done = 0
-        with tqdm(
-            total=self.steps,
-            initial=first * len(self.loader),
-            desc="train",
-            unit="batch",
-            dynamic_ncols=True,
-        ) as bar:
+        with (
+            logging_redirect_tqdm(),
+            tqdm(
+                total=self.steps,
+                initial=first * len(self.loader),
+                desc="train",
+                unit="batch",
+                dynamic_ncols=True,
+                disable=None,
+            ) as bar,
+        ):
             for epoch in range(first, self.trainer.epochs):
                 tic = time.perf_counter()
                 losses = []
@@ -299,9 +304,8 @@ class _Loop:
                     bar.update()
                     done += 1
                     if done == 10:
-                        self._say_remaining(
-                            (time.perf_counter() - started) / 10 * (self.steps - bar.n)
-                        )
+                        left = self.steps - first * len(self.loader) - done
+                        self._say_remaining((time.perf_counter() - started) / 10 * left)
                 seconds = time.perf_counter() - tic
                 row: dict[str, float] = {
                     "epoch": epoch + 1,
@@ -317,6 +321,7 @@ class _Loop:
                     )
                 self.history.append(row)
                 self._save()
+                log.info("epoch %d: loss %.4f, %.1f s", epoch + 1, row["loss"], seconds)
 
     def _epoch(self, epoch: int) -> Iterator[float]:
         self.order.epoch = epoch
@@ -364,7 +369,6 @@ class _Loop:
         heavy = self.classifier.backbone.name in {"vgg16", "vgg16_bn", "resnet50"}
         if heavy and self.device.type == "cpu":
             message += "; backbone=vgg16_slim is made for CPUs and takes minutes"
-        tqdm.write(message)
         log.info(message)
 
     def _save(self) -> None:

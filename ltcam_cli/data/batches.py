@@ -116,15 +116,15 @@ class Images(Dataset[Item | str]):
 
 def to_channels(pixels: np.ndarray, channels: int) -> Tensor:
     """(H, W) or (H, W, 3) as (channels, H, W): grey repeated, or colour as luminance."""
-    image = torch.from_numpy(np.ascontiguousarray(pixels))
+    image = torch.from_numpy(np.array(pixels))  # a copy: Pillow's arrays are read-only
     image = image[None] if image.ndim == 2 else image.permute(2, 0, 1)
     if image.shape[0] == channels:
         return image
     return image.expand(channels, -1, -1) if channels == 3 else tv.rgb_to_grayscale(image)
 
 
-def collate(loaded: Sequence[Item | str]) -> Batch | None:
-    """Stack what could be loaded; None if nothing could."""
+def collate(loaded: Sequence[Item | str]) -> Batch:
+    """Stack what could be loaded; a batch without items if nothing could."""
     items = [item for item in loaded if isinstance(item, Item)]
     skipped = [name for name in loaded if isinstance(name, str)]
     if not items:

@@ -1,0 +1,59 @@
+"""A method's config -> its spec."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ltcam_cli.errors import LtcamError
+from ltcam_cli.maps.spec import Fusion, MapSpec
+
+
+@dataclass
+class FusionConfig:
+    """See `Fusion`."""
+
+    rule: str = "sum"
+    normalize: str = "none"
+
+
+@dataclass
+class MethodConfig:
+    """A method (conf/method/*.yaml); see `MapSpec` for the meaning of its keys.
+
+    Attributes:
+        name: in run names and tables.
+        layers: names joined by `+`, or `all`, `last`.
+    """
+
+    name: str = "ltgradcam"
+    weighting: str = "gradcam"
+    layers: str = "all"
+    delta: Any = 50.0
+    scope: str = "channel"
+    form: str = "gradient"
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+    target: Any = "defect"
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def spec(self) -> MapSpec:
+        """The spec.
+
+        Raises:
+            LtcamError: naming the key that is wrong.
+        """
+        delta = self.delta
+        if delta is not None:
+            if isinstance(delta, bool) or not isinstance(delta, (int, float)):
+                raise LtcamError(f"method.delta={delta}: must be a number in 0..100, or null")
+            delta = float(delta)
+        return MapSpec(
+            weighting=self.weighting,
+            layers=tuple(str(self.layers).split("+")),
+            delta=delta,
+            scope=self.scope,
+            form=self.form,
+            fusion=Fusion(self.fusion.rule, self.fusion.normalize),
+            target=self.target,
+            options=tuple(sorted(self.options.items())),
+        )

@@ -1,0 +1,295 @@
+"""A classifier, a heatmap source and a segmenter -> scored masks, image by image.
+
+Streamed: nothing grows with the data set but the rows of the per-image table.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from ltcam_cli.classifier.checkpoint import Classifier
+from ltcam_cli.data.batches import Images, Item, batches
+from ltcam_cli.data.sample import Sample
+from ltcam_cli.errors import LtcamError, nearest
+from ltcam_cli.maps.engine import HeatmapSource
+from ltcam_cli.masks.segmenters import SegInput, Segmenter, at_size
+from ltcam_cli.scores.curves import PixelCurves
+from ltcam_cli.scores.intervals import bootstrap_iou, mean_iou
+from ltcam_cli.scores.pixels import PixelCounts, pooled
+from ltcam_cli.scores.regions import touched_regions
+
+IMAGES = ("defective", "predicted", "all")
+
+
+@dataclass
+class EvaluationConfig:
+    """What is evaluated (conf/evaluation/*.yaml).
+
+    Attributes:
+        images: which count: `defective`; `predicted`: all, and an image that the classifier calls
+            clean gets an empty mask, as on a production line; `all`, whatever it is called.
+        split: `test`, `train` or `all`.
+        batch_size: images of one forward.
+        workers: loading processes.
+        overlays: pictures that are written, defective images first; None for all.
+        save_maps: write heatmaps as float32 (H, W) at the image's own size.
+    """
+
+    images: str = "defective"
+    split: str = "test"
+    batch_size: int = 8
+    workers: int = 0
+    overlays: int | None = 20
+    save_maps: bool = False
+
+    def __post_init__(self) -> None:
+        if self.images not in IMAGES:
+            raise LtcamError(
+                f"evaluation.images={self.images}: unknown{nearest(self.images, IMAGES)}"
+            )
+        if self.batch_size < 1:
+            raise LtcamError(f"evaluation.batch_size={self.batch_size}: must be at least 1")
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """One image and what was made of it.
+
+    Attributes:
+        item: sample with original pixels, and its true mask where there is one.
+        heatmap: (H, W) float32.
+        mask: (H, W) bool.
+        probability: of a defect.
+        predicted: whether the classifier calls it defective.
+    """
+
+    item: Item
+    heatmap: np.ndarray
+    mask: np.ndarray
+    probability: float
+    predicted: bool
+
+
+def map_and_segment(
+    classifier: Classifier,
+    source: HeatmapSource,
+    segmenter: Segmenter,
+    samples: Sequence[Sample],
+    *,
+    masks: bool,
+    gate: bool,
+    batch_size: int,
+    workers: int = 0,
+    on_error: str = "raise",
+    skipped: list[str] | None = None,
+    progress: str | None = None,
+) -> Iterator[ImageResult]:
+    """Heatmap and mask of each sample, as they are ready.
+
+    Args:
+        classifier: prepares the images and says which are defective.
+        source: of one cell.
+        segmenter: fitted, if it must be.
+        samples: in the order wanted.
+        masks: read the true masks too.
+        gate: empty masks for images that the classifier calls clean.
+        batch_size, workers, on_error: of loading.
+        skipped: collects the names of images that cannot be read.
+        progress: title of a progress bar.
+    """
+    images = Images(
+        samples,
+        classifier.height,
+        classifier.width,
+        classifier.in_channels,
+        originals=True,
+        masks=masks,
+        on_error=on_error,
+    )
+    pin = next(classifier.model.parameters()).is_cuda
+    with tqdm(
+        total=len(samples), desc=progress, unit="image", disable=None if progress else True
+    ) as bar:
+        for batch in batches(images, batch_size, workers=workers, pin=pin):
+            bar.update(len(batch.items) + len(batch.skipped))
+            if skipped is not None:
+                skipped += batch.skipped
+            if not batch.items:
+                continue
+            found = source(classifier.prepare(batch.images))
+            probabilities = classifier.probability(found.logits.float()).cpu().tolist()
+            for index, (item, probability) in enumerate(
+                zip(batch.items, probabilities, strict=True)
+            ):
+                assert item.original is not None
+                size = (item.original.shape[0], item.original.shape[1])
+                heatmap = at_size(found.maps[0][index : index + 1], size)[0]
+                predicted = probability >= classifier.threshold
+                if gate and not predicted:
+                    mask = np.zeros(size, dtype=bool)
+                else:
+                    mask = segmenter(SegInput(heatmap, item.original))
+                yield ImageResult(item, heatmap, mask, probability, predicted)
+
+
+@dataclass
+class Scores:
+    """Scores of one cell, image after image."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    counts: list[PixelCounts] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
+    curves: PixelCurves = field(default_factory=PixelCurves)
+
+    def update(self, result: ImageResult, *, gate: bool) -> PixelCounts:
+        """Count one image against its true mask."""
+        sample, truth = result.item.sample, true_mask(result.item)
+        counts = PixelCounts.of(result.mask, truth)
+        touched, regions, false_regions = touched_regions(result.mask, truth)
+        silent = gate and not result.predicted
+        self.curves.update(np.zeros_like(result.heatmap) if silent else result.heatmap, truth)
+        self.counts.append(counts)
+        self.groups.append(sample.group)
+        self.rows.append(
+            {
+                "name": sample.name,
+                "group": sample.group,
+                "label": sample.label,
+                "probability": result.probability,
+                "predicted": int(result.predicted),
+                "iou": 100 * counts.iou,
+                "precision": 100 * counts.precision,
+                "recall": 100 * counts.recall,
+                "f1": 100 * counts.f1,
+                "tp": counts.tp,
+                "fp": counts.fp,
+                "fn": counts.fn,
+                "tn": counts.tn,
+                "regions": regions,
+                "touched": touched,
+                "false_regions": false_regions,
+            }
+        )
+        return counts
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row an image; scores in per cent."""
+        return pd.DataFrame(self.rows)
+
+    def summary(self) -> dict[str, Any]:
+        """The cell's scores, in per cent, pooled over all images; NaN where undefined."""
+        total = pooled(self.counts)
+        low, high = bootstrap_iou(self.counts, self.groups)
+        per_image, undefined = mean_iou(
+            [c for c, row in zip(self.counts, self.rows, strict=True) if row["label"]]
+        )
+        regions = sum(row["regions"] for row in self.rows)
+        touched = sum(row["touched"] for row in self.rows)
+        return {
+            "iou": 100 * total.iou,
+            "precision": 100 * total.precision,
+            "recall": 100 * total.recall,
+            "f1": 100 * total.f1,
+            "iou_low": 100 * low,
+            "iou_high": 100 * high,
+            "mean_iou": 100 * per_image,
+            "pixel_ap": 100 * self.curves.pixel_ap,
+            "aupro": 100 * self.curves.aupro,
+            "oracle_iou": 100 * self.curves.oracle_iou,
+            "n_images": len(self.rows),
+            "undefined_iou": undefined,
+            "regions_touched": 100 * touched / regions if regions else float("nan"),
+            "false_regions": (
+                sum(row["false_regions"] for row in self.rows) / len(self.rows)
+                if self.rows
+                else float("nan")
+            ),
+            "tp": total.tp,
+            "fp": total.fp,
+            "fn": total.fn,
+            "tn": total.tn,
+        }
+
+
+def evaluate(
+    classifier: Classifier,
+    source: HeatmapSource,
+    segmenter: Segmenter,
+    samples: Sequence[Sample],
+    config: EvaluationConfig,
+    *,
+    on_error: str = "raise",
+    visit: Callable[[ImageResult, PixelCounts], None] | None = None,
+    progress: str | None = None,
+) -> tuple[Scores, dict[str, Any]]:
+    """Map, segment and score the images that count.
+
+    Args:
+        visit: is shown each result with its counts, e.g. to draw it.
+
+    Returns:
+        The scores, and the summary with `seconds` (of the loop) and `skipped` images.
+
+    Raises:
+        LtcamError: if no image counts, or a defective one has no mask.
+    """
+    counted = [s for s in samples if config.images != "defective" or s.label]
+    if not counted:
+        raise LtcamError("no defective image in this split; choose another evaluation.split")
+    gate = config.images == "predicted"
+    scores, skipped = Scores(), list[str]()
+    started = time.perf_counter()
+    for result in map_and_segment(
+        classifier,
+        source,
+        segmenter,
+        counted,
+        masks=True,
+        gate=gate,
+        batch_size=config.batch_size,
+        workers=config.workers,
+        on_error=on_error,
+        skipped=skipped,
+        progress=progress,
+    ):
+        counts = scores.update(result, gate=gate)
+        if visit is not None:
+            visit(result, counts)
+    seconds = time.perf_counter() - started
+    if not scores.rows:
+        raise LtcamError(f"none of the {len(counted)} images could be read")
+    return scores, scores.summary() | {"seconds": seconds, "skipped": len(skipped)}
+
+
+def true_mask(item: Item) -> np.ndarray:
+    """(H, W) bool; all background for a good image without a mask.
+
+    Raises:
+        LtcamError: if a defective image has no mask.
+    """
+    if item.mask is not None:
+        return item.mask
+    if item.sample.label:
+        raise LtcamError(
+            f"{item.sample.name}: is defective and has no mask to be scored against; "
+            "add it to masks/, or use: ltcam predict"
+        )
+    assert item.original is not None
+    return np.zeros(item.original.shape[:2], dtype=bool)
+
+
+def use_threads(count: int | None) -> None:
+    """Let torch use `count` CPU threads; None leaves its own choice."""
+    if count is not None:
+        if count < 1:
+            raise LtcamError(f"threads={count}: must be at least 1")
+        torch.set_num_threads(count)

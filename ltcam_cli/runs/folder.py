@@ -1,0 +1,171 @@
+"""Run folders: what they are called, how one is found again, and what it holds.
+
+outputs/<name>/train/…, outputs/<name>/evaluate/<cell>/…, outputs/<name>/results.csv
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from ltcam_cli.classifier.backbones import BackboneConfig
+from ltcam_cli.classifier.train import TrainerConfig
+from ltcam_cli.data.config import DatasetConfig
+from ltcam_cli.data.load import dataset_name
+from ltcam_cli.data.split import Split
+from ltcam_cli.errors import LtcamError, nearest
+from ltcam_cli.files import atomic, read_json, sha256, short_hash, write_text
+
+# Neither paths, nor what changes speed alone, nor what is said of the download.
+UNHASHED_DATASET = {
+    "root",
+    "labels",
+    "split_file",
+    "name",
+    "on_error",
+    "count",
+    "url",
+    "size",
+    "sha256",
+}
+UNHASHED_TRAINER = {"workers", "cache"}
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One trained classifier and all that was made of it."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    @property
+    def train(self) -> Path:
+        """Folder of checkpoint, history and metrics."""
+        return self.path / "train"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The trained classifier."""
+        return self.train / "checkpoint.pt"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The composed config of its training, with the key `hash`."""
+        try:
+            loaded = yaml.safe_load((self.train / "config.yaml").read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise LtcamError(
+                f"{self.path}: has no train/config.yaml; it is no run folder"
+            ) from error
+        except yaml.YAMLError as error:
+            raise LtcamError(
+                f"{self.train / 'config.yaml'}: is damaged; train the run anew"
+            ) from error
+        return loaded if isinstance(loaded, dict) else {}
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Of its training; empty while that is not finished."""
+        path = self.train / "metrics.json"
+        return read_json(path) if path.is_file() else {}
+
+    def results(self) -> pd.DataFrame:
+        """All cells ever evaluated; may be empty."""
+        path = self.path / "results.csv"
+        return pd.read_csv(path) if path.is_file() else pd.DataFrame()
+
+
+def training_hash(
+    dataset: DatasetConfig,
+    split: Split,
+    backbone: BackboneConfig,
+    trainer: TrainerConfig,
+    seed: int,
+) -> str:
+    """Six hex digits of all that decides what is learnt: data, split, network, training, seed."""
+    data = {k: v for k, v in asdict(dataset).items() if k not in UNHASHED_DATASET}
+    network = asdict(backbone)
+    if backbone.weights and Path(backbone.weights).is_file():
+        network["weights"] = sha256(Path(backbone.weights))
+    training = {k: v for k, v in asdict(trainer).items() if k not in UNHASHED_TRAINER}
+    return short_hash([data, split.fingerprint(), network, training, seed])
+
+
+def run_name(dataset: DatasetConfig, backbone: BackboneConfig, seed: int, digest: str) -> str:
+    """`<dataset>-<backbone>-<split><fold>-s<seed>-<hash>`."""
+    fold = "" if dataset.fold is None else str(dataset.fold)
+    return f"{dataset_name(dataset)}-{backbone.name}-{dataset.split}{fold}-s{seed}-{digest}"
+
+
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write `config.yaml` into a folder."""
+    write_text(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+
+
+def open_run(outputs: Path, name: str, digest: str) -> RunFolder:
+    """The folder that a training with this hash writes to.
+
+    Raises:
+        LtcamError: if a folder of that name holds another training.
+    """
+    run = RunFolder(outputs / name)
+    if (run.train / "config.yaml").is_file() and (held := run.config.get("hash")) != digest:
+        raise LtcamError(
+            f"{run.path}: holds another training (hash {held}, now {digest}); "
+            "choose another name=… or delete it"
+        )
+    return run
+
+
+def list_runs(outputs: Path) -> list[RunFolder]:
+    """All run folders below `outputs`, by name."""
+    return [RunFolder(path.parent.parent) for path in sorted(outputs.glob("*/train/config.yaml"))]
+
+
+def find_run(outputs: Path, name: str) -> RunFolder:
+    """The run called `name`, or the run at that path.
+
+    Raises:
+        LtcamError: with the nearest names if there is none.
+    """
+    for path in (Path(name), outputs / name):
+        if (path / "train" / "config.yaml").is_file():
+            return RunFolder(path)
+    raise LtcamError(
+        f"run={name}: no such run in {outputs}{nearest(name, [r.name for r in list_runs(outputs)])}"
+    )
+
+
+def find_trained(outputs: Path, digest: str, command: str) -> RunFolder:
+    """The finished run with this training hash.
+
+    Args:
+        command: that would train it; named if there is none.
+
+    Raises:
+        LtcamError: listing the runs there are.
+    """
+    runs = list_runs(outputs)
+    for run in runs:
+        if run.config.get("hash") == digest and run.checkpoint.is_file():
+            return run
+    there = ", ".join(run.name for run in runs if run.checkpoint.is_file()) or "none"
+    raise LtcamError(
+        f"no trained classifier fits this config (hash {digest}); train it with: {command} — "
+        f"or choose one with --run (trained: {there})"
+    )
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV, atomically and in full precision."""
+    with atomic(path) as temporary:
+        table.to_csv(temporary, index=False)
