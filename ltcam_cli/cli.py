@@ -1,0 +1,327 @@
+"""The command line: one screen a command. Heavy imports wait until a command runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from ltcam_cli import __version__
+from ltcam_cli.errors import LtcamError
+
+
+class Group(TyperGroup):
+    """Turns a user's mistake into one line and status 2."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.echo("ltcam: interrupted; what was complete stays", err=True)
+            raise typer.Exit(130) from None
+        except Exception as error:
+            message = user_message(error)
+            if message is None:
+                raise
+            typer.echo(f"ltcam: {message}", err=True)
+            raise typer.Exit(2) from None
+
+
+def user_message(error: BaseException | None) -> str | None:
+    """The line for an error that a user can mend; None for a fault of ours."""
+    if error is None:
+        return None
+    if isinstance(error, LtcamError):
+        return str(error)
+    text = " ".join(str(error).split())
+    if "torchvision::nms does not exist" in text:
+        return (
+            "torch and torchvision do not belong together (one of them is a CPU-only build); "
+            "reinstall both at once: pip install --force-reinstall torch torchvision"
+        )
+    if type(error).__name__ == "OutOfMemoryError":
+        return "the GPU's memory is full; lower trainer.batch_size or evaluation.batch_size"
+    if isinstance(error, OSError) and error.errno is not None:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or text}; give another folder with outputs=DIR"
+    if type(error).__module__.startswith(("hydra.", "omegaconf.")):
+        return user_message(error.__cause__) or text
+    return None
+
+
+app = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Where is the defect? Pixel masks from images labelled only good or defective.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Fetch, check or make a data set.")
+app.add_typer(data_app, name="data")
+
+
+def complete_override(incomplete: str) -> list[str]:
+    """Hydra's own completion of overrides; empty if it cannot be had."""
+    try:
+        from ltcam_cli.commands.completion import complete
+
+        return complete(incomplete)
+    except Exception:  # completion must never print a traceback into a shell
+        return []
+
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Hydra overrides, key=value; see: ltcam config COMMAND",
+        autocompletion=complete_override,
+        show_default=False,
+    ),
+]
+ConfigDir = Annotated[
+    Path | None, typer.Option(help="Folder of your own configs; ./conf is always searched.")
+]
+Multirun = Annotated[
+    bool, typer.Option("--multirun", "-m", help="Run all combinations of comma lists and ranges.")
+]
+Method = Annotated[str | None, typer.Option(help="method=…; see: ltcam methods")]
+Delta = Annotated[str | None, typer.Option(help="method.delta=…: percentile 0..100, or null")]
+Layers = Annotated[str | None, typer.Option(help="method.layers=…: all, last, s3+s4+s5")]
+SegmenterName = Annotated[str | None, typer.Option(help="segmenter=…: otsu, li, fraction, …")]
+Run = Annotated[str | None, typer.Option(help="run=…: name or path of a run")]
+Dataset = Annotated[str | None, typer.Option(help="dataset=…: ksdd, ksdd2, folder, synthetic")]
+BackboneName = Annotated[str | None, typer.Option(help="backbone=…: vgg16, vgg16_slim, …")]
+Device = Annotated[str | None, typer.Option(help="device=…: auto, cpu, cuda")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="overwrite=true: compute anew")]
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"ltcam {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Where is the defect? Pixel masks from images labelled only good or defective."""
+
+
+@app.command()
+def train(
+    overrides: Overrides = None,
+    dataset: Dataset = None,
+    backbone: BackboneName = None,
+    seed: Annotated[str | None, typer.Option(help="seed=…")] = None,
+    name: Annotated[str | None, typer.Option(help="name=…: of the run folder")] = None,
+    device: Device = None,
+    resume: Annotated[bool, typer.Option("--resume", help="resume=true: go on")] = False,
+    overwrite: Overwrite = False,
+    multirun: Multirun = False,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Train a classifier from image-level labels.
+
+    [dim]ltcam train backbone=vgg16_slim dataset.root=data/KolektorSDD[/]
+    """
+    from ltcam_cli.commands import run
+    from ltcam_cli.commands.options import as_overrides
+
+    options = dict(
+        dataset=dataset, backbone=backbone, seed=seed, name=name, device=device,
+        resume=resume, overwrite=overwrite,
+    )  # fmt: skip
+    run.train(as_overrides(options, overrides), multirun, config_dir)
+
+
+@app.command()
+def evaluate(
+    overrides: Overrides = None,
+    method: Method = None,
+    delta: Delta = None,
+    layers: Layers = None,
+    segmenter: SegmenterName = None,
+    images: Annotated[
+        str | None, typer.Option(help="evaluation.images=…: defective, predicted, all")
+    ] = None,
+    run: Run = None,
+    device: Device = None,
+    overwrite: Overwrite = False,
+    multirun: Multirun = False,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Score the masks of one method against the true ones.
+
+    [dim]ltcam evaluate --method ltgradcam --delta 50
+    ltcam evaluate -m --method ltgradcam,ltlayercam --delta 0:90:10[/]
+    """
+    from ltcam_cli.commands import run as running
+    from ltcam_cli.commands.options import as_overrides
+
+    options = dict(
+        method=method, delta=delta, layers=layers, segmenter=segmenter, images=images, run=run,
+        device=device, overwrite=overwrite,
+    )  # fmt: skip
+    running.evaluate(as_overrides(options, overrides), multirun, config_dir)
+
+
+@app.command()
+def predict(
+    paths: Annotated[
+        list[str], typer.Argument(help="Images and folders; and Hydra overrides, key=value.")
+    ],
+    run: Run = None,
+    method: Method = None,
+    delta: Delta = None,
+    layers: Layers = None,
+    segmenter: SegmenterName = None,
+    out: Annotated[Path | None, typer.Option(help="predict.out=…: folder of the results")] = None,
+    save_maps: Annotated[
+        bool, typer.Option("--save-maps", help="predict.save_maps=true: heatmaps as .npy")
+    ] = False,
+    device: Device = None,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Draw masks of images that nobody labelled.
+
+    [dim]ltcam predict some/folder --run NAME --save-maps[/]
+    """
+    from ltcam_cli.commands.options import as_overrides, split_paths
+    from ltcam_cli.commands.predict import predict as run_predict
+
+    files, overrides = split_paths(paths)
+    if not files:
+        raise LtcamError("no image or folder given: ltcam predict some/folder --run NAME")
+    options = dict(
+        run=run, method=method, delta=delta, layers=layers, segmenter=segmenter, out=out,
+        save_maps=save_maps, device=device,
+    )  # fmt: skip
+    run_predict(files, as_overrides(options, overrides), config_dir)
+
+
+@app.command("import")
+def import_(
+    weights: Annotated[Path, typer.Argument(help="State dict of a torchvision model.")],
+    overrides: Overrides = None,
+    backbone: BackboneName = None,
+    defect: Annotated[int, typer.Option(help="Index of the logit of defects.")] = -1,
+    name: Annotated[str | None, typer.Option(help="name=…: of the run folder")] = None,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Make a run of your own trained model, to be explained.
+
+    [dim]ltcam import mine.pth --backbone resnet18 dataset.height=224 dataset.width=224[/]
+    """
+    from ltcam_cli.commands.importing import import_weights
+    from ltcam_cli.commands.options import as_overrides
+
+    options = dict(backbone=backbone, name=name)
+    import_weights(weights, defect, as_overrides(options, overrides), config_dir)
+
+
+@data_app.command("download")
+def data_download(
+    dataset: Annotated[str, typer.Argument(help="ksdd or ksdd2")],
+    overrides: Overrides = None,
+    url: Annotated[str | None, typer.Option(help="Another address of the archive.")] = None,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Fetch a published data set into its root."""
+    from ltcam_cli.commands import data
+    from ltcam_cli.commands.options import as_overrides
+
+    data.download(dataset, url, as_overrides({}, overrides), config_dir)
+
+
+@data_app.command("check")
+def data_check(
+    overrides: Overrides = None, dataset: Dataset = None, config_dir: ConfigDir = None
+) -> None:
+    """Count images, classes and items, and find images that stand on both sides of the split."""
+    from ltcam_cli.commands import data
+    from ltcam_cli.commands.options import as_overrides
+
+    data.check(as_overrides({"dataset": dataset}, overrides), config_dir)
+
+
+@data_app.command("synth")
+def data_synth(
+    out: Annotated[Path, typer.Argument(help="New folder for good/, defect/, masks/.")],
+    overrides: Overrides = None,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Write the synthetic set as image files."""
+    from ltcam_cli.commands import data
+    from ltcam_cli.commands.options import as_overrides
+
+    data.synth(out, as_overrides({}, overrides), config_dir)
+
+
+@app.command()
+def methods(config_dir: ConfigDir = None) -> None:
+    """List what --method takes."""
+    from ltcam_cli.commands import info
+
+    info.methods(config_dir)
+
+
+@app.command()
+def runs(
+    name: Annotated[str | None, typer.Argument(help="A run, to see its results.")] = None,
+    outputs: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("outputs"),
+) -> None:
+    """List runs, or the results of one."""
+    from ltcam_cli.commands import info
+
+    info.runs(outputs, name)
+
+
+@app.command()
+def config(
+    command: Annotated[str, typer.Argument(help="train, evaluate, …")],
+    overrides: Overrides = None,
+    dataset: Dataset = None,
+    backbone: BackboneName = None,
+    method: Method = None,
+    delta: Delta = None,
+    layers: Layers = None,
+    segmenter: SegmenterName = None,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Print the composed config that a command would run with."""
+    from ltcam_cli.commands import info
+    from ltcam_cli.commands.options import as_overrides
+
+    options = dict(
+        dataset=dataset, backbone=backbone, method=method, delta=delta, layers=layers,
+        segmenter=segmenter,
+    )  # fmt: skip
+    info.config(command, as_overrides(options, overrides), config_dir)
+
+
+@app.command()
+def demo(
+    overrides: Overrides = None,
+    outputs: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("outputs"),
+    config_dir: ConfigDir = None,
+) -> None:
+    """Train, map, segment and score on the synthetic set, in minutes."""
+    from ltcam_cli.commands.demo import demo as run_demo
+
+    run_demo(list(overrides or ()), config_dir, outputs)
+
+
+def main() -> None:
+    """Entry point of `ltcam`."""
+    app(prog_name="ltcam")
+
+
+if __name__ == "__main__":
+    main()

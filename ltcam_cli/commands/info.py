@@ -1,0 +1,79 @@
+"""`methods`, `runs`, `config`: what there is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from omegaconf import OmegaConf
+
+from ltcam_cli.commands.compose import compose, conf_dir
+from ltcam_cli.commands.options import print_table
+from ltcam_cli.errors import LtcamError
+from ltcam_cli.maps.weightings import get_weighting
+from ltcam_cli.runs.folder import RunFolder, find_run, list_runs
+from ltcam_cli.runs.tables import SHOWN
+
+HEAD_NOTE = """\
+The head decides whether truncation can act on the last stage: behind backbone.head=avg all
+gradients of a channel are equal there, behind max only one is not 0, so truncation by channel
+changes nothing there but the sign; fc and lse let it act. Methods that read no gradients take no
+delta. The stages' maps differ in size by orders of magnitude: fusion.normalize=none, the paper's
+plain sum, is practically the deepest stage alone where batch norm is; minmax gives all a voice."""
+
+
+def methods(config_dir: Path | None) -> None:
+    """A table of what `--method` takes."""
+    folders = [conf_dir(), *([config_dir] if config_dir else [Path("conf")])]
+    paths = {
+        path.stem: path for folder in folders for path in sorted((folder / "method").glob("*.yaml"))
+    }
+    rows = []
+    for name, path in paths.items():
+        config = OmegaConf.load(path)
+        weighting = get_weighting(config.weighting)
+        rows.append(
+            {
+                "method": name,
+                "weighting": config.weighting,
+                "layers": config.layers,
+                "delta": "" if config.delta is None else f"{config.delta:g}",
+                "needs": " ".join(sorted(weighting.needs)),
+                "what": path.read_text(encoding="utf-8").splitlines()[0].lstrip("# "),
+            }
+        )
+    print_table(pd.DataFrame(rows))
+    print(f"\n{HEAD_NOTE}")
+
+
+def runs(outputs: Path, name: str | None) -> None:
+    """A table of all runs, or the results of one."""
+    if name is not None:
+        run = find_run(outputs, name)
+        table = run.results()
+        if table.empty:
+            raise LtcamError(f"{run.path}: nothing evaluated yet; ltcam evaluate --run {run.name}")
+        print_table(table, SHOWN)
+        return
+    found = list_runs(outputs)
+    if not found:
+        raise LtcamError(f"no run in {outputs}; train one with: ltcam train")
+    print_table(pd.DataFrame([_run_row(run) for run in found]))
+
+
+def _run_row(run: RunFolder) -> dict[str, object]:
+    metrics, results = run.metrics, run.results()
+    return {
+        "run": run.name,
+        "trained": "yes" if run.checkpoint.is_file() else "unfinished",
+        "test_ap": metrics.get("test_ap"),
+        "test_auroc": metrics.get("test_auroc"),
+        "seconds": metrics.get("seconds"),
+        "cells": len(results),
+    }
+
+
+def config(command: str, overrides: Sequence[str], config_dir: Path | None) -> None:
+    """Print the composed config."""
+    print(OmegaConf.to_yaml(compose(command, overrides, config_dir)), end="")

@@ -1,0 +1,81 @@
+"""Command-line options as overrides, and tables on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ltcam_cli.errors import LtcamError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Each option is sugar for one override.
+KEYS = {
+    "dataset": "dataset",
+    "root": "dataset.root",
+    "backbone": "backbone",
+    "method": "method",
+    "delta": "method.delta",
+    "layers": "method.layers",
+    "segmenter": "segmenter",
+    "images": "evaluation.images",
+    "run": "run",
+    "name": "name",
+    "seed": "seed",
+    "device": "device",
+    "resume": "resume",
+    "overwrite": "overwrite",
+    "out": "predict.out",
+    "save_maps": "predict.save_maps",
+}
+# A group must be chosen before a key of it is set.
+GROUPS = ("dataset", "backbone", "method", "segmenter")
+
+
+def as_overrides(options: Mapping[str, Any], overrides: Sequence[str] | None) -> list[str]:
+    """Options and overrides as Hydra's overrides; what the user wrote as override comes last."""
+    for override in overrides or ():
+        if "=" not in override and not override.startswith("~"):
+            raise LtcamError(f"{override}: not understood; overrides look like key=value")
+    given = {name: value for name, value in options.items() if value not in (None, False)}
+    ordered = sorted(given, key=lambda name: name not in GROUPS)
+    return [f"{KEYS[name]}={_value(given[name])}" for name in ordered] + list(overrides or ())
+
+
+def _value(value: Any) -> str:
+    if value is True:
+        return "true"
+    text = str(value)
+    return ",".join(expand_range(part) for part in text.split(",")) if ":" in text else text
+
+
+def expand_range(text: str) -> str:
+    """`0:90:10` -> `0,10,…,90` (the end counts); any other text stays as it is."""
+    parts = text.split(":")
+    if len(parts) != 3:
+        return text
+    try:
+        start, stop, step = (Decimal(part) for part in parts)
+    except InvalidOperation:
+        return text
+    if step <= 0 or stop < start:
+        raise LtcamError(f"{text}: a range is start:stop:step with stop >= start and step > 0")
+    count = int((stop - start) / step) + 1
+    return ",".join(f"{start + i * step:f}" for i in range(count))
+
+
+def split_paths(tokens: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Paths and overrides of one list: an override holds a `=` and is no existing path."""
+    overrides = [t for t in tokens if ("=" in t or t[:1] == "~") and not Path(t).exists()]
+    return [Path(t) for t in tokens if t not in overrides], overrides
+
+
+def print_table(table: pd.DataFrame, columns: Sequence[str] | None = None) -> None:
+    """A table on the terminal, in Markdown, without columns that hold nothing."""
+    from ltcam_cli.runs.tables import as_markdown
+
+    shown = [column for column in columns or table.columns if column in table.columns]
+    print(as_markdown(table, [column for column in shown if table[column].notna().any()]), end="")

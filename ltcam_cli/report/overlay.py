@@ -1,0 +1,86 @@
+"""One strip per image that a person would want to look at: image, truth, heatmap, mask."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+from skimage.morphology import dilation, disk
+
+from ltcam_cli.files import atomic
+from ltcam_cli.runs.evaluation import ImageResult
+
+GREEN, RED = (60, 220, 90), (255, 64, 64)
+LONGEST = 640  # pixels of a panel's longer side
+# Dark to bright, readable in grey as well; value 0..1 at equal steps.
+COLOURS = np.array(
+    [(0, 0, 20), (60, 15, 110), (140, 40, 110), (215, 75, 65), (250, 150, 30), (250, 250, 160)],
+    dtype=np.float32,
+)
+
+
+def draw_strip(result: ImageResult, path: Path) -> None:
+    """Write the strip of one image as PNG.
+
+    Panels from left to right: the image, the true outline (green) where the truth is known, the
+    heatmap over the image, and the mask's outline (red; with the truth's in green).
+    """
+    original = result.item.original
+    assert original is not None
+    shrink = min(1.0, LONGEST / max(original.shape[:2]))
+    size = (round(original.shape[1] * shrink), round(original.shape[0] * shrink))
+    image = np.asarray(Image.fromarray(_rgb(original)).resize(size, Image.Resampling.BILINEAR))
+    mask, truth = _resized(result.mask, size), result.item.mask
+    truth = None if truth is None else _resized(truth, size)
+    panels = [("image", image)]
+    if truth is not None:
+        panels.append(("truth", outlined(image, truth, GREEN)))
+    panels.append(("heatmap", blended(image, result.heatmap)))
+    marked = image if truth is None else outlined(image, truth, GREEN)
+    panels.append((f"mask, p={result.probability:.2f}", outlined(marked, mask, RED)))
+    with atomic(path) as temporary:
+        _side_by_side(panels).save(temporary)
+
+
+def outlined(image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+    """(H, W, 3) uint8 with the outer border of `mask` (H, W) in `colour`."""
+    drawn = image.copy()
+    drawn[dilation(mask, disk(2)) & ~dilation(mask, disk(1))] = colour
+    return drawn
+
+
+def blended(image: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
+    """The heatmap in colours over the image (H, W, 3), half and half."""
+    low, high = float(heatmap.min()), float(heatmap.max())
+    values = (heatmap - low) / (high - low) if high > low else np.zeros_like(heatmap)
+    size = (image.shape[1], image.shape[0])
+    resized = np.asarray(Image.fromarray(values.astype(np.float32)).resize(size))
+    places = np.linspace(0, 1, len(COLOURS))
+    colours = np.stack([np.interp(resized, places, COLOURS[:, c]) for c in range(3)], axis=-1)
+    return (0.5 * image + 0.5 * colours).astype(np.uint8)
+
+
+def _rgb(pixels: np.ndarray) -> np.ndarray:
+    if pixels.dtype != np.uint8:
+        pixels = (np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+    return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=-1)
+
+
+def _resized(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A mask at another size; a pixel is set where any part of it was, so thin cracks stay."""
+    shrunk = np.asarray(Image.fromarray(mask.astype(np.float32)).resize(size, Image.Resampling.BOX))
+    return shrunk > 0
+
+
+def _side_by_side(
+    panels: list[tuple[str, np.ndarray]], gap: int = 6, caption: int = 18
+) -> Image.Image:
+    height, width = panels[0][1].shape[:2]
+    strip = Image.new("RGB", ((width + gap) * len(panels) - gap, height + caption), (24, 24, 24))
+    pen = ImageDraw.Draw(strip)
+    for number, (title, pixels) in enumerate(panels):
+        left = number * (width + gap)
+        strip.paste(Image.fromarray(pixels), (left, caption))
+        pen.text((left + 4, 3), title, fill=(235, 235, 235))
+    return strip

@@ -1,0 +1,196 @@
+"""Masks of images that nobody labelled: streamed, and resumed where they stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from skimage.measure import label, regionprops
+
+from ltcam_cli.classifier.checkpoint import Classifier
+from ltcam_cli.data.sample import IMAGE_SUFFIXES, Sample
+from ltcam_cli.errors import LtcamError
+from ltcam_cli.files import atomic
+from ltcam_cli.maps.engine import HeatmapSource
+from ltcam_cli.masks.segmenters import Segmenter
+from ltcam_cli.runs.evaluation import ImageResult, map_and_segment
+from ltcam_cli.runs.folder import write_table
+
+SCORES = ["name", "path", "probability", "predicted", "regions", "area"]
+REGIONS = [
+    "name", "region", "top", "left", "bottom", "right", "area", "length", "width", "score"
+]  # fmt: skip
+
+
+@dataclass
+class PredictConfig:
+    """How unlabelled images are treated (conf/predict/*.yaml).
+
+    Attributes:
+        out: folder of the results; None: `predict/<cell>` in the run folder.
+        gate: empty masks where the classifier says clean.
+        overlays: write a picture of each image.
+        save_maps: write heatmaps as float32 (H, W) at the images' own size.
+        batch_size, workers, on_error: of loading.
+    """
+
+    out: str | None = None
+    gate: bool = True
+    overlays: bool = True
+    save_maps: bool = False
+    batch_size: int = 8
+    workers: int = 0
+    on_error: str = "raise"
+
+
+def find_images(paths: Sequence[Path]) -> list[Sample]:
+    """Images of files and, recursively, of folders, without labels.
+
+    Raises:
+        LtcamError: if a path does not exist, or there is no image.
+    """
+    samples = []
+    for path in paths:
+        if path.is_dir():
+            files = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+            named = [(file, file.relative_to(path).with_suffix("").as_posix()) for file in files]
+        elif path.is_file():
+            named = [(path, path.stem)]
+        else:
+            raise LtcamError(f"{path}: no such image or folder")
+        samples += [
+            Sample.of_files(file, None, name=name, group=name, label=None) for file, name in named
+        ]
+    if not samples:
+        raise LtcamError(f"{', '.join(map(str, paths))}: no image there")
+    names = pd.Series([sample.name for sample in samples])
+    if names.duplicated().any():
+        twice = names[names.duplicated()].iloc[0]
+        raise LtcamError(f"{twice}: two images are called so; predict them into two folders")
+    return samples
+
+
+def predict(
+    classifier: Classifier,
+    source: HeatmapSource,
+    segmenter: Segmenter,
+    samples: Sequence[Sample],
+    config: PredictConfig,
+    out: Path,
+    *,
+    draw: Callable[[ImageResult, Path], None] | None = None,
+    progress: str | None = None,
+) -> pd.DataFrame:
+    """Write masks, overlays and maps of each image, and the tables `scores.csv`, `regions.csv`.
+
+    Images that `scores.csv` already lists are not computed again.
+
+    Returns:
+        The table of scores.
+    """
+    scores_path, regions_path = out / "scores.csv", out / "regions.csv"
+    scores = _read(scores_path, SCORES)
+    regions = _read(regions_path, REGIONS)
+    done = set(scores["name"])
+    regions = regions[regions["name"].isin(done)]
+    rows, region_rows = scores.to_dict("records"), regions.to_dict("records")
+
+    def save() -> None:  # regions first: an image counts as done once its score is written
+        write_table(regions_path, pd.DataFrame(region_rows, columns=REGIONS))
+        write_table(scores_path, pd.DataFrame(rows, columns=SCORES))
+
+    try:
+        for number, result in enumerate(
+            map_and_segment(
+                classifier,
+                source,
+                segmenter,
+                [sample for sample in samples if sample.name not in done],
+                masks=False,
+                gate=config.gate,
+                batch_size=config.batch_size,
+                workers=config.workers,
+                on_error=config.on_error,
+                progress=progress,
+            ),
+            start=1,
+        ):
+            sample = result.item.sample
+            found = list(describe_regions(result))
+            _write_pictures(result, out, config, draw)
+            region_rows += [{"name": sample.name, **region} for region in found]
+            rows.append(
+                {
+                    "name": sample.name,
+                    "path": str(sample.path),
+                    "probability": result.probability,
+                    "predicted": int(result.predicted),
+                    "regions": len(found),
+                    "area": int(result.mask.sum()),
+                }
+            )
+            if number % 50 == 0:
+                save()
+    finally:
+        save()
+    return pd.DataFrame(rows, columns=SCORES)
+
+
+def describe_regions(result: ImageResult) -> list[dict[str, Any]]:
+    """The mask's 8-connected regions, the most certain first.
+
+    Each with its box in pixels (bottom and right exclusive), area, length (of the ellipse with the
+    same second moments, at least 1), mean width (area / length), and the heatmap's highest value
+    in it.
+    """
+    found = regionprops(label(result.mask, connectivity=2), intensity_image=result.heatmap)
+    regions: list[dict[str, Any]] = []
+    for region in sorted(found, key=lambda region: -float(region.intensity_max)):
+        top, left, bottom, right = region.bbox
+        length = max(1.0, float(region.axis_major_length))
+        regions.append(
+            {
+                "region": len(regions) + 1,
+                "top": top,
+                "left": left,
+                "bottom": bottom,
+                "right": right,
+                "area": int(region.area),
+                "length": length,
+                "width": float(region.area) / length,
+                "score": float(region.intensity_max),
+            }
+        )
+    return regions
+
+
+def _write_pictures(
+    result: ImageResult,
+    out: Path,
+    config: PredictConfig,
+    draw: Callable[[ImageResult, Path], None] | None,
+) -> None:
+    name = result.item.sample.name
+    with atomic(out / "masks" / f"{name}.png") as temporary:
+        Image.fromarray(result.mask.astype(np.uint8) * 255).save(temporary)
+    if config.save_maps:
+        save_map(result, out / "maps" / f"{name}.npy")
+    if config.overlays and draw is not None:
+        draw(result, out / "overlays" / f"{name}.png")
+
+
+def save_map(result: ImageResult, path: Path) -> None:
+    """Write the heatmap as float32 (H, W) at the image's own size, before any threshold."""
+    with atomic(path) as temporary:
+        np.save(temporary, result.heatmap.astype(np.float32))
+
+
+def _read(path: Path, columns: list[str]) -> pd.DataFrame:
+    return (
+        pd.read_csv(path, dtype={"name": str}) if path.is_file() else pd.DataFrame(columns=columns)
+    )
