@@ -48,7 +48,7 @@ class TrainerConfig:
 
     Attributes:
         epochs: passes of `images_per_epoch` images.
-        images_per_epoch: None takes four times the number of defective training images.
+        images_per_epoch: None takes four times the images of the rarer class.
         batch_size: half of each batch is defective.
         optimizer: `adamw` or `sgd` (momentum 0.9).
         lr: highest learning rate; None takes 3e-3 from scratch, 1e-4 with pre-trained weights.
@@ -236,7 +236,8 @@ class _Loop:
     ) -> None:
         self.folder, self.classifier, self.trainer = folder, classifier, trainer
         self.model, self.seed, self.device = classifier.model, seed, device
-        count = trainer.images_per_epoch or 4 * _defective(samples)
+        rarer = min(_defective(samples), len(samples) - _defective(samples))
+        count = trainer.images_per_epoch or 4 * rarer
         self.order = BalancedOrder([s.label or 0 for s in samples], count, seed)
         images = Images(
             samples,
