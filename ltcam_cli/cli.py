@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from ltcam_cli import __version__
-from ltcam_cli.errors import LtcamError
+from ltcam_cli.errors import LtcamError, user_message
 
 
 class Group(TyperGroup):
@@ -28,28 +28,6 @@ class Group(TyperGroup):
                 raise
             typer.echo(f"ltcam: {message}", err=True)
             raise typer.Exit(2) from None
-
-
-def user_message(error: BaseException | None) -> str | None:
-    """The line for an error that a user can mend; None for a fault of ours."""
-    if error is None:
-        return None
-    if isinstance(error, LtcamError):
-        return str(error)
-    text = " ".join(str(error).split())
-    if "torchvision::nms does not exist" in text:
-        return (
-            "torch and torchvision do not belong together (one of them is a CPU-only build); "
-            "reinstall both at once: pip install --force-reinstall torch torchvision"
-        )
-    if type(error).__name__ == "OutOfMemoryError":
-        return "the GPU's memory is full; lower trainer.batch_size or evaluation.batch_size"
-    if isinstance(error, OSError) and error.errno is not None:
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror or text}; give another folder with outputs=DIR"
-    if type(error).__module__.startswith(("hydra.", "omegaconf.")):
-        return user_message(error.__cause__) or text
-    return None
 
 
 app = typer.Typer(
@@ -230,14 +208,14 @@ def import_(
 def data_download(
     dataset: Annotated[str, typer.Argument(help="ksdd or ksdd2")],
     overrides: Overrides = None,
-    url: Annotated[str | None, typer.Option(help="Another address of the archive.")] = None,
+    url: Annotated[str | None, typer.Option(help="dataset.url=…: of the archive")] = None,
     config_dir: ConfigDir = None,
 ) -> None:
     """Fetch a published data set into its root."""
     from ltcam_cli.commands import data
     from ltcam_cli.commands.options import as_overrides
 
-    data.download(dataset, url, as_overrides({}, overrides), config_dir)
+    data.download(dataset, as_overrides({"url": url}, overrides), config_dir)
 
 
 @data_app.command("check")
@@ -309,13 +287,14 @@ def config(
 @app.command()
 def demo(
     overrides: Overrides = None,
-    outputs: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("outputs"),
+    outputs: Annotated[Path | None, typer.Option(help="outputs=…: folder of all results")] = None,
     config_dir: ConfigDir = None,
 ) -> None:
     """Train, map, segment and score on the synthetic set, in minutes."""
     from ltcam_cli.commands.demo import demo as run_demo
+    from ltcam_cli.commands.options import as_overrides
 
-    run_demo(list(overrides or ()), config_dir, outputs)
+    run_demo(as_overrides({"outputs": outputs}, overrides), config_dir)
 
 
 def main() -> None:

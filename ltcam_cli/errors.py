@@ -15,6 +15,28 @@ class LtcamError(Exception):
     """
 
 
+def user_message(error: BaseException | None) -> str | None:
+    """The line for an error that a user can mend; None for a fault of ours."""
+    if error is None:
+        return None
+    text = " ".join(str(error).split())
+    if isinstance(error, LtcamError):
+        return text
+    if "torchvision::nms does not exist" in text:
+        return (
+            "torch and torchvision do not belong together (one of them is a CPU-only build); "
+            "reinstall both at once: pip install --force-reinstall torch torchvision"
+        )
+    if type(error).__name__ == "OutOfMemoryError":
+        return "the GPU's memory is full; lower trainer.batch_size or evaluation.batch_size"
+    if isinstance(error, OSError) and error.errno is not None:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or text}; give another folder with outputs=DIR"
+    if type(error).__module__.startswith(("hydra.", "omegaconf.")):
+        return user_message(error.__cause__) or text
+    return None
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """`"; did you mean 'x'? (known: …)"` for a mistyped name, to be appended to a message."""
     known = sorted(map(str, known))

@@ -111,8 +111,9 @@ def load_classifier(path: str | Path, device: str | torch.device = "cpu") -> Cla
     try:
         backbone = BackboneConfig(**content.pop("backbone"))
         state = content.pop("state_dict")
-        model = build_classifier(backbone, content["in_channels"])
-        model.load_state_dict(state)
+        with torch.device("meta"):  # no numbers yet: drawing random ones takes seconds
+            model = build_classifier(backbone, content["in_channels"])
+        model.load_state_dict(state, assign=True)
         card: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in content.items()
         }

@@ -20,7 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import ltcam_cli
-from ltcam_cli.errors import LtcamError, nearest
+from ltcam_cli.commands.options import quoted
+from ltcam_cli.errors import LtcamError, nearest, user_message
 
 Row = dict[str, Any]
 Task = Callable[[DictConfig], Row]
@@ -76,19 +77,26 @@ def launch(
     Returns:
         The tasks' rows, and the folder of the multirun. A failed task of a multirun gives a row
         with the key `error`.
+
+    Raises:
+        LtcamError: if the only task failed.
     """
+    guarded = _Guarded(task)
     overrides = [*search_path(config_dir), *overrides]
     with initialized(job) as hydra, readable_errors(hydra):
         if not multirun:
-            return [hydra.run(CONFIG, task, overrides).return_value], None
-        batches = hydra.multirun(CONFIG, _Guarded(task), [*overrides, "hydra.mode=MULTIRUN"])
+            row: Row = hydra.run(CONFIG, guarded, overrides).return_value
+            if "error" in row:
+                raise LtcamError(row["error"])
+            return [row], None
+        batches = hydra.multirun(CONFIG, guarded, [*overrides, "hydra.mode=MULTIRUN"])
         returns = [each for batch in batches for each in batch]
         folder = Path(returns[0].hydra_cfg.hydra.runtime.output_dir) if returns else None
         return [each.return_value for each in returns], folder
 
 
 class _Guarded:
-    """A task that gives its user's error as a row, so that the other tasks go on."""
+    """A task that gives its user's error as a row: Hydra says nothing, and other tasks go on."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -96,18 +104,25 @@ class _Guarded:
     def __call__(self, cfg: DictConfig) -> Row:
         try:
             return self.task(cfg)
-        except LtcamError as error:
-            return {"error": str(error)}
+        except Exception as error:
+            if message := user_message(error):
+                return {"error": message}
+            raise
+
+
+def own_configs(config_dir: Path | None) -> list[Path]:
+    """The folders of the user's own configs: `--config-dir`, and `./conf` where there is one."""
+    if config_dir is not None and not config_dir.is_dir():
+        raise LtcamError(f"--config-dir {config_dir}: no such folder")
+    given = [config_dir] if config_dir else []
+    paths = dict.fromkeys(path.resolve() for path in [*given, Path("conf")])
+    return [path for path in paths if path.is_dir() and path != conf_dir().resolve()]
 
 
 def search_path(config_dir: Path | None) -> list[str]:
-    """The override that adds the user's own configs: `--config-dir`, else `./conf`."""
-    if config_dir is not None and not config_dir.is_dir():
-        raise LtcamError(f"--config-dir {config_dir}: no such folder")
-    path = (config_dir or Path("conf")).resolve()
-    if not path.is_dir() or path == conf_dir().resolve():
-        return []
-    return [f"hydra.searchpath=[file://{path}]"]
+    """The override that adds the user's own configs."""
+    paths = ",".join(quoted(f"file://{path}") for path in own_configs(config_dir))
+    return [f"hydra.searchpath=[{paths}]"] if paths else []
 
 
 @contextmanager
@@ -116,9 +131,11 @@ def readable_errors(hydra: Any) -> Iterator[None]:
     try:
         yield
     except MissingConfigException as error:
-        group, _, name = (error.missing_cfg_file or "").partition("/")
+        group, _, name = (error.missing_cfg_file or "").rpartition("/")
         options = error.options or []
         hint = nearest(name, options) if options else ""
+        if group == "hydra/launcher":
+            hint += "; more launchers: pip install 'ltcam[cluster]'"
         raise LtcamError(f"{group}={name}: no such config{hint}") from error
     except (HydraException, OmegaConfBaseException) as error:
         cause = error.__cause__ if isinstance(error.__cause__, LtcamError) else None

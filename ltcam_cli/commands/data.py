@@ -20,13 +20,12 @@ from ltcam_cli.data.synthetic import synthetic_samples, write_folder
 from ltcam_cli.errors import LtcamError
 
 
-def download(name: str, url: str | None, overrides: Sequence[str], config_dir: Path | None) -> None:
+def download(name: str, overrides: Sequence[str], config_dir: Path | None) -> None:
     """Fetch a published data set into its root."""
     config = Settings.of(compose("data", [f"dataset={name}", *overrides], config_dir)).dataset
-    address = url or config.url
-    if not address or not config.root:
+    if not config.url or not config.root:
         raise LtcamError(f"dataset={name}: is not published as an archive")
-    target = download_archive(address, Path(config.root), size=config.size, sha256=config.sha256)
+    target = download_archive(config.url, Path(config.root), size=config.size, sha256=config.sha256)
     split = load_split(config)
     found = len(split.listed_train) + len(split.listed_test)
     print(f"{target}: {found} images. Now: ltcam data check dataset={name}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ltcam_cli.commands.compose import compose
+from ltcam_cli.commands.info import COMMANDS
 from ltcam_cli.commands.run import evaluate, train
 from ltcam_cli.commands.tasks import overlays_of
 from ltcam_cli.runs.folder import find_run
@@ -12,9 +14,10 @@ from ltcam_cli.runs.folder import find_run
 METHODS = "gradcam,layercam,ltgradcam,ltlayercam"
 
 
-def demo(overrides: Sequence[str], config_dir: Path | None, outputs: Path) -> None:
+def demo(overrides: Sequence[str], config_dir: Path | None) -> None:
     """Train on the synthetic set, evaluate four methods, and show where pictures are."""
-    overrides = ["experiment=demo", f"outputs={outputs}", *overrides]
+    overrides = [*COMMANDS["demo"], *overrides]
+    outputs = Path(compose("demo", overrides, config_dir).outputs)
     train(overrides, False, config_dir)
     print()
     rows = evaluate([*overrides, f"method={METHODS}"], True, config_dir)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from ltcam_cli.classifier.backbones import (
@@ -18,7 +18,7 @@ from ltcam_cli.classifier.checkpoint import Classifier
 from ltcam_cli.commands.compose import compose
 from ltcam_cli.commands.settings import Settings
 from ltcam_cli.errors import LtcamError
-from ltcam_cli.files import sha256, write_json
+from ltcam_cli.files import sha256, short_hash, write_json
 from ltcam_cli.runs.folder import open_run, write_config
 
 
@@ -69,7 +69,8 @@ def import_weights(
         classes=tuple(str(index) for index in range(len(bias))),
         defect=defect,
     )
-    digest = sha256(path)[:6]
+    size = [settings.dataset.height, settings.dataset.width]
+    digest = short_hash([sha256(path), asdict(backbone), size, defect])
     run = open_run(settings.root, settings.name or f"{path.stem}-{digest}", digest)
     part = settings.training_part()
     part["backbone"]["logits"] = backbone.logits

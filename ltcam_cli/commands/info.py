@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 from omegaconf import OmegaConf
 
-from ltcam_cli.commands.compose import compose, conf_dir
+from ltcam_cli.commands.compose import compose, conf_dir, own_configs
 from ltcam_cli.commands.options import print_table
-from ltcam_cli.errors import LtcamError
+from ltcam_cli.errors import LtcamError, nearest
 from ltcam_cli.maps.weightings import get_weighting
 from ltcam_cli.runs.folder import RunFolder, find_run, list_runs
 from ltcam_cli.runs.tables import SHOWN
@@ -22,16 +22,22 @@ changes nothing there but the sign; fc and lse let it act. Methods that read no 
 delta. The stages' maps differ in size by orders of magnitude: fusion.normalize=none, the paper's
 plain sum, is practically the deepest stage alone where batch norm is; minmax gives all a voice."""
 
+# Commands that compose a config, and what they override themselves.
+COMMANDS = {
+    "train": (), "evaluate": (), "predict": (), "data": (),
+    "import": ("backbone.weights=null",), "demo": ("experiment=demo",),
+}  # fmt: skip
+
 
 def methods(config_dir: Path | None) -> None:
     """A table of what `--method` takes."""
-    folders = [conf_dir(), *([config_dir] if config_dir else [Path("conf")])]
-    paths = {
-        path.stem: path for folder in folders for path in sorted((folder / "method").glob("*.yaml"))
-    }
+    folders = [*reversed(own_configs(config_dir)), conf_dir()]  # the first that Hydra finds counts
+    paths = {path.stem: path for folder in folders for path in (folder / "method").glob("*.yaml")}
     rows = []
-    for name, path in paths.items():
+    for name, path in sorted(paths.items()):
         config = OmegaConf.load(path)
+        if "defaults" in config:
+            config = compose("methods", [f"method={name}"], config_dir).method
         weighting = get_weighting(config.weighting)
         rows.append(
             {
@@ -76,4 +82,7 @@ def _run_row(run: RunFolder) -> dict[str, object]:
 
 def config(command: str, overrides: Sequence[str], config_dir: Path | None) -> None:
     """Print the composed config."""
-    print(OmegaConf.to_yaml(compose(command, overrides, config_dir)), end="")
+    if command not in COMMANDS:
+        raise LtcamError(f"config {command}: no such command{nearest(command, COMMANDS)}")
+    composed = compose(command, [*COMMANDS[command], *overrides], config_dir)
+    print(OmegaConf.to_yaml(composed), end="")

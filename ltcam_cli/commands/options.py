@@ -29,10 +29,14 @@ KEYS = {
     "resume": "resume",
     "overwrite": "overwrite",
     "out": "predict.out",
+    "outputs": "outputs",
+    "url": "dataset.url",
     "save_maps": "predict.save_maps",
 }
 # A group must be chosen before a key of it is set.
 GROUPS = ("dataset", "backbone", "method", "segmenter")
+# Names and paths hold characters that Hydra's grammar knows otherwise.
+TEXTS = ("run", "name", "out", "outputs", "url")
 
 
 def as_overrides(options: Mapping[str, Any], overrides: Sequence[str] | None) -> list[str]:
@@ -42,14 +46,22 @@ def as_overrides(options: Mapping[str, Any], overrides: Sequence[str] | None) ->
             raise LtcamError(f"{override}: not understood; overrides look like key=value")
     given = {name: value for name, value in options.items() if value not in (None, False)}
     ordered = sorted(given, key=lambda name: name not in GROUPS)
-    return [f"{KEYS[name]}={_value(given[name])}" for name in ordered] + list(overrides or ())
+    return [f"{KEYS[name]}={_value(name, given[name])}" for name in ordered] + [*(overrides or ())]
 
 
-def _value(value: Any) -> str:
+def _value(name: str, value: Any) -> str:
     if value is True:
         return "true"
     text = str(value)
-    return ",".join(expand_range(part) for part in text.split(",")) if ":" in text else text
+    if name not in TEXTS:
+        return ",".join(map(expand_range, text.split(","))) if ":" in text else text
+    is_list = name in {"run", "name"} and not Path(text).exists()
+    return ",".join(map(quoted, text.split(",") if is_list else [text]))
+
+
+def quoted(text: str) -> str:
+    """`text` as a string in Hydra's grammar, whatever characters it holds."""
+    return "'" + text.replace("'", r"\'") + "'"
 
 
 def expand_range(text: str) -> str:

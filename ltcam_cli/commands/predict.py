@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from ltcam_cli.classifier.checkpoint import load_classifier
 from ltcam_cli.commands.compose import Row, launch
-from ltcam_cli.commands.settings import Settings, trained, with_training_of
+from ltcam_cli.commands.settings import Settings, aimed, trained, with_training_of
+from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import sha256, short_hash
 from ltcam_cli.maps.engine import CamEngine
 from ltcam_cli.masks.segmenters import make_segmenter
@@ -30,7 +33,11 @@ def predict(paths: Sequence[Path], overrides: Sequence[str], config_dir: Path | 
     samples_of = partial(predict_task, [str(path) for path in paths])
     rows, _ = launch("predict", samples_of, overrides, config_dir=config_dir)
     row = rows[0]
-    print(f"{row['images']} images, {row['defective']} called defective, {row['regions']} regions")
+    skipped = f", {row['skipped']} unreadable ones skipped" if row["skipped"] else ""
+    print(
+        f"{row['images']} images, {row['defective']} called defective, "
+        f"{row['regions']} regions{skipped}"
+    )
     print(f"{row['out']}: scores.csv regions.csv masks/ {row['also']}")
     return row
 
@@ -38,17 +45,25 @@ def predict(paths: Sequence[Path], overrides: Sequence[str], config_dir: Path | 
 def predict_task(paths: Sequence[str], cfg: DictConfig) -> Row:
     """The task; with a `run` no data set needs to be there."""
     settings, run = _settings(cfg, HydraConfig.get().overrides.task)
-    samples = find_images([Path(path) for path in paths])
     spec, segmenter = settings.method.spec(), make_segmenter(settings.segmenter)
     classifier = load_classifier(run.checkpoint, settings.torch_device())
-    identity = [asdict(settings.method), asdict(settings.segmenter), sha256(run.checkpoint)]
-    options = [settings.predict.gate]
-    cell = f"{settings.method.name}-{settings.segmenter.name}-{short_hash([identity, options])}"
+    engine = CamEngine(classifier.model, [aimed(spec, classifier)])
+    identity = short_hash(
+        [
+            asdict(settings.method),
+            asdict(settings.segmenter),
+            sha256(run.checkpoint),
+            settings.predict.gate,
+        ]
+    )
+    places = [str(Path(path).resolve()) for path in paths]
+    cell = f"{settings.method.name}-{settings.segmenter.name}-{short_hash([identity, places])}"
     out = Path(settings.predict.out) if settings.predict.out else run.path / "predict" / cell
-    write_config(out, asdict(settings))
-    table = predict_images(
+    samples = find_images([Path(path) for path in paths], besides=out)
+    claim(out, identity, asdict(settings))
+    table, skipped = predict_images(
         classifier,
-        CamEngine(classifier.model, [spec]),
+        engine,
         segmenter,
         samples,
         settings.predict,
@@ -62,8 +77,25 @@ def predict_task(paths: Sequence[str], cfg: DictConfig) -> Row:
         "images": len(table),
         "defective": int(table["predicted"].sum()),
         "regions": int(table["regions"].sum()),
+        "skipped": len(skipped),
         "also": " ".join(f"{name}/" for name in also),
     }
+
+
+def claim(out: Path, identity: str, config: dict[str, Any]) -> None:
+    """Write `config.yaml`, unless another method's or classifier's masks are there.
+
+    Raises:
+        LtcamError: if they are.
+    """
+    path = out / "config.yaml"
+    held = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if held is not None and (not isinstance(held, dict) or held.get("hash") != identity):
+        raise LtcamError(
+            f"{out}: holds the masks of another method, segmenter or classifier; "
+            "choose another predict.out or delete it"
+        )
+    write_config(out, {"hash": identity, **config})
 
 
 def _settings(cfg: DictConfig, overrides: Sequence[str]) -> tuple[Settings, RunFolder]:

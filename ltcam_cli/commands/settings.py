@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from ltcam_cli.classifier.backbones import BackboneConfig
+from ltcam_cli.classifier.checkpoint import Classifier
 from ltcam_cli.classifier.train import TrainerConfig
 from ltcam_cli.data.config import DatasetConfig
 from ltcam_cli.data.load import load_split
 from ltcam_cli.data.split import Split
-from ltcam_cli.errors import LtcamError
+from ltcam_cli.errors import LtcamError, nearest
 from ltcam_cli.maps.method import MethodConfig
+from ltcam_cli.maps.spec import MapSpec
 from ltcam_cli.masks.segmenters import SegmenterConfig
 from ltcam_cli.runs.evaluation import EvaluationConfig, use_threads
 from ltcam_cli.runs.folder import (
@@ -30,6 +34,7 @@ from ltcam_cli.runs.folder import (
 from ltcam_cli.runs.prediction import PredictConfig
 
 TRAINING = ("dataset", "backbone", "trainer", "seed")
+PLACES = ("experiment", "outputs", "name")
 
 
 @dataclass
@@ -57,9 +62,18 @@ class Settings:
         """Validate a composed config, and set the number of threads.
 
         Raises:
-            LtcamError, OmegaConfBaseException: naming the key that is wrong.
+            LtcamError: naming the key that is wrong.
         """
-        settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), cfg))
+        schema = OmegaConf.structured(cls)
+        try:
+            settings = OmegaConf.to_object(OmegaConf.merge(schema, cfg))
+        except ConfigKeyError as error:
+            parent, _, key = str(error.full_key).rpartition(".")
+            known = OmegaConf.select(schema, parent) if parent else schema
+            raise LtcamError(f"{error.full_key}: no such key{nearest(key, known)}") from error
+        except OmegaConfBaseException as error:
+            reason = str(error.msg).splitlines()[0]
+            raise LtcamError(f"{error.full_key}: {reason}") from error
         assert isinstance(settings, cls)
         use_threads(settings.threads)
         return settings
@@ -100,8 +114,26 @@ class Settings:
     def run_to_train(self, split: Split) -> tuple[RunFolder, str]:
         """The folder that `train` writes to, and the training's hash."""
         digest = self.hash(split)
-        name = self.name or run_name(self.dataset, self.backbone, self.seed, digest)
-        return open_run(self.root, name, digest), digest
+        return open_run(self.root, self.run_name(digest), digest), digest
+
+    def run_name(self, digest: str) -> str:
+        """The chosen name of the run folder, or the one that says what is trained."""
+        return self.name or run_name(self.dataset, self.backbone, self.seed, digest)
+
+
+def aimed(spec: MapSpec, classifier: Classifier) -> MapSpec:
+    """`spec` with the logit that this classifier has for defects, where it is not the last one.
+
+    Raises:
+        LtcamError: if the target is the margin, which is y_last - y_first.
+    """
+    if classifier.defect in {-1, classifier.backbone.logits - 1}:
+        return spec
+    if spec.target == "margin":
+        raise LtcamError(
+            "method.target=margin: the defect's logit must be the last one; use defect"
+        )
+    return replace(spec, target=classifier.defect) if spec.target == "defect" else spec
 
 
 def trained(cfg: DictConfig, overrides: Sequence[str]) -> tuple[Settings, Split, RunFolder]:
@@ -116,9 +148,10 @@ def trained(cfg: DictConfig, overrides: Sequence[str]) -> tuple[Settings, Split,
         digest = settings.hash(split)
         if settings.name:
             open_run(settings.root, settings.name, digest)
-        relevant = [o for o in overrides if o.lstrip("+~").split("=")[0].split(".")[0] in TRAINING]
-        command = " ".join(["ltcam train", *relevant])
-        return settings, split, find_trained(settings.root, digest, command)
+        relevant = [o for o in overrides if _key(o).split(".")[0] in {*TRAINING, *PLACES}]
+        command = shlex.join(["ltcam", "train", *relevant])
+        run = find_trained(settings.root, digest, settings.run_name(digest), command)
+        return settings, split, run
     run = find_run(Path(cfg.outputs), str(cfg.run))
     settings = Settings.of(with_training_of(run, cfg, overrides))
     if not run.checkpoint.is_file():
@@ -131,7 +164,7 @@ def with_training_of(run: RunFolder, cfg: DictConfig, overrides: Sequence[str]) 
     merged = cfg.copy()
     OmegaConf.set_struct(merged, False)
     held = run.config
-    keys = [override.lstrip("+~").split("=")[0] for override in overrides]
+    keys = [_key(override) for override in overrides]
     for part in TRAINING:
         if part in keys or part not in held:
             continue
@@ -140,3 +173,7 @@ def with_training_of(run: RunFolder, cfg: DictConfig, overrides: Sequence[str]) 
             if key.startswith(f"{part}."):
                 OmegaConf.update(merged, key, OmegaConf.select(cfg, key))
     return merged
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").split("=")[0]

@@ -16,7 +16,7 @@ import ltcam_cli
 from ltcam_cli.classifier.checkpoint import load_classifier
 from ltcam_cli.classifier.train import train as fit
 from ltcam_cli.commands.compose import Row
-from ltcam_cli.commands.settings import Settings, trained
+from ltcam_cli.commands.settings import Settings, aimed, trained
 from ltcam_cli.data.load import dataset_name, load_split
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
@@ -75,7 +75,6 @@ def evaluate_task(cfg: DictConfig) -> Row:
     """Evaluate one cell; one that exists is not computed again without `overwrite`."""
     settings, split, run = trained(cfg, HydraConfig.get().overrides.task)
     spec, segmenter = settings.method.spec(), make_segmenter(settings.segmenter)
-    classifier = load_classifier(run.checkpoint, settings.torch_device())
     checkpoint = sha256(run.checkpoint)
     samples = split.part(settings.evaluation.split)
     cell = cell_name(settings, samples, checkpoint, segmenter.state)
@@ -87,6 +86,8 @@ def evaluate_task(cfg: DictConfig) -> Row:
             add_row(run, row)
             return row
 
+    classifier = load_classifier(run.checkpoint, settings.torch_device())
+    engine = CamEngine(classifier.model, [aimed(spec, classifier)])
     shown = 0
 
     def visit(result: ImageResult, counts: PixelCounts) -> None:
@@ -101,7 +102,6 @@ def evaluate_task(cfg: DictConfig) -> Row:
         if settings.evaluation.save_maps:
             save_map(result, folder / "maps" / f"{name}.npy")
 
-    engine = CamEngine(classifier.model, [spec])
     scores, summary = evaluate(
         classifier,
         engine,

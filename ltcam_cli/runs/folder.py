@@ -34,6 +34,9 @@ UNHASHED_DATASET = {
     "sha256",
 }
 UNHASHED_TRAINER = {"workers", "cache"}
+# Columns of results.csv that are no numbers even where they look like one.
+TEXT_COLUMNS = dict.fromkeys(("method", "layers", "dataset", "split", "target", "checkpoint",
+                              "cell", "run"), str)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,9 @@ class RunFolder:
     def results(self) -> pd.DataFrame:
         """All cells ever evaluated; may be empty."""
         path = self.path / "results.csv"
-        return pd.read_csv(path) if path.is_file() else pd.DataFrame()
+        if not path.is_file():
+            return pd.DataFrame()
+        return pd.read_csv(path, dtype=TEXT_COLUMNS, float_precision="round_trip")
 
 
 def training_hash(
@@ -115,10 +120,13 @@ def open_run(outputs: Path, name: str, digest: str) -> RunFolder:
     """The folder that a training with this hash writes to.
 
     Raises:
-        LtcamError: if a folder of that name holds another training.
+        LtcamError: if a folder of that name holds another training, or cannot have that name.
     """
+    if Path(name).name != name:
+        raise LtcamError(f"name={name}: must be one folder's name; give its place with outputs=DIR")
     run = RunFolder(outputs / name)
-    if (run.train / "config.yaml").is_file() and (held := run.config.get("hash")) != digest:
+    trained = run.checkpoint.is_file() or (run.train / "last.pt").is_file()
+    if trained and (held := run.config.get("hash")) != digest:
         raise LtcamError(
             f"{run.path}: holds another training (hash {held}, now {digest}); "
             "choose another name=… or delete it"
@@ -145,16 +153,17 @@ def find_run(outputs: Path, name: str) -> RunFolder:
     )
 
 
-def find_trained(outputs: Path, digest: str, command: str) -> RunFolder:
+def find_trained(outputs: Path, digest: str, name: str, command: str) -> RunFolder:
     """The finished run with this training hash.
 
     Args:
+        name: goes first if several have it.
         command: that would train it; named if there is none.
 
     Raises:
         LtcamError: listing the runs there are.
     """
-    runs = list_runs(outputs)
+    runs = sorted(list_runs(outputs), key=lambda run: run.name != name)
     for run in runs:
         if run.config.get("hash") == digest and run.checkpoint.is_file():
             return run

@@ -47,9 +47,15 @@ class PredictConfig:
     workers: int = 0
     on_error: str = "raise"
 
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise LtcamError(f"predict.batch_size={self.batch_size}: must be at least 1")
+        if self.on_error not in {"raise", "skip"}:
+            raise LtcamError(f"predict.on_error={self.on_error}: must be raise or skip")
 
-def find_images(paths: Sequence[Path]) -> list[Sample]:
-    """Images of files and, recursively, of folders, without labels.
+
+def find_images(paths: Sequence[Path], besides: Path | None = None) -> list[Sample]:
+    """Images of files and, recursively, of folders, without labels; none below `besides`.
 
     Raises:
         LtcamError: if a path does not exist, or there is no image.
@@ -57,7 +63,12 @@ def find_images(paths: Sequence[Path]) -> list[Sample]:
     samples = []
     for path in paths:
         if path.is_dir():
-            files = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+            files = sorted(
+                file
+                for file in path.rglob("*")
+                if file.suffix.lower() in IMAGE_SUFFIXES
+                and not (besides and file.resolve().is_relative_to(besides.resolve()))
+            )
             named = [(file, file.relative_to(path).with_suffix("").as_posix()) for file in files]
         elif path.is_file():
             named = [(path, path.stem)]
@@ -85,20 +96,26 @@ def predict(
     *,
     draw: Callable[[ImageResult, Path], None] | None = None,
     progress: str | None = None,
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, list[str]]:
     """Write masks, overlays and maps of each image, and the tables `scores.csv`, `regions.csv`.
 
-    Images that `scores.csv` already lists are not computed again.
+    Images that `scores.csv` already lists are not computed again, unless their file is newer.
 
     Returns:
-        The table of scores.
+        The table of scores, and the names of images that could not be read.
+
+    Raises:
+        LtcamError: if `out` holds the mask of another image of the same name.
     """
     scores_path, regions_path = out / "scores.csv", out / "regions.csv"
     scores = _read(scores_path, SCORES)
+    held = dict(zip(scores["name"], scores["path"], strict=True))
+    todo = [sample for sample in samples if not _is_done(sample, held, out, config)]
+    kept = scores[~scores["name"].isin([sample.name for sample in todo])]
     regions = _read(regions_path, REGIONS)
-    done = set(scores["name"])
-    regions = regions[regions["name"].isin(done)]
-    rows, region_rows = scores.to_dict("records"), regions.to_dict("records")
+    regions = regions[regions["name"].isin(kept["name"])]
+    rows, region_rows = kept.to_dict("records"), regions.to_dict("records")
+    skipped: list[str] = []
 
     def save() -> None:  # regions first: an image counts as done once its score is written
         write_table(regions_path, pd.DataFrame(region_rows, columns=REGIONS))
@@ -110,12 +127,13 @@ def predict(
                 classifier,
                 source,
                 segmenter,
-                [sample for sample in samples if sample.name not in done],
+                todo,
                 masks=False,
                 gate=config.gate,
                 batch_size=config.batch_size,
                 workers=config.workers,
                 on_error=config.on_error,
+                skipped=skipped,
                 progress=progress,
             ),
             start=1,
@@ -127,7 +145,7 @@ def predict(
             rows.append(
                 {
                     "name": sample.name,
-                    "path": str(sample.path),
+                    "path": _place(sample),
                     "probability": result.probability,
                     "predicted": int(result.predicted),
                     "regions": len(found),
@@ -138,7 +156,7 @@ def predict(
                 save()
     finally:
         save()
-    return pd.DataFrame(rows, columns=SCORES)
+    return pd.DataFrame(rows, columns=SCORES), skipped
 
 
 def describe_regions(result: ImageResult) -> list[dict[str, Any]]:
@@ -169,6 +187,30 @@ def describe_regions(result: ImageResult) -> list[dict[str, Any]]:
     return regions
 
 
+def _place(sample: Sample) -> str:
+    assert sample.path is not None
+    return str(sample.path.resolve())
+
+
+def _is_done(sample: Sample, held: dict[str, str], out: Path, config: PredictConfig) -> bool:
+    """Whether all that is wanted of an image is there, and newer than the image."""
+    if sample.name not in held:
+        return False
+    if held[sample.name] != _place(sample):
+        raise LtcamError(
+            f"{out}: holds the mask of another {sample.name} ({held[sample.name]}); "
+            "choose another predict.out"
+        )
+    wanted = [out / "masks" / f"{sample.name}.png"]
+    if config.save_maps:
+        wanted.append(out / "maps" / f"{sample.name}.npy")
+    if config.overlays:
+        wanted.append(out / "overlays" / f"{sample.name}.png")
+    assert sample.path is not None
+    changed = sample.path.stat().st_mtime_ns
+    return all(path.is_file() and path.stat().st_mtime_ns >= changed for path in wanted)
+
+
 def _write_pictures(
     result: ImageResult,
     out: Path,
@@ -191,6 +233,8 @@ def save_map(result: ImageResult, path: Path) -> None:
 
 
 def _read(path: Path, columns: list[str]) -> pd.DataFrame:
-    return (
-        pd.read_csv(path, dtype={"name": str}) if path.is_file() else pd.DataFrame(columns=columns)
-    )
+    if not path.is_file():
+        return pd.DataFrame(columns=columns)
+    return pd.read_csv(
+        path, dtype={"name": str}, keep_default_na=False, float_precision="round_trip"
+    )  # NA is a name, too
