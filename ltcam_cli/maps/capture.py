@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -125,12 +125,11 @@ def capture(
             place, or if a gradient is no finite number.
     """
     recorder = _Recorder(model, layers, gradients, biases, markers)
-    x = x.detach()
-    if biases:
-        x = x.clone().requires_grad_(True)
-    with torch.set_grad_enabled(gradients or biases):
+    with torch.inference_mode(False), torch.set_grad_enabled(gradients or biases):
+        x = x.detach().clone().requires_grad_(biases)
         with recorder:
-            logits = model(x)
+            logits = model(x.clone())  # which the model may change
+        recorder.check()
         y = select_logit(logits, target)
         if gradients or biases:
             recorder.backward(y, x)
@@ -147,12 +146,16 @@ def submodule(model: nn.Module, name: str) -> nn.Module:
     """
     modules = dict(model.named_modules())
     if name not in modules or not name:
-        stages = getattr(model, "stages", {})
         leaves = [n for n, m in modules.items() if n and not any(m.children())]
-        raise LtcamError(
-            f"layer {name}: the model has no such layer{nearest(name, [*stages, *leaves])}"
-        )
+        known = [*stages_of(model), *leaves]
+        raise LtcamError(f"layer {name}: the model has no such layer{nearest(name, known)}")
     return modules[name]
+
+
+def stages_of(model: nn.Module) -> dict[str, str]:
+    """Module names of s1.. p1..; none where the model calls something else its `stages`."""
+    stages = getattr(model, "stages", None)
+    return stages if isinstance(stages, dict) else {}
 
 
 def _scorer(model: nn.Module, target: Target) -> Callable[..., Tensor]:
@@ -167,6 +170,20 @@ def _scorer(model: nn.Module, target: Target) -> Callable[..., Tensor]:
                 handle.remove()
 
     return score
+
+
+@dataclass
+class _Convolution:
+    """The last one that ran; a batch norm that reads its output takes its bias over."""
+
+    name: str
+    output: Tensor
+    version: int
+    handle: Any
+
+    def gave(self, x: Tensor) -> bool:
+        """Whether x is its output, and nothing has changed it in place."""
+        return x is self.output and x._version == self.version
 
 
 class _Recorder:
@@ -188,7 +205,7 @@ class _Recorder:
             for name, module in model.named_modules()
             if biases and isinstance(module, (nn.Conv2d, nn.BatchNorm2d))
         }
-        stages = set(getattr(model, "stages", {}).values())
+        stages = set(stages_of(model).values())
         self.copied = {
             name
             for name, module in self.layers.items()
@@ -201,7 +218,7 @@ class _Recorder:
         self.biases: dict[str, Tensor] = {}  # by term name, in the order of execution
         self.bias_g: dict[str, Tensor] = {}
         self.stage_of: dict[str, str] = {}
-        self._last: tuple[str, Tensor, Any] | None = None
+        self._last: _Convolution | None = None
 
     def __enter__(self) -> None:
         self.handles = []
@@ -212,10 +229,13 @@ class _Recorder:
         for name, module in self.markers.items():
             self.handles.append(module.register_forward_hook(self._marker_hook(name)))
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         for handle in self.handles:
             handle.remove()
         self._last = None
+        bare = [name for name in self.leaves if name not in self.copied]
+        if bare and isinstance(error, RuntimeError) and "leaf Variable" in str(error):
+            raise _changed(bare[-1]) from error
 
     def _layer_hook(self, name: str) -> Callable[..., Tensor]:
         def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
@@ -229,7 +249,12 @@ class _Recorder:
             elif self.gradients:
                 output.register_hook(_store(self.g, name))
             self.A[name], self.versions[name] = output, output._version
-            return output.clone() if name in self.copied else output
+            if name not in self.copied:
+                return output
+            copy = output.clone()
+            if self._last and self._last.gave(output):
+                self._last = replace(self._last, output=copy, version=copy._version)
+            return copy
 
         return hook
 
@@ -237,18 +262,16 @@ class _Recorder:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             bias = _bias(module, output)
             if isinstance(module, nn.BatchNorm2d):
-                if self._last is not None and self._last[1] is inputs[0]:
-                    convolution, _, handle = self._last  # one term a layer: BatchNorm takes it over
-                    handle.remove()
-                    inner = self.biases.pop(convolution)
-                    bias = bias + _scale(module) * inner
+                if self._last and self._last.gave(inputs[0]):  # one term a layer
+                    self._last.handle.remove()
+                    bias = bias + _scale(module) * self.biases.pop(self._last.name)
                 self._last = None
             if name in self.biases:
                 raise LtcamError(f"layer {name}: is called twice; fullgrad cannot tell its terms")
             handle = output.register_hook(_store(self.bias_g, name))
             self.biases[name] = bias
             if isinstance(module, nn.Conv2d):
-                self._last = (name, output, handle)
+                self._last = _Convolution(name, output, output._version, handle)
 
         return hook
 
@@ -259,15 +282,18 @@ class _Recorder:
 
         return hook
 
+    def check(self) -> None:
+        for name in self.layers:
+            if name not in self.A:
+                raise LtcamError(f"layer {name}: is not used in a forward; choose another")
+            if self.A[name]._version != self.versions[name]:
+                raise _changed(name)
+
     def backward(self, y: Tensor, x: Tensor) -> None:
         starts = {"": x, **self.leaves} if x.requires_grad else self.leaves
-        if missing := [name for name in self.layers if name not in self.A]:
-            raise LtcamError(f"layer {missing[0]}: is not used in a forward; choose another")
         if not y.requires_grad:
-            raise LtcamError(f"layer {next(iter(self.layers), '?')}: not upstream of the logit")
-        for name, version in self.versions.items():
-            if self.A[name]._version != version:
-                raise LtcamError(f"layer {name}: is changed in place after it; choose the next one")
+            name = next(iter(self.layers), "?")
+            raise LtcamError(f"layer {name}: is not upstream of the logit; choose another")
         grads = torch.autograd.grad(y.sum(), list(starts.values()), allow_unused=True)
         self.g |= {n: g for n, g in zip(starts, grads, strict=True) if g is not None}
         for name in self.layers if self.gradients else ():
@@ -289,6 +315,10 @@ class _Recorder:
                 result.stage_of.append(self.stage_of.get(name, ""))
         if "" in self.g:
             result.input = Layer("input", None, self.g[""], result, result.x)
+
+
+def _changed(name: str) -> LtcamError:
+    return LtcamError(f"layer {name}: is changed in place after it; choose the next one")
 
 
 def _store(into: dict[str, Tensor], name: str) -> Callable[[Tensor], None]:

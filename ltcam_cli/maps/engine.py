@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ltcam_cli.errors import LtcamError, nearest
-from ltcam_cli.maps.capture import Capture, Layer, Target, capture, frozen, submodule
+from ltcam_cli.maps.capture import Capture, Layer, Target, capture, frozen, stages_of, submodule
 from ltcam_cli.maps.fusion import fuse
 from ltcam_cli.maps.spec import MapSpec
 from ltcam_cli.maps.truncation import keep, thresholds
@@ -57,7 +57,7 @@ class CamEngine:
         logits = torch.empty(0)
         with frozen(self.model):
             for target in dict.fromkeys(spec.target for spec in self.specs):
-                specs = [spec for spec in self.specs if spec.target == target]
+                specs = [spec for spec in self.layers if spec.target == target]  # each once
                 seen = self._capture(images, target, specs)
                 logits = seen.logits
                 with torch.no_grad():
@@ -141,7 +141,7 @@ def resolve_layers(model: nn.Module, spec: MapSpec) -> tuple[str, ...]:
     Raises:
         LtcamError: with the nearest name if there is no such layer.
     """
-    stages: dict[str, str] = getattr(model, "stages", {})
+    stages = stages_of(model)
     ordered = _stages(model)
     biases = "biases" in get_weighting(spec.weighting).needs
     names: list[str] = []
@@ -204,5 +204,5 @@ def _truncated(layer: Layer, specs: Sequence[MapSpec]) -> Iterator[tuple[MapSpec
 
 def _stages(model: nn.Module) -> tuple[str, ...]:
     """Module names of s1..sN."""
-    stages: dict[str, str] = getattr(model, "stages", {})
+    stages = stages_of(model)
     return tuple(stages[name] for name in sorted(stages) if name.startswith("s"))

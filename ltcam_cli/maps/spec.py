@@ -66,8 +66,8 @@ class MapSpec:
     options: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
-        if isinstance(self.layers, str):  # ("s5") is no tuple, and easily written
-            object.__setattr__(self, "layers", tuple(self.layers.split("+")))
+        layers = self.layers.split("+") if isinstance(self.layers, str) else self.layers
+        object.__setattr__(self, "layers", tuple(layers))  # ("s5") and ["s5"] are easily written
         weighting = get_weighting(self.weighting)
         _check("scope", self.scope, SCOPES)
         _check("form", self.form, FORMS)

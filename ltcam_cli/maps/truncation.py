@@ -39,7 +39,7 @@ def thresholds(g: Tensor, deltas: Sequence[float], scope: str = "channel") -> li
 
 
 def exact(delta: float) -> Fraction:
-    """δ/100 as the decimal number that was written, to nine places; so ranks have no rounding."""
+    """δ/100 as the decimal number that was written, to seven places; so ranks have no rounding."""
     return Fraction(str(delta)).limit_denominator(10**7) / 100
 
 

@@ -142,11 +142,11 @@ def ablationcam(layer: Layer, batch: int = 16) -> Tensor:
     def ablated(image: int, channels: Tensor) -> Tensor:
         output = A[image].repeat(len(channels), 1, 1, 1)
         output[torch.arange(len(channels)), channels] = 0
-        images = capture.x[image].expand(len(channels), -1, -1, -1)
+        images = capture.x[image].repeat(len(channels), 1, 1, 1)
         return capture.score(images, layer.name, output)
 
     y = capture.y[:, None]
-    return (y - _per_channel(ablated, A, batch)) / y.abs().clamp_min(torch.finfo(A.dtype).tiny)
+    return (y - _per_channel(ablated, A, batch)) / y.abs().clamp_min(torch.finfo(A.dtype).eps)
 
 
 @weighting("scorecam", needs={"A", "forwards"})
