@@ -149,9 +149,7 @@ def load_weights(model: nn.Module, config: BackboneConfig) -> None:
                 f"{tuple(mine[key].shape)}; these are not weights of backbone={config.name}"
             )
     fitting = {
-        key: value
-        for key, value in state.items()
-        if key in mine and value.shape == mine[key].shape and key in mine
+        key: value for key, value in state.items() if key in mine and value.shape == mine[key].shape
     }
     model.load_state_dict(fitting, strict=False)
     log.info("%s: %d tensors of the backbone, %d of the head", source, len(body),
@@ -251,7 +249,8 @@ def _replace_first_convolution(model: nn.Module, in_channels: int) -> None:
     nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
     if new.bias is not None:
         nn.init.zeros_(new.bias)
-    model.set_submodule(name, new)
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, new)
 
 
 def _vgg_stages(model: nn.Module) -> dict[str, str]:
@@ -289,7 +288,9 @@ def _attach_squeezenet(model: nn.Module, pool: nn.Module, classifier: nn.Module)
 
 
 def _slim() -> nn.Module:
-    return VGG(make_layers(SLIM, batch_norm=True))
+    features = make_layers(SLIM, batch_norm=True)
+    with torch.device("meta"):  # its own head of 120 million numbers, which ours replaces
+        return VGG(features)
 
 
 VGG_OWN, RESNET_OWN = ("fc", "classifier.6"), ("avg", "fc")

@@ -31,7 +31,7 @@ from ltcam_cli.classifier.backbones import (
     load_weights,
 )
 from ltcam_cli.classifier.checkpoint import Classifier, prior_shift
-from ltcam_cli.data.batches import Batch, Images, batches, collate
+from ltcam_cli.data.batches import Batch, Images, batches, collate, read
 from ltcam_cli.data.config import DatasetConfig
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split, check_classes, split_fraction
@@ -89,11 +89,29 @@ class TrainerConfig:
                 raise LtcamError(f"trainer.{name}={value}: unknown{nearest(value, known)}")
         if self.epochs < 1 or self.batch_size < 2:
             raise LtcamError("trainer.epochs must be at least 1, and trainer.batch_size at least 2")
+        self.wanted_recall()
         if self.threshold != "prior" and not self.validation:
             raise LtcamError(
                 f"trainer.threshold={self.threshold} is chosen on validation items; "
                 "set trainer.validation, e.g. 0.2"
             )
+
+    def wanted_recall(self) -> float | None:
+        """R of the threshold rule `recall:R`, None for the other rules.
+
+        Raises:
+            LtcamError: if there is no such rule.
+        """
+        rule, _, number = self.threshold.partition(":")
+        try:
+            recall = float(number) if rule == "recall" else None
+        except ValueError:
+            recall = -1
+        if self.threshold in {"prior", "f1"} or (recall is not None and 0 < recall <= 1):
+            return recall
+        raise LtcamError(
+            f"trainer.threshold={self.threshold}: must be prior, f1 or recall:R with 0 < R <= 1"
+        )
 
 
 def train(
@@ -140,12 +158,12 @@ def train(
     loop.run(validation)
 
     metrics = _finish(classifier, split.test, validation, dataset, trainer, folder)
-    metrics["seconds"] = loop.seconds
     metrics["epochs"] = trainer.epochs
     metrics["train_images"], metrics["train_defective"] = len(samples), _defective(samples)
     metrics["parameters"] = sum(p.numel() for p in classifier.model.parameters())
     classifier.metrics = {k: v for k, v in metrics.items() if isinstance(v, (int, float, str))}
     classifier.save(folder / "checkpoint.pt")
+    metrics["seconds"] = loop.seconds  # not in the checkpoint: equal trainings give equal files
     write_json(folder / "metrics.json", metrics)
     return metrics
 
@@ -158,7 +176,11 @@ def predict_images(
     workers: int = 0,
     on_error: str = "raise",
 ) -> pd.DataFrame:
-    """Image-level table: name, group, label, logit (as trained), probability, predicted."""
+    """Image-level table: name, group, label, logit (as trained), probability, predicted.
+
+    Raises:
+        LtcamError: if no image, or with `on_error="raise"` one image, cannot be read.
+    """
     images = Images(
         samples, classifier.height, classifier.width, classifier.in_channels, on_error=on_error
     )
@@ -182,6 +204,8 @@ def predict_images(
                         "predicted": int(p >= classifier.threshold),
                     }
                 )
+    if not rows:
+        raise LtcamError(f"none of the {len(samples)} images could be read")
     return pd.DataFrame(rows)
 
 
@@ -236,6 +260,7 @@ class _Loop:
     ) -> None:
         self.folder, self.classifier, self.trainer = folder, classifier, trainer
         self.model, self.seed, self.device = classifier.model, seed, device
+        self.on_error = dataset.on_error
         rarer = min(_defective(samples), len(samples) - _defective(samples))
         count = trainer.images_per_epoch or 4 * rarer
         self.order = BalancedOrder([s.label or 0 for s in samples], count, seed)
@@ -274,6 +299,7 @@ class _Loop:
             collate_fn=collate,
             pin_memory=on_gpu,
             persistent_workers=workers > 0,
+            generator=torch.Generator(),  # so that the loader draws nothing from dropout's
         )
 
     def run(self, validation: list[Sample]) -> None:
@@ -307,6 +333,8 @@ class _Loop:
                     if done == 10:
                         left = self.steps - first * len(self.loader) - done
                         self._say_remaining((time.perf_counter() - started) / 10 * left)
+                if not losses:
+                    raise LtcamError("none of the training images could be read")
                 seconds = time.perf_counter() - tic
                 row: dict[str, float] = {
                     "epoch": epoch + 1,
@@ -316,7 +344,7 @@ class _Loop:
                     "seconds": seconds,
                 }
                 if validation:
-                    table = predict_images(self.classifier, validation)
+                    table = predict_images(self.classifier, validation, on_error=self.on_error)
                     row["validation_ap"] = image_scores.average_precision(
                         table["label"].to_numpy(), table["logit"].to_numpy()
                     )
@@ -330,17 +358,19 @@ class _Loop:
         self.model.train()
         if self.classifier.backbone.freeze_bn:
             freeze_batch_norm(self.model)
-        for batch in self.loader:
+        for batch in read(self.loader):
             if not batch.items:
                 continue
             loss = self._step(batch)
             if not math.isfinite(loss):
-                kept = f"; the weights after epoch {epoch} are in last.pt" if epoch else ""
-                raise LtcamError(
-                    f"the loss is {loss} in epoch {epoch + 1}: lower trainer.lr "
-                    f"(now {self.lr:g}){kept}"
-                )
+                raise self._diverged(f"the loss is {loss}", epoch)
             yield loss
+        if not all(bool(value.isfinite().all()) for value in self.model.state_dict().values()):
+            raise self._diverged("a weight is no finite number", epoch)
+
+    def _diverged(self, what: str, epoch: int) -> LtcamError:
+        kept = f"; the weights after epoch {epoch} are in last.pt" if epoch else ""
+        return LtcamError(f"{what} in epoch {epoch + 1}: lower trainer.lr (now {self.lr:g}){kept}")
 
     def _step(self, batch: Batch) -> float:
         images = self.classifier.prepare(batch.images)
@@ -413,13 +443,8 @@ def _finish(
         labels, scores = table["label"].to_numpy(), table["probability"].to_numpy()
         if trainer.threshold == "f1":
             classifier.threshold = image_scores.max_f1_threshold(labels, scores)
-        elif trainer.threshold.startswith("recall:"):
-            wanted = float(trainer.threshold.removeprefix("recall:"))
+        elif (wanted := trainer.wanted_recall()) is not None:
             classifier.threshold = image_scores.recall_threshold(labels, scores, wanted)
-        elif trainer.threshold != "prior":
-            raise LtcamError(
-                f"trainer.threshold={trainer.threshold}: must be prior, f1 or recall:R"
-            )
     table = predict_images(classifier, test, on_error=dataset.on_error)
     with atomic(folder / "images.csv") as temporary:
         table.to_csv(temporary, index=False)
@@ -431,6 +456,7 @@ def _finish(
         "test_accuracy": image_scores.accuracy(labels, predicted),
         **{f"test_{k}": v for k, v in image_scores.confusion(labels, predicted).items()},
         "test_images": len(table),
+        "test_skipped": len(test) - len(table),
         "threshold": classifier.threshold,
         "threshold_rule": trainer.threshold,
         "prior_shift": classifier.prior_shift,

@@ -150,4 +150,12 @@ def batches(
         collate_fn=collate,
         pin_memory=pin,
     )
-    yield from loader
+    yield from read(loader)
+
+
+def read(loader: DataLoader[Any]) -> Iterator[Batch]:
+    """The loader's batches; an error of a loading process without torch's traceback before it."""
+    try:
+        yield from loader
+    except LtcamError as error:
+        raise LtcamError(str(error).rstrip().rpartition("LtcamError: ")[2]) from error

@@ -77,7 +77,7 @@ def _flat_samples(root: Path) -> list[Sample]:
 def _tree_samples(root: Path) -> list[Sample]:
     samples = []
     for part in ("train", "test"):
-        for folder in sorted(path for path in (root / part).iterdir() if path.is_dir()):
+        for folder in sorted(path for path in (root / part).glob("*") if path.is_dir()):
             kind = folder.name
             truth = root / "ground_truth" / kind
             masks = {path.stem.removesuffix("_mask"): path for path in images_in(truth)}

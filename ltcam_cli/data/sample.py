@@ -9,7 +9,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+import tifffile
+from PIL import Image
+from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
 from ltcam_cli.errors import LtcamError
 
@@ -69,18 +71,16 @@ def read_image_file(path: Path) -> np.ndarray:
         LtcamError: if the file is missing, empty, truncated or no image.
     """
     try:
-        if path.suffix.lower() in {".tif", ".tiff"}:
-            import tifffile  # comes with scikit-image; reads 16-bit colour, which Pillow does not
-
-            pixels = tifffile.imread(path)
-        else:
-            with Image.open(path) as image:
+        with Image.open(path) as image:
+            if isinstance(image, TiffImageFile) and _is_deep_colour(image):
+                pixels = tifffile.imread(path)
+            else:
                 keep = image.mode in {"L", "RGB", "I;16", "I;16B", "I;16L", "I", "F"}
                 grey = image.mode in {"1", "LA"}
                 pixels = np.asarray(image if keep else image.convert("L" if grey else "RGB"))
     except FileNotFoundError as error:
-        raise LtcamError(f"{path}: no such image") from error
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, RuntimeError) as error:
+        raise LtcamError(f"{path}: no such image; restore it (or on_error=skip)") from error
+    except Exception as error:  # decoders raise whatever they like for damaged files
         raise _unreadable(path, error) from error
     return _to_known_range(path, pixels)
 
@@ -94,11 +94,17 @@ def read_mask_file(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
             pixels = np.asarray(image)
+            colours = [band != "A" for band in image.getbands()]
     except FileNotFoundError as error:
-        raise LtcamError(f"{path}: no such mask") from error
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
+        raise LtcamError(f"{path}: no such mask; restore it (or on_error=skip)") from error
+    except Exception as error:  # decoders raise whatever they like for damaged files
         raise _unreadable(path, error) from error
-    return np.greater(pixels, 0) if pixels.ndim == 2 else np.any(pixels[..., :3], axis=-1)
+    return np.greater(pixels, 0) if pixels.ndim == 2 else np.any(pixels[..., colours], axis=-1)
+
+
+def _is_deep_colour(image: TiffImageFile) -> bool:
+    """Colour of more than 8 bits, which Pillow would cut down to 8."""
+    return image.mode.startswith("RGB") and max(image.tag_v2.get(BITSPERSAMPLE, (8,))) > 8
 
 
 def _unreadable(path: Path, error: BaseException) -> LtcamError:

@@ -102,7 +102,8 @@ def read_table(path: Path, key: str, columns: set[str]) -> pd.DataFrame:
     except FileNotFoundError as error:
         raise LtcamError(f"{key}={path}: no such file") from error
     except (ValueError, OSError) as error:
-        raise LtcamError(f"{key}={path}: cannot be read as CSV ({error})") from error
+        reason = " ".join(str(error).split())
+        raise LtcamError(f"{key}={path}: cannot be read as CSV ({reason})") from error
     if missing := columns - set(table.columns):
         raise LtcamError(f"{key}={path}: column {', '.join(sorted(missing))} is missing")
     return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -63,11 +64,18 @@ class SegmenterConfig:
     def __post_init__(self) -> None:
         if self.rule not in RULES:
             raise LtcamError(f"segmenter.rule={self.rule}: no such rule{nearest(self.rule, RULES)}")
+        known = [*inspect.signature(RULES[self.rule]).parameters][1:]
+        for option in self.options:
+            if option not in known:
+                raise LtcamError(
+                    f"segmenter.options.{option}: {self.rule} has no such option"
+                    f"{nearest(option, known)}"
+                )
 
 
 def fraction(heatmap: np.ndarray, of_maximum: float = 0.5) -> float:
     """A fixed share of the map's maximum, in [0, 1)."""
-    if not 0 <= of_maximum < 1:
+    if not isinstance(of_maximum, (int, float)) or not 0 <= of_maximum < 1:
         raise LtcamError(f"segmenter.options.of_maximum={of_maximum}: must lie in [0, 1)")
     return of_maximum * float(heatmap.max())
 

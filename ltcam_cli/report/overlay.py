@@ -29,7 +29,7 @@ def draw_strip(result: ImageResult, path: Path) -> None:
     original = result.item.original
     assert original is not None
     shrink = min(1.0, LONGEST / max(original.shape[:2]))
-    size = (round(original.shape[1] * shrink), round(original.shape[0] * shrink))
+    size = (max(1, round(original.shape[1] * shrink)), max(1, round(original.shape[0] * shrink)))
     image = np.asarray(Image.fromarray(_rgb(original)).resize(size, Image.Resampling.BILINEAR))
     mask, truth = _resized(result.mask, size), result.item.mask
     truth = None if truth is None else _resized(truth, size)

@@ -1,0 +1,925 @@
+"""Reading files, the data sets and their splits, and batches."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+import torch
+from PIL import Image
+from torchvision.transforms.v2 import functional as tv
+from toys import picture, square, toy, toys
+
+from ltcam_cli.classifier.augment import AugmentConfig, BalancedOrder, augmentation
+from ltcam_cli.data.batches import Images, batches, collate, to_channels
+from ltcam_cli.data.config import DatasetConfig
+from ltcam_cli.data.ksdd import TWINS
+from ltcam_cli.data.load import dataset_name, load_split
+from ltcam_cli.data.sample import Sample, read_image_file, read_mask_file
+from ltcam_cli.data.split import Split, check_classes, split_fraction
+from ltcam_cli.errors import LtcamError
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+RANDOM = np.random.default_rng(0)
+GREY = RANDOM.integers(0, 256, (13, 17), dtype=np.uint8)
+COLOUR = RANDOM.integers(0, 256, (13, 17, 3), dtype=np.uint8)
+GREY16 = RANDOM.integers(0, 65536, (13, 17), dtype=np.uint16)
+COLOUR16 = RANDOM.integers(0, 65536, (13, 17, 3), dtype=np.uint16)
+GREY16[0, :2] = COLOUR16[0, 0, :2] = 0, 65535
+
+
+def one_line(raised: pytest.ExceptionInfo[LtcamError]) -> str:
+    message = str(raised.value)
+    assert "\n" not in message
+    return message
+
+
+def pillow(pixels: np.ndarray, **options: Any) -> Callable[[Path], None]:
+    return lambda path: Image.fromarray(pixels).save(path, **options)
+
+
+def tiff(pixels: np.ndarray, **options: Any) -> Callable[[Path], None]:
+    return lambda path: tifffile.imwrite(path, pixels, **options)
+
+
+# Image files
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "expected"),
+    [
+        ("grey.png", pillow(GREY), GREY),
+        ("grey.bmp", pillow(GREY), GREY),
+        ("grey.tif", pillow(GREY), GREY),
+        ("grey.TIFF", tiff(GREY), GREY),
+        ("colour.png", pillow(COLOUR), COLOUR),
+        ("colour.bmp", pillow(COLOUR), COLOUR),
+        ("colour.tif", pillow(COLOUR), COLOUR),
+        ("lzw.tif", pillow(COLOUR, compression="tiff_lzw"), COLOUR),
+        ("planes.tif", tiff(np.moveaxis(COLOUR, -1, 0), photometric="rgb"), COLOUR),
+        ("grey16.png", pillow(GREY16), GREY16 / 65535),
+        ("grey16.tif", tiff(GREY16), GREY16 / 65535),
+        ("big-endian.tif", tiff(GREY16, byteorder=">"), GREY16 / 65535),
+        ("colour16.tif", tiff(COLOUR16, photometric="rgb"), COLOUR16 / 65535),
+        ("deflated.tif", tiff(COLOUR16, photometric="rgb", compression="zlib"), COLOUR16 / 65535),
+        ("alpha.png", pillow(np.dstack([COLOUR, GREY])), COLOUR),
+        ("alpha.tif", pillow(np.dstack([COLOUR, GREY])), COLOUR),
+        ("grey-alpha.png", pillow(np.dstack([GREY, GREY])), GREY),
+        ("bits.png", pillow(GREY > 99), np.where(GREY > 99, 255, 0)),
+        ("bits.tif", pillow(GREY > 99, compression="group4"), np.where(GREY > 99, 255, 0)),
+        ("float.tif", tiff((GREY / 255).astype(np.float32)), GREY / 255),
+    ],
+)
+def test_lossless_images(
+    tmp_path: Path, name: str, write: Callable[[Path], None], expected: np.ndarray
+) -> None:
+    write(tmp_path / name)
+    pixels = read_image_file(tmp_path / name)
+    if expected.dtype.kind == "f":
+        assert pixels.dtype == np.float32 and pixels.min() == 0 and pixels.max() == 1
+    else:
+        assert pixels.dtype == np.uint8
+    np.testing.assert_array_equal(pixels, expected.astype(pixels.dtype))
+
+
+@pytest.mark.parametrize("pixels", [GREY // 8 + 100, COLOUR // 8 + 100], ids=["grey", "colour"])
+@pytest.mark.parametrize("suffix", ["jpg", "webp", "tif"])
+def test_lossy_images(tmp_path: Path, pixels: np.ndarray, suffix: str) -> None:
+    path = tmp_path / f"image.{suffix}"
+    options = {"compression": "jpeg"} if suffix == "tif" else {}
+    Image.fromarray(pixels).save(path, quality=95, **options)
+    read = read_image_file(path)
+    if suffix == "webp" and pixels.ndim == 2:  # knows colour only
+        pixels = np.repeat(pixels[..., None], 3, axis=-1)
+    assert read.dtype == np.uint8 and read.shape == pixels.shape
+    assert np.abs(read.astype(int) - pixels).mean() < 8
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tif"])
+def test_the_colours_of_a_palette_image_count(tmp_path: Path, suffix: str) -> None:
+    paletted = Image.fromarray(COLOUR).quantize(8)
+    paletted.save(tmp_path / f"image.{suffix}")
+    expected = np.asarray(paletted.convert("RGB"))
+    np.testing.assert_array_equal(read_image_file(tmp_path / f"image.{suffix}"), expected)
+
+
+def paletted_mask(indices: np.ndarray, colours: list[int]) -> Image.Image:
+    mask = Image.new("P", (indices.shape[1], indices.shape[0]))
+    mask.putpalette(colours)
+    mask.putdata(indices.ravel().tolist())
+    return mask
+
+
+INDICES = np.array([[0, 1, 2], [2, 0, 0]])
+
+
+@pytest.mark.parametrize("suffix", ["bmp", "png", "tif"])
+@pytest.mark.parametrize(
+    "colours",
+    [
+        [255, 255, 255, 0, 0, 0, 0, 0, 0],  # white background, black defects
+        [0, 0, 0, 0, 0, 0, 255, 255, 255],  # index 1 as black as the background
+    ],
+)
+def test_the_indices_of_a_palette_mask_count(
+    tmp_path: Path, suffix: str, colours: list[int]
+) -> None:
+    paletted_mask(INDICES, colours).save(tmp_path / f"mask.{suffix}")
+    mask = read_mask_file(tmp_path / f"mask.{suffix}")
+    assert mask.dtype == np.bool_
+    np.testing.assert_array_equal(mask, INDICES > 0)
+
+
+DEFECT = np.array([[0, 0, 1, 0], [3, 255, 0, 0], [0, 0, 0, 77]], dtype=np.uint8)
+ZEROS = np.zeros_like(DEFECT)
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("grey.png", pillow(DEFECT)),
+        ("grey.tif", pillow(DEFECT)),
+        ("deep.png", pillow(DEFECT.astype(np.uint16))),
+        ("bits.png", pillow(DEFECT > 0)),
+        ("blue.png", pillow(np.dstack([ZEROS, ZEROS, DEFECT]))),
+        ("opaque.png", pillow(np.dstack([DEFECT, ZEROS, ZEROS, ZEROS + 255]))),
+        ("opaque-grey.png", pillow(np.dstack([DEFECT, ZEROS + 255]))),
+    ],
+)
+def test_masks_of_other_kinds(tmp_path: Path, name: str, write: Callable[[Path], None]) -> None:
+    write(tmp_path / name)
+    np.testing.assert_array_equal(read_mask_file(tmp_path / name), DEFECT > 0)
+
+
+@pytest.mark.parametrize("read", [read_image_file, read_mask_file])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif", "webp"])
+def test_broken_files_are_named(
+    tmp_path: Path, read: Callable[[Path], np.ndarray], suffix: str
+) -> None:
+    path = tmp_path / f"broken.{suffix}"
+    with pytest.raises(LtcamError, match=r"no such (image|mask); .*on_error=skip") as raised:
+        read(path)
+    assert str(path) in one_line(raised)
+    path.touch()
+    with pytest.raises(LtcamError, match=r"empty; .*on_error=skip") as raised:
+        read(path)
+    assert str(path) in one_line(raised)
+    path.write_bytes(b"This is no image.\n" * 9)
+    with pytest.raises(LtcamError, match=r"cannot be read .*on_error=skip") as raised:
+        read(path)
+    assert str(path) in one_line(raised)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+@pytest.mark.parametrize("read", [read_image_file, read_mask_file])
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("a.png", pillow(COLOUR)),
+        ("a.jpg", pillow(COLOUR)),
+        ("a.bmp", pillow(GREY)),
+        ("a.tif", pillow(COLOUR)),
+        ("lzw.tif", pillow(COLOUR, compression="tiff_lzw")),
+        ("deep.tif", tiff(COLOUR16, photometric="rgb")),
+        ("deflated.tif", tiff(COLOUR16, photometric="rgb", compression="zlib")),
+    ],
+)
+def test_truncated_files_never_pass_nor_crash(
+    tmp_path: Path,
+    name: str,
+    write: Callable[[Path], None],
+    read: Callable[[Path], np.ndarray],
+) -> None:
+    path = tmp_path / name
+    write(path)
+    whole = path.read_bytes()
+    for length in {1, 2, 8, 20, len(whole) // 3, len(whole) // 2, len(whole) * 3 // 4}:
+        path.write_bytes(whole[:length])
+        with pytest.raises(LtcamError) as raised:
+            read(path)
+        assert str(path) in one_line(raised)
+
+
+def test_the_first_page_counts(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "pages.tif", np.stack([GREY, 255 - GREY]))
+    np.testing.assert_array_equal(read_image_file(tmp_path / "pages.tif"), GREY)
+
+
+def test_deep_colour_in_planes_is_refused(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "x.tif", np.moveaxis(COLOUR16, -1, 0), photometric="rgb")
+    with pytest.raises(LtcamError, match=r"x\.tif: expected a grey or RGB image") as raised:
+        read_image_file(tmp_path / "x.tif")
+    one_line(raised)
+
+
+def test_of_files_reads_lazily_and_anew(tmp_path: Path) -> None:
+    path = tmp_path / "late.png"
+    sample = Sample.of_files(path, None, name="late", group="late", label=0)
+    assert sample.mask is None and sample.mask_digest() == ""
+    Image.fromarray(GREY).save(path)
+    np.testing.assert_array_equal(sample.image, GREY)
+    Image.fromarray(255 - GREY).save(path)
+    np.testing.assert_array_equal(sample.image, 255 - GREY)
+
+
+def test_mask_digest_tells_pixels_and_shape() -> None:
+    def digest(mask: np.ndarray) -> str:
+        return replace(toy(0, 1), read_mask=lambda: mask).mask_digest()
+
+    mask = square(0, True)
+    other = mask.copy()
+    other[0, 0] ^= True
+    assert digest(mask) == digest(mask.copy()) != digest(other)
+    assert digest(mask) != digest(mask.reshape(36, 40))
+
+
+# KolektorSDD
+
+
+@pytest.fixture(scope="module")
+def kolektor(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All 50 folders with three tiny parts; Part1 is defective in every second folder."""
+    root = tmp_path_factory.mktemp("kolektor")
+    for number in range(1, 51):
+        folder = root / f"kos{number:02d}"
+        folder.mkdir()
+        for part in range(3):
+            image = picture(10 * number + part, False, (12, 8))
+            Image.fromarray(image).save(folder / f"Part{part}.jpg")
+            if part == 1 and number % 2 == 0:
+                mask = paletted_mask(np.eye(12, 8), [0, 0, 0, 255, 0, 0])
+            else:
+                mask = Image.new("L", (8, 12))
+            mask.save(folder / f"Part{part}_label.bmp")
+    return root
+
+
+def ksdd(where: Path, **options: Any) -> DatasetConfig:
+    return DatasetConfig(**{"kind": "ksdd", "root": str(where), "split": "paper", **options})
+
+
+def folders(samples: list[Sample]) -> set[str]:
+    return {sample.name.split("/")[0] for sample in samples}
+
+
+def kos(*numbers: int) -> set[str]:
+    return {f"kos{number:02d}" for number in numbers}
+
+
+def test_paper_split(kolektor: Path) -> None:
+    split = load_split(ksdd(kolektor, count=150))
+    assert folders(split.listed_train) == kos(*range(1, 41))
+    assert folders(split.listed_test) == kos(*range(41, 51))
+    assert split.dropped is None
+    assert [s.name for s in split.test[:3]] == ["kos41/Part0", "kos41/Part1", "kos41/Part2"]
+    assert sum(s.label or 0 for s in split.train) == 20
+    assert sum(s.label or 0 for s in split.test) == 5
+    assert {s.label for s in split.part("all")} == {0, 1}
+    assert split.test[0].image.shape == (12, 8)
+
+
+def test_forty_seven_items(kolektor: Path) -> None:
+    split = load_split(ksdd(kolektor))
+    samples = split.listed_train + split.listed_test
+    groups = {sample.name.split("/")[0]: sample.group for sample in samples}
+    assert len(groups) == 50 and len(set(groups.values())) == 47
+    for first, second in (("kos01", "kos26"), ("kos27", "kos34"), ("kos38", "kos39")):
+        assert groups[first] == groups[second]
+    assert len(TWINS) == 3
+
+
+@pytest.mark.parametrize(
+    ("fold", "dropped"), [(0, {26}), (1, set()), (2, {1, 34}), (3, {27}), (4, set())]
+)
+def test_ten_folders_a_fold(
+    kolektor: Path, caplog: pytest.LogCaptureFixture, fold: int, dropped: set[int]
+) -> None:
+    with caplog.at_level(logging.INFO):
+        split = load_split(ksdd(kolektor, split="tens", fold=fold))
+    tested = set(range(10 * fold + 1, 10 * fold + 11))
+    assert folders(split.listed_test) == kos(*tested)
+    assert folders(split.listed_train) == kos(*(set(range(1, 51)) - tested - dropped))
+    assert folders(split.dropped or []) == kos(*dropped)
+    assert ("dropped" in caplog.text) == bool(dropped)
+    if dropped:
+        assert f"dropped {3 * len(dropped)} training images" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("fold", "dropped"), [(0, {34, 39}), (1, {26, 38}), (2, {1, 27})], ids=["0", "1", "2"]
+)
+def test_official_folds(kolektor: Path, fold: int, dropped: set[int]) -> None:
+    split = load_split(ksdd(kolektor, split="official", fold=fold))
+    assert folders(split.dropped or []) == kos(*dropped)
+    lists = SHARED / "KolektorSDD_splits"
+    if not lists.is_dir():
+        pytest.skip(f"the authors' lists of folders are not at {lists}")
+    tested = set((lists / f"fold{fold}_test.txt").read_text().split())
+    trained = set((lists / f"fold{fold}_train.txt").read_text().split())
+    assert folders(split.listed_test) == tested
+    assert folders(split.listed_train) | folders(split.dropped or []) == trained
+
+
+def test_official_folds_partition(kolektor: Path) -> None:
+    tests = [load_split(ksdd(kolektor, split="official", fold=k)).listed_test for k in range(3)]
+    assert sorted(name for test in tests for name in folders(test)) == sorted(kos(*range(1, 51)))
+
+
+def test_leaks_may_be_refused(kolektor: Path) -> None:
+    with pytest.raises(
+        LtcamError, match=r"share .*kos27.*kos38.*6 .*dataset\.drop_leaks"
+    ) as raised:
+        load_split(ksdd(kolektor, split="official", fold=0, drop_leaks=False))
+    one_line(raised)
+    load_split(ksdd(kolektor, drop_leaks=False))  # no twin across the paper's split
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"split": "papper"}, "dataset.split=papper: KolektorSDD has paper, tens, official"),
+        ({"split": "tens"}, "dataset.fold=None: the split tens has folds 0..4"),
+        ({"split": "tens", "fold": 5}, "dataset.fold=5"),
+        ({"split": "official", "fold": -1}, "dataset.fold=-1: the split official has folds 0..2"),
+        ({"count": 399}, "150 images instead of 399"),
+        ({"root": "/no/such/folder"}, "dataset.root=/no/such/folder: no such folder"),
+        ({"root": None}, "dataset.root is not set"),
+    ],
+)
+def test_wrong_ksdd_configs(kolektor: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(LtcamError, match=message) as raised:
+        load_split(ksdd(kolektor, **options))
+    one_line(raised)
+
+
+def test_missing_root_names_the_download(tmp_path: Path) -> None:
+    with pytest.raises(LtcamError, match="ltcam data download ksdd"):
+        load_split(ksdd(tmp_path / "nothing", url="https://example.org/x.zip"))
+    with pytest.raises(LtcamError, match="ltcam data download ksdd"):
+        load_split(ksdd(tmp_path))
+
+
+def test_a_missing_mask_is_named(kolektor: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(kolektor, tmp_path / "copy")
+    (root / "kos03" / "Part1_label.bmp").unlink()
+    split = load_split(ksdd(root))
+    assert len(split.test) == 30
+    with pytest.raises(LtcamError, match=r"kos03/Part1_label\.bmp: no such mask"):
+        _ = split.train
+
+
+def write_labels(path: Path, samples: list[Sample]) -> Path:
+    rows = [{"name": sample.name, "label": sample.label} for sample in samples]
+    pd.DataFrame(rows).to_csv(path, index=False)
+    return path
+
+
+def test_labels_from_a_csv_need_no_training_mask(kolektor: Path, tmp_path: Path) -> None:
+    from_masks = load_split(ksdd(kolektor))
+    labels = write_labels(tmp_path / "labels.csv", from_masks.train)
+    root = shutil.copytree(kolektor, tmp_path / "copy")
+    for number in range(1, 41):
+        for mask in (root / f"kos{number:02d}").glob("*.bmp"):
+            mask.unlink()
+    split = load_split(ksdd(root, labels=str(labels)))
+    for part in ("train", "test"):
+        assert [(s.name, s.group, s.label) for s in split.part(part)] == [
+            (s.name, s.group, s.label) for s in from_masks.part(part)
+        ]
+
+
+def test_labels_go_before_masks(kolektor: Path, tmp_path: Path) -> None:
+    samples = load_split(ksdd(kolektor)).part("all")
+    turned = [replace(sample, label=1 - (sample.label or 0)) for sample in samples]
+    labels = write_labels(tmp_path / "labels.csv", turned)
+    split = load_split(ksdd(kolektor, labels=str(labels)))
+    assert [s.label for s in split.part("all")] == [s.label for s in turned]
+
+
+def test_missing_labels_are_named(kolektor: Path, tmp_path: Path) -> None:
+    train = load_split(ksdd(kolektor)).train
+    lacking = [sample for sample in train if sample.name != "kos07/Part2"]
+    labels = write_labels(tmp_path / "labels.csv", lacking)
+    with pytest.raises(LtcamError, match=r"dataset\.labels: no label .* kos07/Part2"):
+        _ = load_split(ksdd(kolektor, labels=str(labels))).train
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name,class\na,1\n", "column label is missing"),
+        ("name,label\na,good\n", "label of a is 'good'; must be 0 or 1"),
+        ("name,label\na,0,1\nb,1,2,3\n", "cannot be read as CSV|column|must be 0 or 1"),
+        ("", "cannot be read as CSV"),
+        ("name,label\na,0\nb,1,2,3\n", "cannot be read as CSV"),
+    ],
+)
+def test_wrong_labels_files(kolektor: Path, tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(text)
+    with pytest.raises(LtcamError, match=message) as raised:
+        load_split(ksdd(kolektor, labels=str(path)))
+    assert str(path) in one_line(raised)
+
+
+def test_missing_labels_file(kolektor: Path) -> None:
+    with pytest.raises(LtcamError, match=r"dataset\.labels=none\.csv: no such file"):
+        load_split(ksdd(kolektor, labels="none.csv"))
+
+
+# Splits
+
+
+def counting(samples: list[Sample], read: list[str]) -> list[Sample]:
+    """Unlabelled copies that note whose mask is read."""
+
+    def mask_of(sample: Sample) -> np.ndarray:
+        read.append(sample.name)
+        mask = sample.mask
+        assert mask is not None
+        return mask
+
+    return [replace(s, label=None, read_mask=partial(mask_of, s)) for s in samples]
+
+
+def test_only_the_part_that_is_used_is_labelled() -> None:
+    read: list[str] = []
+    split = Split(counting(toys(6), read), counting(toys(3, start=300), read))
+    split.fingerprint()
+    assert read == []
+    assert [s.label for s in split.test] == [1, 0, 0]
+    assert read == ["toy300", "toy301", "toy302"]
+    _ = split.test
+    assert len(read) == 3
+    assert [s.label for s in split.part("train")] == [1, 0, 0, 1, 0, 0]
+    assert len(read) == 9
+
+
+def test_parts() -> None:
+    split = Split(toys(2), toys(1, start=9))
+    assert split.part("all") == split.train + split.test
+    with pytest.raises(LtcamError, match="must be train, test or all"):
+        split.part("validation")
+
+
+def test_neither_label_nor_mask() -> None:
+    bare = replace(toy(0, 1), label=None, read_mask=None)
+    with pytest.raises(LtcamError, match=r"toy000: has neither label nor mask; .*dataset\.labels"):
+        _ = Split([bare], []).train
+
+
+def test_fingerprint(kolektor: Path, tmp_path: Path) -> None:
+    original = load_split(ksdd(kolektor)).fingerprint()
+    root = shutil.copytree(kolektor, tmp_path / "elsewhere")
+    assert load_split(ksdd(root)).fingerprint() == original
+    assert load_split(ksdd(kolektor, split="tens", fold=4)).fingerprint() == original
+    assert load_split(ksdd(kolektor, split="tens", fold=3)).fingerprint() != original
+    labels = write_labels(tmp_path / "labels.csv", load_split(ksdd(kolektor)).train)
+    assert load_split(ksdd(kolektor, labels=str(labels))).fingerprint() != original
+    with (root / "kos01" / "Part0.jpg").open("ab") as stream:
+        stream.write(b"\0")
+    assert load_split(ksdd(root)).fingerprint() != original
+
+
+def test_split_fraction_by_items() -> None:
+    samples = [toy(n, int(n % 12 < 3), group=f"item{n // 4}") for n in range(120)]
+    stays, goes = split_fraction(samples, 0.3, 7, key="k")
+    assert {s.group for s in stays}.isdisjoint(s.group for s in goes)
+    assert sorted(s.name for s in stays + goes) == sorted(s.name for s in samples)
+    assert len({s.group for s in goes}) == 9  # 3 of the 10 defective items, 6 of the 20 good
+    for part in (stays, goes):
+        check_classes(part, "any")
+    again = split_fraction(samples, 0.3, 7, key="k")
+    assert again == (stays, goes)
+    assert split_fraction(samples, 0.3, 8, key="k") != again
+    assert split_fraction(samples[::-1], 0.3, 7, key="k")[1] == goes[::-1]
+    for fraction in (0.01, 0.99):  # at least one item of each kind on both sides
+        for part in split_fraction(samples, fraction, 0, key="k"):
+            check_classes(part, "any")
+
+
+@pytest.mark.parametrize("fraction", [0, 1, -0.5, 7])
+def test_fraction_out_of_range(fraction: float) -> None:
+    with pytest.raises(LtcamError, match=rf"dataset\.test_fraction={fraction}: must lie"):
+        split_fraction(toys(9), fraction, 0, key="dataset.test_fraction")
+
+
+@pytest.mark.parametrize(("label", "kind"), [(0, "defective"), (1, "good")])
+def test_a_class_without_samples(label: int, kind: str) -> None:
+    with pytest.raises(LtcamError, match=f"the test part has no {kind} image"):
+        check_classes([toy(0, label)], "test")
+
+
+# Folders
+
+
+def write_flat(root: Path, good: int = 8, defect: int = 4, suffix: str = "png") -> Path:
+    for label, kind in ((0, "good"), (1, "defect")):
+        (root / kind).mkdir(parents=True)
+        for number in range(good if label == 0 else defect):
+            image = Image.fromarray(picture(number, bool(label)))
+            image.save(root / kind / f"{kind[0]}{number}.{suffix}")
+            if label:
+                (root / "masks").mkdir(exist_ok=True)
+                mask = square(number, True).astype(np.uint8) * 255
+                Image.fromarray(mask).save(root / "masks" / f"d{number}.bmp")
+    return root
+
+
+def folder(root: Path, **options: Any) -> DatasetConfig:
+    return DatasetConfig(**{"kind": "folder", "root": str(root), **options})
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif", "webp", "PNG"])
+def test_flat_folder_split_by_a_share(tmp_path: Path, suffix: str) -> None:
+    root = write_flat(tmp_path / "images", suffix=suffix)
+    split = load_split(folder(root, count=12))
+    assert dataset_name(folder(root)) == "images"
+    assert len(split.test) == 3 and len(split.train) == 9
+    for part in (split.train, split.test):
+        check_classes(part, "any")
+    by_name = {s.name: s for s in split.part("all")}
+    assert by_name["d2"].label == 1 and by_name["g2"].label == 0
+    np.testing.assert_array_equal(by_name["d2"].mask, square(2, True))
+    assert by_name["g2"].mask is None
+    assert by_name["g2"].path == root / "good" / f"g2.{suffix}"
+    other = load_split(folder(root, split_seed=1))
+    assert {s.name for s in other.test} != {s.name for s in split.test}
+    assert len(load_split(folder(root, test_fraction=0.5)).test) == 6
+
+
+def test_flat_folder_split_by_a_csv(tmp_path: Path) -> None:
+    root = write_flat(tmp_path)
+    (root / "split.csv").write_text(
+        "name,split,group\ng0,train,a\ng1,test,b\nd0,train,a\nd1,test,b\nd2,,c\ng2,train,b\n"
+    )
+    split = load_split(folder(root))
+    assert [(s.name, s.group) for s in split.train] == [("g0", "a"), ("d0", "a")]
+    assert [(s.name, s.group) for s in split.test] == [("g1", "b"), ("d1", "b")]
+    assert [s.name for s in split.dropped or []] == ["g2"]
+    with pytest.raises(LtcamError, match=r"share the item\(s\) b"):
+        load_split(folder(root, drop_leaks=False))
+    elsewhere = tmp_path / "other.csv"
+    elsewhere.write_text("name,split\ng0,train\nd1,test\n")
+    named = load_split(folder(root, split_file=str(elsewhere)))
+    assert [(s.name, s.group) for s in named.part("all")] == [("g0", "g0"), ("d1", "d1")]
+    assert len(load_split(folder(root, split="fraction")).part("all")) == 12
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name,split\ng0,train\nx9,test\nx8,test\n", r"no image for x9 \(2 such names\)"),
+        ("name,split\ng0,train\ng0,test\n", "g0 stands there twice"),
+        ("name,split\ng0,Train\n", "split of g0 is 'Train'; must be train or test"),
+        ("image,split\ng0,train\n", "column name is missing"),
+    ],
+)
+def test_wrong_split_files(tmp_path: Path, text: str, message: str) -> None:
+    root = write_flat(tmp_path)
+    (root / "split.csv").write_text(text)
+    with pytest.raises(LtcamError, match=message) as raised:
+        load_split(folder(root))
+    assert str(root / "split.csv") in one_line(raised)
+
+
+def test_two_images_of_one_name(tmp_path: Path) -> None:
+    root = write_flat(tmp_path)
+    shutil.copy(root / "good" / "g0.png", root / "defect" / "g0.jpg")
+    with pytest.raises(LtcamError, match="two images are called g0"):
+        load_split(folder(root))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"split": "random"}, "dataset.split=random: a folder has auto, csv, given, fraction"),
+        ({"split": "given"}, "no train/good; use csv or fraction"),
+        ({"split": "csv"}, r"split\.csv: no such file"),
+        ({"count": 99}, "12 images instead of 99"),
+    ],
+)
+def test_wrong_folder_configs(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(LtcamError, match=message):
+        load_split(folder(write_flat(tmp_path), **options))
+
+
+def test_a_folder_of_something_else(tmp_path: Path) -> None:
+    (tmp_path / "holiday.png").touch()
+    with pytest.raises(LtcamError, match="no image in good/ or defect/ below it"):
+        load_split(folder(tmp_path))
+
+
+@pytest.fixture
+def mvtec(tmp_path: Path) -> Path:
+    """A tree in the layout of MVTec AD, where names repeat from folder to folder."""
+    for part, kind, count in (("train", "good", 5), ("test", "good", 2), ("test", "crack", 3)):
+        (tmp_path / part / kind).mkdir(parents=True)
+        for number in range(count):
+            image = Image.fromarray(picture(number, kind != "good"))
+            image.save(tmp_path / part / kind / f"{number:03d}.png")
+    truth = tmp_path / "ground_truth" / "crack"
+    truth.mkdir(parents=True)
+    for number in range(3):
+        Image.fromarray(square(number, True)).save(truth / f"{number:03d}_mask.png")
+    return tmp_path
+
+
+def test_mvtec_tree(mvtec: Path) -> None:
+    split = load_split(folder(mvtec))
+    assert [s.name for s in split.train] == [f"train/good/{n:03d}" for n in range(5)]
+    assert {(s.name, s.label) for s in split.test} == {
+        *((f"test/good/{n:03d}", 0) for n in range(2)),
+        *((f"test/crack/{n:03d}", 1) for n in range(3)),
+    }
+    crack = next(s for s in split.test if s.name == "test/crack/001")
+    np.testing.assert_array_equal(crack.mask, square(1, True))
+    with pytest.raises(LtcamError, match="the training part has no defective image"):
+        check_classes(split.train, "training")
+
+
+def test_mvtec_tree_split_by_a_share(mvtec: Path) -> None:
+    split = load_split(folder(mvtec, split="fraction", test_fraction=0.4))
+    for part in (split.train, split.test):
+        check_classes(part, "any")
+    assert len(split.part("all")) == 10
+
+
+def test_mvtec_tree_without_a_test_part(mvtec: Path) -> None:
+    shutil.rmtree(mvtec / "test")
+    split = load_split(folder(mvtec))
+    with pytest.raises(LtcamError, match="the test part has no good image"):
+        check_classes(split.test, "test")
+
+
+def test_labels_of_a_folder(tmp_path: Path) -> None:
+    root = write_flat(tmp_path / "images")
+    samples = load_split(folder(root)).part("all")
+    labels = write_labels(tmp_path / "labels.csv", [replace(s, label=1) for s in samples])
+    split = load_split(folder(root, labels=str(labels)))
+    assert all(s.label == 1 for s in split.part("all"))
+
+
+def test_roadcracks(tmp_path: Path) -> None:
+    archive = SHARED / "roadcracks.zip"
+    if not archive.is_file():
+        pytest.skip(f"the road cracks are not at {archive}")
+    with zipfile.ZipFile(archive) as content:
+        content.extractall(tmp_path)
+    root = tmp_path / "roadcracks"
+    split = load_split(folder(root, count=648, drop_leaks=False))
+    assert sum(s.label == 0 for s in split.part("all")) == 133
+    assert sum(s.label == 1 for s in split.part("all")) == 515
+    table = pd.read_csv(root / "split.csv", dtype=str).set_index("name")
+    for part in ("train", "test"):
+        assert {s.name for s in split.part(part)} == set(table.index[table["split"] == part])
+        assert all(s.group == table.loc[s.name, "group"] for s in split.part(part))
+        check_classes(split.part(part), part)
+    cracked = next(s for s in split.test if s.label)
+    assert cracked.image.shape == (160, 160, 3)
+    assert cracked.mask is not None and cracked.mask.shape == (160, 160) and cracked.mask.any()
+
+
+# KolektorSDD2, synthetic
+
+
+def write_ksdd2(root: Path) -> Path:
+    for part, numbers in (("train", range(10000, 10006)), ("test", range(20000, 20003))):
+        (root / part).mkdir(parents=True)
+        for number in numbers:
+            label = number % 3 == 0
+            image = np.repeat(picture(number, label)[..., None], 3, axis=-1)
+            Image.fromarray(image).save(root / part / f"{number}.png")
+            mask = square(number, label).astype(np.uint8) * 255
+            Image.fromarray(mask).save(root / part / f"{number}_GT.png")
+    return root
+
+
+def test_ksdd2(tmp_path: Path) -> None:
+    config = DatasetConfig(kind="ksdd2", root=str(write_ksdd2(tmp_path)), split="given", count=9)
+    split = load_split(config)
+    assert [s.name for s in split.test] == ["test/20000", "test/20001", "test/20002"]
+    assert [s.label for s in split.train] == [0, 0, 1, 0, 0, 1]
+    assert split.test[1].image.shape == (40, 36, 3)
+    np.testing.assert_array_equal(split.test[1].mask, square(20001, True))
+
+
+def test_ksdd2_without_a_test_part(tmp_path: Path) -> None:
+    shutil.rmtree(write_ksdd2(tmp_path) / "test")
+    with pytest.raises(LtcamError, match=r"no test/NNNNN\.png .*ltcam data download ksdd2"):
+        load_split(DatasetConfig(kind="ksdd2", root=str(tmp_path)))
+
+
+def test_synthetic_split() -> None:
+    config = DatasetConfig(kind="synthetic", items=8, parts=2, height=64, width=32)
+    split = load_split(config)
+    assert len(split.part("all")) == 16 and len({s.group for s in split.test}) == 2
+    assert {s.group for s in split.train}.isdisjoint(s.group for s in split.test)
+    assert load_split(config).fingerprint() == split.fingerprint()
+    assert load_split(replace(config, split_seed=1)).fingerprint() != split.fingerprint()
+    assert dataset_name(config) == "synthetic"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "ksd"}, "dataset.kind=ksd: no such kind; did you mean 'ksdd'"),
+        ({"on_error": "ignore"}, "dataset.on_error=ignore: must be raise or skip"),
+        ({"channels": 4}, "dataset.channels=4: must be 1 or 3"),
+        ({"height": 16}, "dataset.height=16"),
+    ],
+)
+def test_wrong_dataset_configs(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(LtcamError, match=message):
+        DatasetConfig(**options)
+
+
+# Batches
+
+
+def fixed(image: np.ndarray, mask: np.ndarray | None = None, **changes: Any) -> Sample:
+    read_mask = None if mask is None else (lambda: mask)
+    return replace(toy(0, 1), read_image=lambda: image, read_mask=read_mask, **changes)
+
+
+@pytest.mark.parametrize("size", [(7, 9), (40, 33), (13, 17)])
+@pytest.mark.parametrize("pixels", [GREY, COLOUR, (GREY16 / 65535).astype(np.float32)])
+def test_resize_is_torchvisions(pixels: np.ndarray, size: tuple[int, int]) -> None:
+    channels = 3 if pixels.ndim == 3 else 1
+    item = Images([fixed(pixels)], *size, channels)[0]
+    assert not isinstance(item, str)
+    tensor = torch.from_numpy(pixels)
+    tensor = tensor.permute(2, 0, 1) if channels == 3 else tensor[None]
+    expected = tv.resize(tensor, list(size), antialias=True)
+    assert item.image.dtype == torch.float32
+    torch.testing.assert_close(item.image, tv.to_dtype(expected, torch.float32, scale=True))
+    assert item.original is None and item.mask is None
+
+
+def test_channels() -> None:
+    grey = torch.from_numpy(GREY)
+    assert torch.equal(to_channels(GREY, 1), grey[None])
+    assert torch.equal(to_channels(GREY, 3), torch.stack([grey] * 3))
+    assert torch.equal(to_channels(COLOUR, 3), torch.from_numpy(COLOUR).permute(2, 0, 1))
+    luminance = COLOUR @ [0.299, 0.587, 0.114]
+    assert to_channels(COLOUR, 1).shape == (1, 13, 17)
+    np.testing.assert_allclose(to_channels(COLOUR, 1)[0], luminance, atol=1.1)
+
+
+def test_unknown_labels() -> None:
+    samples = [toy(0, 1), replace(toy(1, 0), label=None), toy(2, 0)]
+    (batch,) = batches(Images(samples, 32, 32, 1), 8)
+    assert batch.labels.tolist() == [1, -1, 0]
+    assert batch.images.shape == (3, 1, 32, 32)
+    assert [item.sample.name for item in batch.items] == ["toy000", "toy001", "toy002"]
+
+
+def test_images_of_many_sizes_in_one_batch() -> None:
+    sizes = [(40, 36), (20, 50), (64, 64)]
+    samples = [toy(n, 1, size) for n, size in enumerate(sizes)]
+    (batch,) = batches(Images(samples, 32, 48, 3, originals=True, masks=True), 8)
+    assert batch.images.shape == (3, 3, 32, 48)
+    for n, (item, size) in enumerate(zip(batch.items, sizes, strict=True)):
+        np.testing.assert_array_equal(item.original, picture(n, True, size))
+        np.testing.assert_array_equal(item.mask, square(n, True, size))
+
+
+def broken_file(path: Path) -> Sample:
+    path.touch()
+    return Sample.of_files(path, None, name="broken", group="broken", label=0)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_unreadable_images_raise_one_line(tmp_path: Path, workers: int) -> None:
+    samples = [*toys(3), broken_file(tmp_path / "broken.png")]
+    with pytest.raises(LtcamError, match=r"broken\.png: the file is empty") as raised:
+        list(batches(Images(samples, 32, 32, 1), 2, workers=workers))
+    assert one_line(raised).startswith(str(tmp_path))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_unreadable_images_may_be_skipped(tmp_path: Path, workers: int) -> None:
+    broken = broken_file(tmp_path / "broken.png")
+    images = Images([toy(0, 1), broken, broken, broken], 32, 32, 1, on_error="skip")
+    first, second = batches(images, 2, workers=workers)
+    assert [item.sample.name for item in first.items] == ["toy000"]
+    assert first.skipped == ["broken"] and first.images.shape == (1, 1, 32, 32)
+    assert second.items == [] and second.skipped == ["broken", "broken"]
+    assert collate([]).items == []
+
+
+def test_mask_of_another_size() -> None:
+    sample = fixed(GREY, np.zeros((17, 13), dtype=bool), name="odd")
+    images = Images([sample], 32, 32, 1, originals=True, masks=True)
+    with pytest.raises(
+        LtcamError, match="odd: mask of 17x13 pixels for an image of 13x17"
+    ) as raised:
+        images[0]
+    one_line(raised)
+    images.on_error = "skip"
+    assert images[0] == "odd"
+
+
+def test_cached_images_are_read_once_and_equal() -> None:
+    read: list[int] = []
+
+    def image() -> np.ndarray:
+        read.append(1)
+        return GREY
+
+    sample = replace(toy(0, 1), read_image=image)
+    cached = Images([sample], 20, 20, 1, cache=True)
+    plain = Images([sample], 20, 20, 1)
+    first, again, fresh = cached[0], cached[0], plain[0]
+    assert len(read) == 2
+    assert not any(isinstance(item, str) for item in (first, again, fresh))
+    assert torch.equal(first.image, again.image) and torch.equal(first.image, fresh.image)
+
+
+def test_the_cache_is_not_augmented() -> None:
+    augment = augmentation(AugmentConfig(shift=0.3))
+    for pixels in (GREY, (GREY16 / 65535).astype(np.float32)):
+        images = Images([fixed(pixels)], 13, 17, 1, augment=augment, cache=True)
+        before = images[0].image.clone()
+        for seed in range(5):
+            images[0, seed]
+        assert torch.equal(images[0].image, before)
+
+
+def test_augmentation_depends_on_the_seed_alone() -> None:
+    images = Images(toys(4), 32, 32, 1, augment=augmentation(AugmentConfig()))
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first = images[2, 5].image
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    images[1, 7]
+    assert torch.equal(images[2, 5].image, first)
+    assert not torch.equal(images[2, 6].image, first)
+    assert not torch.equal(images[2].image, first)
+
+
+def test_workers_change_nothing() -> None:
+    samples = toys(9)
+    images = Images(samples, 32, 32, 1, augment=augmentation(AugmentConfig()), cache=True)
+
+    def epoch(workers: int) -> list[torch.Tensor]:
+        order = BalancedOrder([s.label or 0 for s in samples], 14, seed=3)
+        return [b.images for b in batches(images, 4, workers=workers, order=order)]
+
+    alone, helped = epoch(0), epoch(2)
+    assert [len(b) for b in alone] == [4, 4, 4, 2]
+    assert all(torch.equal(a, b) for a, b in zip(alone, helped, strict=True))
+
+
+def test_augmentation_keeps_shape_and_range() -> None:
+    config = AugmentConfig(shift=0.5, brightness=0.5, contrast=0.5, gamma=0.5)
+    for channels in (1, 3):
+        image = torch.rand(channels, 20, 30)
+        for seed in range(20):
+            torch.manual_seed(seed)
+            changed = augmentation(config)(image)
+            assert changed.shape == image.shape
+            assert changed.min() >= 0 and changed.max() <= 1 and changed.isfinite().all()
+
+
+def test_no_augmentation() -> None:
+    image = torch.rand(1, 8, 8)
+    nothing = AugmentConfig(False, False, 0, 0, 0, 0)
+    assert torch.equal(augmentation(nothing)(image), image)
+
+
+def test_a_shift_moves_whole_pixels_and_mirrors_the_border() -> None:
+    only_shift = augmentation(AugmentConfig(False, False, 0.25, 0, 0, 0))
+    image = torch.arange(64.0).view(1, 8, 8) / 64
+    seen = set()
+    for seed in range(40):
+        torch.manual_seed(seed)
+        shifted = only_shift(image)
+        matches = [
+            (dy, dx)
+            for dy in range(-2, 3)
+            for dx in range(-2, 3)
+            if torch.equal(shifted[0], padded(image[0], dy, dx))
+        ]
+        assert len(matches) == 1
+        seen.add(matches[0])
+    assert len(seen) > 10
+
+
+def padded(image: torch.Tensor, dy: int, dx: int) -> torch.Tensor:
+    """`image` moved by (dy, dx), by numpy's mirror with the edge repeated."""
+    wide = np.pad(image.numpy(), 2, mode="symmetric")
+    height, width = image.shape
+    return torch.from_numpy(wide[2 - dy : 2 - dy + height, 2 - dx : 2 - dx + width].copy())

@@ -1,0 +1,592 @@
+"""Training: what is learnt, resumed, refused and written."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+from torch import Tensor, nn
+from toys import SLIM, TOYS, tiny_classifier, toy, toy_split, toys
+
+from ltcam_cli.classifier import train as training
+from ltcam_cli.classifier.augment import BalancedOrder
+from ltcam_cli.classifier.backbones import IMAGENET_MEAN, BackboneConfig, build_classifier
+from ltcam_cli.classifier.checkpoint import load_classifier
+from ltcam_cli.classifier.train import TrainerConfig, predict_images, train
+from ltcam_cli.data.batches import Images, batches
+from ltcam_cli.data.sample import Sample
+from ltcam_cli.data.split import Split
+from ltcam_cli.errors import LtcamError
+
+CPU = torch.device("cpu")
+SPEED = ["seconds", "images_per_second"]
+DROPOUT = replace(SLIM, head="fc", hidden=16, dropout=0.5)
+
+
+def fit(
+    folder: Path,
+    *,
+    split: Split | None = None,
+    backbone: BackboneConfig = SLIM,
+    seed: int = 0,
+    resume: bool = False,
+    on_error: str = "raise",
+    **options: Any,
+) -> dict[str, Any]:
+    folder.mkdir(exist_ok=True)
+    trainer = TrainerConfig(**{"epochs": 3, "images_per_epoch": 16, "batch_size": 8, **options})
+    return train(
+        folder,
+        split or toy_split(),
+        replace(TOYS, on_error=on_error),
+        backbone,
+        trainer,
+        seed=seed,
+        device=CPU,
+        resume=resume,
+    )
+
+
+def weights(folder: Path, file: str = "checkpoint.pt") -> dict[str, Tensor]:
+    content = torch.load(folder / file, weights_only=True)
+    state: dict[str, Tensor] = content["state_dict" if file == "checkpoint.pt" else "model"]
+    return state
+
+
+def equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    assert first.keys() == second.keys()
+    return all(torch.equal(value, second[key]) for key, value in first.items())
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished training with a validation part."""
+    folder = tmp_path_factory.mktemp("fitted") / "train"
+    fit(folder, validation=0.4, threshold="f1")
+    return folder
+
+
+# What is learnt
+
+
+@pytest.mark.parametrize("head", ["avg", "max"])
+def test_it_learns(tmp_path: Path, head: str) -> None:
+    backbone = replace(SLIM, head=head)
+    metrics = fit(
+        tmp_path, backbone=backbone, split=toy_split(18, 12), epochs=5, images_per_epoch=64
+    )
+    assert metrics["test_ap"] == 1.0 and metrics["test_auroc"] == 1.0
+    history = pd.read_csv(tmp_path / "history.csv")
+    assert history["loss"].iloc[-1] < 0.7 * history["loss"].iloc[0]
+
+
+def test_the_seed_decides(tmp_path: Path) -> None:
+    fit(tmp_path / "a", backbone=DROPOUT, epochs=1)
+    fit(tmp_path / "b", backbone=DROPOUT, epochs=1)
+    fit(tmp_path / "c", backbone=DROPOUT, epochs=1, seed=1)
+    assert equal(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert not equal(weights(tmp_path / "a"), weights(tmp_path / "c"))
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_workers_and_cache_change_nothing(tmp_path: Path, cache: bool) -> None:
+    fit(tmp_path / "alone", backbone=DROPOUT, workers=0)
+    fit(tmp_path / "helped", backbone=DROPOUT, workers=2, cache=cache)
+    assert equal(weights(tmp_path / "alone"), weights(tmp_path / "helped"))
+
+
+def test_two_logits(tmp_path: Path) -> None:
+    metrics = fit(tmp_path, backbone=replace(SLIM, logits=2, head="max"), images_per_epoch=48)
+    classifier = load_classifier(tmp_path / "checkpoint.pt")
+    assert classifier.backbone.logits == 2 and metrics["test_images"] == 6
+
+
+def test_more_logits_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(LtcamError, match=r"backbone\.logits=3: training takes 1 or 2"):
+        fit(tmp_path, backbone=replace(SLIM, logits=3))
+
+
+@pytest.mark.parametrize("options", [{"optimizer": "sgd"}, {"schedule": "cosine"}, {"clip": None}])
+def test_other_optimizers_and_schedules(tmp_path: Path, options: dict[str, Any]) -> None:
+    fit(tmp_path / "other", epochs=1, **options)
+    fit(tmp_path / "usual", epochs=1)
+    assert not equal(weights(tmp_path / "other"), weights(tmp_path / "usual"))
+
+
+def test_pretrained_weights_bring_three_channels_and_their_normalisation(tmp_path: Path) -> None:
+    start = build_classifier(SLIM, 3).state_dict()
+    torch.save(start, tmp_path / "w.pth")
+    frozen = replace(SLIM, weights=str(tmp_path / "w.pth"), freeze_bn=True)
+    fit(tmp_path / "train", backbone=frozen)
+    classifier = load_classifier(tmp_path / "train" / "checkpoint.pt")
+    assert classifier.in_channels == 3 and classifier.mean == IMAGENET_MEAN
+    norms = [n for n, m in classifier.model.named_modules() if isinstance(m, nn.BatchNorm2d)]
+    for key, value in classifier.model.state_dict().items():
+        if key.startswith("features."):
+            assert torch.equal(value, start[key]) == (key.rpartition(".")[0] in norms), key
+    assert torch.load(tmp_path / "train" / "last.pt")["history"][0]["lr"] < 1e-3
+
+
+# Resuming
+
+
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Kill the training in the middle of its n-th step, counted from 1."""
+    original, count = training._Loop._step, 0
+
+    def interrupted(self: Any, batch: Any) -> float:
+        nonlocal count
+        count += 1
+        if count == step:
+            raise KeyboardInterrupt
+        return original(self, batch)
+
+    monkeypatch.setattr(training._Loop, "_step", interrupted)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "options"),
+    [
+        (SLIM, {}),
+        (DROPOUT, {}),
+        (DROPOUT, {"workers": 2}),
+        (DROPOUT, {"validation": 0.4, "threshold": "recall:0.9"}),
+        (DROPOUT, {"optimizer": "sgd", "schedule": "cosine", "clip": None}),
+        (replace(SLIM, head="lse", logits=2), {"cache": False}),
+    ],
+    ids=["plain", "dropout", "workers", "validation", "sgd", "two logits"],
+)
+def test_a_killed_training_resumes_to_the_same_weights(
+    tmp_path: Path, backbone: BackboneConfig, options: dict[str, Any]
+) -> None:
+    expected = fit(tmp_path / "unbroken", backbone=backbone, **options)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_at(patch, step=4)  # of two steps an epoch: the middle of the second
+        fit(tmp_path / "broken", backbone=backbone, **options)
+    assert not (tmp_path / "broken" / "checkpoint.pt").exists()
+    assert len(pd.read_csv(tmp_path / "broken" / "history.csv")) == 1
+    torch.manual_seed(99)  # what a new process would not know either
+    resumed = fit(tmp_path / "broken", backbone=backbone, resume=True, **options)
+    assert equal(weights(tmp_path / "unbroken"), weights(tmp_path / "broken"))
+    assert expected | {"seconds": 0} == resumed | {"seconds": 0}
+    for name in ("images.csv", "history.csv"):
+        tables = [
+            pd.read_csv(tmp_path / run / name).drop(columns=SPEED, errors="ignore")
+            for run in ("unbroken", "broken")
+        ]
+        pd.testing.assert_frame_equal(*tables, check_exact=True)
+
+
+def test_resuming_a_finished_training_only_scores_it(tmp_path: Path) -> None:
+    fit(tmp_path, epochs=1)
+    before = weights(tmp_path)
+    (tmp_path / "checkpoint.pt").unlink()
+    fit(tmp_path, epochs=1, resume=True)
+    assert equal(before, weights(tmp_path))
+    assert len(pd.read_csv(tmp_path / "history.csv")) == 1
+
+
+def test_nothing_to_resume(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        fit(tmp_path, epochs=1, resume=True)
+    assert "nothing to resume" in caplog.text
+    assert (tmp_path / "checkpoint.pt").is_file()
+
+
+# Balanced batches
+
+
+def test_half_of_each_batch_is_defective() -> None:
+    samples = toys(31)
+    order = BalancedOrder([s.label or 0 for s in samples], 40, seed=0)
+    images = Images(samples, 32, 32, 1)
+    assert len(order) == 40
+    for batch in batches(images, 10, order=order):
+        assert batch.labels.tolist() == [1, 0] * 5
+
+
+@pytest.mark.parametrize("count", [1, 7, 40, 200])
+def test_the_order_follows_from_seed_and_epoch(count: int) -> None:
+    labels = [1, 0, 0, 1, 0, 0, 0]
+
+    def drawn(seed: int, epoch: int) -> list[tuple[int, int]]:
+        order = BalancedOrder(labels, count, seed)
+        order.epoch = epoch
+        return list(order)
+
+    assert drawn(3, 2) == drawn(3, 2) and len(drawn(3, 2)) == count
+    assert drawn(3, 2) != drawn(3, 3) and drawn(3, 2) != drawn(4, 2)
+    rows = [index for index, _ in drawn(0, 0)]
+    assert [labels[index] for index in rows] == ([1, 0] * count)[:count]
+    for kind in (rows[::2], rows[1::2]):  # all of a class once before any twice
+        seen = np.bincount(kind, minlength=7)[np.unique(kind)] if kind else np.ones(1)
+        assert seen.max() - seen.min() <= 1
+
+
+def test_seeds_of_draws_differ() -> None:
+    order = BalancedOrder([0, 1] * 5, 100, seed=0)
+    assert len({seed for _, seed in order}) == 100
+
+
+# Divergence
+
+
+def diverge(monkeypatch: pytest.MonkeyPatch, step: int, value: float = float("nan")) -> None:
+    original, count = training.loss_of, 0
+
+    def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
+        nonlocal count
+        count += 1
+        return original(logits, labels) * (value if count == step else 1)
+
+    monkeypatch.setattr(training, "loss_of", loss_of)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_nan_loss_keeps_the_last_good_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    diverge(monkeypatch, step=6, value=value)
+    message = r"the loss is (nan|inf) in epoch 3: lower trainer\.lr .*after epoch 2 are in last\.pt"
+    with pytest.raises(LtcamError, match=message):
+        fit(tmp_path)
+    assert not (tmp_path / "checkpoint.pt").exists() and not (tmp_path / "metrics.json").exists()
+    assert len(torch.load(tmp_path / "last.pt")["history"]) == 2
+    assert all(value.isfinite().all() for value in weights(tmp_path, "last.pt").values())
+
+
+def test_nan_loss_in_the_first_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    diverge(monkeypatch, step=1)
+    with pytest.raises(LtcamError, match="in epoch 1: lower") as raised:
+        fit(tmp_path)
+    assert "last.pt" not in str(raised.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_that_diverge_in_an_epochs_last_step_are_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, count = training._Loop._step, 0
+
+    def step(self: Any, batch: Any) -> float:
+        nonlocal count
+        count += 1
+        loss = original(self, batch)
+        if count == 4:
+            next(self.model.parameters()).data[0] = float("inf")
+        return loss
+
+    monkeypatch.setattr(training._Loop, "_step", step)
+    with pytest.raises(LtcamError, match=r"a weight is no finite number in epoch 2: lower"):
+        fit(tmp_path)
+    assert len(torch.load(tmp_path / "last.pt")["history"]) == 1
+    assert all(value.isfinite().all() for value in weights(tmp_path, "last.pt").values())
+
+
+def test_a_wild_rate_is_said_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(LtcamError, match=r"lower trainer\.lr \(now 1e\+38\)") as raised:
+        fit(tmp_path, lr=1e38, clip=None, optimizer="sgd")
+    assert "\n" not in str(raised.value)
+
+
+# Validation and threshold
+
+
+def grouped(count: int, start: int = 0) -> list[Sample]:
+    """Three pictures an item; every second item has a defective one."""
+    return [toy(n, int(n % 6 == 0), group=f"item{n // 3:03d}") for n in range(start, start + count)]
+
+
+def parts_seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Sample]]:
+    """What the loop fits and what it validates on."""
+    seen: dict[str, list[Sample]] = {}
+    init, run = training._Loop.__init__, training._Loop.run
+
+    def spy_init(self: Any, folder: Path, classifier: Any, samples: Any, *rest: Any) -> None:
+        seen["fitted"] = list(samples)
+        init(self, folder, classifier, samples, *rest)
+
+    def spy_run(self: Any, validation: list[Sample]) -> None:
+        seen["validation"] = list(validation)
+        run(self, validation)
+
+    monkeypatch.setattr(training._Loop, "__init__", spy_init)
+    monkeypatch.setattr(training._Loop, "run", spy_run)
+    return seen
+
+
+def test_validation_is_split_off_the_training_items(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = parts_seen(monkeypatch)
+    split = Split(grouped(36), grouped(12, start=600))
+    metrics = fit(tmp_path, split=split, epochs=1, validation=0.34)
+    groups = [{s.group for s in seen[part]} for part in ("fitted", "validation")]
+    assert groups[0].isdisjoint(groups[1])
+    assert len(groups[1]) == 4  # a third of the 6 items with and of the 6 without defects
+    names = {s.name for part in seen.values() for s in part}
+    assert names == {s.name for s in split.train}
+    assert metrics["train_images"] == 24 and metrics["train_defective"] == 4
+    assert metrics["prior_shift"] == pytest.approx(np.log(4 / 20))
+    assert "validation_ap" in pd.read_csv(tmp_path / "history.csv")
+
+
+def flipped(samples: list[Sample]) -> list[Sample]:
+    return [replace(sample, label=1 - (sample.label or 0)) for sample in samples]
+
+
+@pytest.mark.parametrize("rule", ["prior", "f1", "recall:0.6", "recall:1"])
+def test_the_threshold_is_chosen_on_the_validation_part_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str
+) -> None:
+    seen = parts_seen(monkeypatch)
+    options: dict[str, Any] = dict(epochs=1, validation=0.5, threshold=rule, seed=3)
+    split = Split(toys(36), toys(9, start=300))
+    metrics = fit(tmp_path / "a", split=split, **options)
+    other = Split(split.listed_train, flipped(toys(12, start=500)))
+    assert fit(tmp_path / "b", split=other, **options)["threshold"] == metrics["threshold"]
+    assert equal(weights(tmp_path / "a"), weights(tmp_path / "b"))
+
+    classifier = load_classifier(tmp_path / "a" / "checkpoint.pt")
+    assert classifier.threshold == metrics["threshold"]
+    assert metrics["threshold_rule"] == rule
+    table = predict_images(classifier, seen["validation"])
+    truth, p = table["label"], table["probability"]
+    if rule == "prior":
+        assert classifier.threshold == 0.5
+        return
+    assert np.isclose(p, classifier.threshold, atol=1e-6).any()
+    predicted = p >= classifier.threshold - 1e-6
+    recalls = {t: (p[truth == 1] >= t).mean() for t in p}
+    if rule == "f1":
+        assert f1_score(truth, predicted) == max(f1_score(truth, p >= t) for t in p)
+    else:
+        wanted = float(rule.partition(":")[2])
+        assert predicted[truth == 1].mean() >= wanted
+        best = max(t for t, recall in recalls.items() if recall >= wanted)
+        assert classifier.threshold == pytest.approx(best, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "rule", ["best", "recall", "recall:", "recall:high", "recall:0", "recall:2"]
+)
+def test_unknown_threshold_rules_are_refused_before_training(rule: str) -> None:
+    with pytest.raises(
+        LtcamError, match=rf"trainer\.threshold={rule}: must be prior, f1 or recall"
+    ):
+        TrainerConfig(threshold=rule, validation=0.2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"threshold": "f1"}, r"chosen on validation items; set trainer\.validation"),
+        ({"optimizer": "adam"}, r"trainer\.optimizer=adam: unknown; did you mean 'adamw'"),
+        ({"schedule": "linear"}, r"trainer\.schedule=linear: unknown"),
+        ({"epochs": 0}, r"trainer\.epochs must be at least 1"),
+        ({"batch_size": 1}, r"trainer\.batch_size at least 2"),
+    ],
+)
+def test_wrong_trainers(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(LtcamError, match=message):
+        TrainerConfig(**options)
+
+
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        (Split([toy(1, 0)] * 4, toys(4)), "the training part has no defective image"),
+        (Split([toy(1, 1)] * 4, toys(4)), "the training part has no good image"),
+        (Split(toys(4), [toy(9, 0)]), "the test part has no defective image"),
+    ],
+)
+def test_parts_without_a_class(tmp_path: Path, split: Split, message: str) -> None:
+    with pytest.raises(LtcamError, match=message):
+        fit(tmp_path, split=split)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_validation_without_a_class(tmp_path: Path) -> None:
+    one_defect = [toy(0, 1), *(toy(n, 0) for n in range(1, 9))]
+    with pytest.raises(LtcamError, match="the validation part has no defective image"):
+        fit(tmp_path, split=Split(one_defect, toys(4)), validation=0.3)
+
+
+# What is written
+
+
+def test_files(fitted: Path) -> None:
+    assert sorted(path.name for path in fitted.iterdir()) == [
+        "checkpoint.pt",
+        "history.csv",
+        "images.csv",
+        "last.pt",
+        "metrics.json",
+    ]
+
+
+def test_history(fitted: Path) -> None:
+    history = pd.read_csv(fitted / "history.csv")
+    assert list(history.columns) == [
+        "epoch",
+        "loss",
+        "lr",
+        "images_per_second",
+        "seconds",
+        "validation_ap",
+    ]
+    assert history["epoch"].tolist() == [1, 2, 3]
+    assert (history[["loss", "lr", "images_per_second", "seconds"]] > 0).all(axis=None)
+    assert history["validation_ap"].between(0, 1).all()
+
+
+def test_images_and_metrics_agree(fitted: Path) -> None:
+    metrics = json.loads((fitted / "metrics.json").read_text())
+    table = pd.read_csv(fitted / "images.csv")
+    assert list(table.columns) == ["name", "group", "label", "logit", "probability", "predicted"]
+    assert table["name"].tolist() == [s.name for s in toy_split().test]
+    label, predicted = table["label"], table["predicted"]
+    np.testing.assert_allclose(
+        table["probability"],
+        1 / (1 + np.exp(-table["logit"] - metrics["prior_shift"])),
+        rtol=1e-5,
+    )
+    assert ((table["probability"] >= metrics["threshold"]) == predicted).all()
+    assert metrics["test_ap"] == pytest.approx(average_precision_score(label, table["logit"]))
+    assert metrics["test_auroc"] == pytest.approx(roc_auc_score(label, table["logit"]))
+    assert metrics["test_accuracy"] == pytest.approx((label == predicted).mean())
+    counts = pd.crosstab(label, predicted).reindex(index=[0, 1], columns=[0, 1], fill_value=0)
+    assert [
+        metrics[f"test_{k}"] for k in ("tn", "fp", "fn", "tp")
+    ] == counts.to_numpy().ravel().tolist()
+    assert metrics["test_images"] == 6 and metrics["test_skipped"] == 0
+    assert metrics["threshold_rule"] == "f1" and metrics["epochs"] == 3
+    history = pd.read_csv(fitted / "history.csv")
+    assert metrics["seconds"] == pytest.approx(history["seconds"].sum())
+
+
+def test_the_checkpoint_says_all_that_is_needed(fitted: Path) -> None:
+    metrics = json.loads((fitted / "metrics.json").read_text())
+    classifier = load_classifier(fitted / "checkpoint.pt")
+    assert (classifier.height, classifier.width, classifier.in_channels) == (32, 32, 1)
+    assert classifier.backbone == SLIM
+    assert classifier.threshold == metrics["threshold"]
+    assert classifier.prior_shift == metrics["prior_shift"]
+    assert classifier.metrics["test_ap"] == metrics["test_ap"]
+    assert metrics["parameters"] == sum(p.numel() for p in classifier.model.parameters())
+    table = predict_images(classifier, toy_split().test)
+    pd.testing.assert_frame_equal(table, pd.read_csv(fitted / "images.csv"), atol=1e-6, rtol=1e-5)
+
+
+def test_writing_fails_without_half_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def save(state: Any, target: Any) -> None:
+        with target.open("wb") if isinstance(target, Path) else target as stream:
+            stream.write(b"half a file")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(OSError, match="No space left"):
+        fit(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+# Unreadable images
+
+
+def with_broken(samples: list[Sample], path: Path, count: int = 2) -> list[Sample]:
+    path.touch()
+    broken = [
+        Sample.of_files(path, None, name=f"broken{n}", group=f"broken{n}", label=n % 2)
+        for n in range(count)
+    ]
+    return samples + broken
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_unreadable_images_stop_a_training_in_one_line(tmp_path: Path, workers: int) -> None:
+    split = Split(with_broken(toys(6), tmp_path / "broken.png"), toys(6, start=300))
+    with pytest.raises(LtcamError, match=r"broken\.png: the file is empty") as raised:
+        fit(tmp_path / "train", split=split, workers=workers)
+    assert "\n" not in str(raised.value)
+
+
+def test_unreadable_images_may_be_skipped(tmp_path: Path) -> None:
+    """In all three parts; of validation both classes stay."""
+    path = tmp_path / "broken.png"
+    split = Split(with_broken(toys(24), path, 8), with_broken(toys(6, start=300), path, 3))
+    metrics = fit(tmp_path / "train", split=split, on_error="skip", validation=0.4, threshold="f1")
+    assert metrics["test_images"] == 6 and metrics["test_skipped"] == 3
+
+
+@pytest.mark.parametrize("part", ["training", "test"])
+def test_no_image_can_be_read(tmp_path: Path, part: str) -> None:
+    path = tmp_path / "broken.png"
+    parts = {"training": toys(6), "test": toys(6, start=300), part: with_broken([], path)}
+    with pytest.raises(LtcamError, match=r"none of the .*images could be read"):
+        fit(tmp_path / "t", split=Split(parts["training"], parts["test"]), on_error="skip")
+
+
+# The remaining time
+
+
+def test_remaining_time_is_said_after_ten_steps(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        fit(tmp_path, epochs=3, images_per_epoch=16, batch_size=4)
+    said = [r.message for r in caplog.records if "left on cpu" in r.message]
+    assert len(said) == 1 and "vgg16_slim" not in said[0]
+    order = [r.message.split(":")[0].split(",")[0] for r in caplog.records]
+    assert order.index("epoch 2") < order.index(said[0]) < order.index("epoch 3")
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "hint"),
+    [
+        ("vgg16", "cpu", True),
+        ("vgg16_bn", "cpu", True),
+        ("vgg16", "cuda", False),
+        ("vgg16_slim", "cpu", False),
+        ("resnet18", "cpu", False),
+    ],
+)
+def test_heavy_networks_on_a_cpu_name_the_light_one(
+    caplog: pytest.LogCaptureFixture, name: str, device: str, hint: bool
+) -> None:
+    loop = training._Loop.__new__(training._Loop)
+    loop.classifier = replace(tiny_classifier(), backbone=BackboneConfig(name, weights=None))
+    loop.device = torch.device(device)
+    with caplog.at_level(logging.INFO):
+        loop._say_remaining(5 * 3600)
+    assert f"about 5.0 h left on {device}" in caplog.text
+    assert ("backbone=vgg16_slim" in caplog.text) == hint
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(3.4, "3 s"), (89, "89 s"), (90, "2 min"), (600, "10 min"), (7200, "2.0 h")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert training._duration(seconds) == text
+
+
+# Image-level tables
+
+
+def test_predict_images() -> None:
+    classifier = replace(tiny_classifier(), prior_shift=0.4)
+    samples = [*toys(5), replace(toy(9, 0, (64, 20)), label=None)]
+    table = predict_images(classifier, samples, batch_size=2)
+    assert table["name"].tolist() == [s.name for s in samples]
+    assert pd.isna(table["label"].iloc[-1]) and table["label"].iloc[0] == 1
+    alone = pd.concat([predict_images(classifier, [s]) for s in samples], ignore_index=True)
+    np.testing.assert_allclose(table["logit"], alone["logit"], atol=1e-5)
+    assert not classifier.model.training
