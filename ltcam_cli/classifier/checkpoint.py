@@ -81,8 +81,8 @@ class Classifier:
             "state_dict": state,
             **{k: list(v) if isinstance(v, tuple) else v for k, v in card.items()},
         }
-        with atomic(path) as temporary:
-            torch.save(content, temporary)
+        with atomic(path) as temporary, temporary.open("wb") as stream:
+            torch.save(content, stream)  # a path's name would get into the file
 
 
 def load_classifier(path: str | Path, device: str | torch.device = "cpu") -> Classifier:

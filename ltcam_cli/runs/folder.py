@@ -86,7 +86,7 @@ class RunFolder:
         path = self.path / "results.csv"
         if not path.is_file():
             return pd.DataFrame()
-        return pd.read_csv(path, dtype=TEXT_COLUMNS, float_precision="round_trip")
+        return pd.read_csv(path, dtype=TEXT_COLUMNS)
 
 
 def training_hash(

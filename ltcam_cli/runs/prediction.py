@@ -235,6 +235,4 @@ def save_map(result: ImageResult, path: Path) -> None:
 def _read(path: Path, columns: list[str]) -> pd.DataFrame:
     if not path.is_file():
         return pd.DataFrame(columns=columns)
-    return pd.read_csv(
-        path, dtype={"name": str}, keep_default_na=False, float_precision="round_trip"
-    )  # NA is a name, too
+    return pd.read_csv(path, dtype={"name": str}, keep_default_na=False)  # NA is a name, too

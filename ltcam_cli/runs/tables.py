@@ -31,12 +31,12 @@ def add_row(run: RunFolder, row: Mapping[str, Any]) -> None:
     """
     path = run.path / "results.csv"
     with lock(path):
-        table = run.results()
-        if len(table):
-            table = table[table["cell"] != row["cell"]]
-        table = in_order(pd.concat([table, pd.DataFrame([row])]) if len(table) else [row])
-        write_table(path, table)
-        write_text(path.with_suffix(".md"), as_markdown(table))
+        rows = [pd.DataFrame([row])]
+        if path.is_file():
+            held = pd.read_csv(path, dtype=str)  # as text, so that no digit of it changes
+            rows.insert(0, held[held["cell"] != row["cell"]])
+        write_table(path, in_order(pd.concat(rows)))
+        write_text(path.with_suffix(".md"), as_markdown(in_order(run.results())))
 
 
 def in_order(rows: pd.DataFrame | Sequence[Mapping[str, Any]]) -> pd.DataFrame:

@@ -1,0 +1,800 @@
+"""Commands, options, multiruns, tables and predictions, as a user types and reads them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import typer
+import yaml
+from conftest import KSDD, SYNTHETIC, Cli, KsddLike, Run, half_written
+from PIL import Image
+from torchvision import models
+
+import ltcam_cli
+from ltcam_cli.classifier.checkpoint import load_classifier
+from ltcam_cli.cli import app, complete_override
+from ltcam_cli.commands import tasks
+from ltcam_cli.commands.options import KEYS, as_overrides, expand_range, quoted, split_paths
+from ltcam_cli.errors import LtcamError
+from ltcam_cli.report import overlay
+from ltcam_cli.runs.folder import RunFolder
+from ltcam_cli.runs.tables import add_row, as_markdown
+
+# DESIGN.md 4, word for word.
+RESULTS = (
+    "method, delta, layers, segmenter, images, iou, precision, recall, f1, iou_low, iou_high, "
+    "mean_iou, pixel_ap, aupro, oracle_iou, n_images, seconds, dataset, split, fold, seed, labels, "
+    "target, scope, form, fusion, normalize, regions_touched, false_regions, tp, fp, fn, tn, "
+    "checkpoint, cell"
+).split(", ")
+COUNTS = ["tp", "fp", "fn", "tn"]
+
+
+def commands() -> dict[str, typer.main.TyperCommand]:
+    """All commands by what one types, e.g. `data check`."""
+    found = {}
+    for name, command in typer.main.get_command(app).commands.items():
+        inner = getattr(command, "commands", None)
+        found |= {f"{name} {n}": c for n, c in inner.items()} if inner else {name: command}
+    return found
+
+
+def table_on(text: str) -> list[dict[str, str]]:
+    """The rows of the first Markdown table in a text."""
+    lines = [line.strip()[1:-1].split("|") for line in text.splitlines() if line.startswith("|")]
+    head, _, *rows = [[cell.strip() for cell in line] for line in lines]
+    return [dict(zip(head, row, strict=True)) for row in rows]
+
+
+def only(folder: Path, pattern: str) -> Path:
+    (path,) = folder.glob(pattern)
+    return path
+
+
+# --- help, options, config
+
+
+@pytest.mark.parametrize("name", commands())
+def test_help_names_each_options_override(cli: Cli, name: str) -> None:
+    shown = cli.ok(*name.split(), "--help")
+    assert cli.ok(*name.split(), "-h") == shown
+    for parameter in commands()[name].params:
+        if parameter.param_type_name == "option":
+            assert all(option in shown for option in parameter.opts)
+            if parameter.name in KEYS and name != "runs":  # composes no config
+                assert f"{KEYS[parameter.name]}=" in parameter.help
+
+
+def test_help_needs_no_torch(cli: Cli) -> None:
+    code = (
+        "import sys; from ltcam_cli.cli import app; app(['--help'], standalone_mode=False); "
+        "print({'torch', 'hydra', 'pandas', 'numpy'} & set(sys.modules))"
+    )
+    started = time.perf_counter()
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert time.perf_counter() - started < 5  # 0.3 s where nothing else runs
+    assert "evaluate" in result.stdout
+    assert result.stdout.splitlines()[-1] == "set()", result.stderr
+
+
+def test_version(cli: Cli) -> None:
+    assert cli.ok("--version") == f"ltcam {ltcam_cli.__version__}\n"
+
+
+def test_config_prints_what_a_command_would_run_with(cli: Cli) -> None:
+    config = yaml.safe_load(cli.ok("config", "evaluate", "--method", "ltlayercam", "--delta", 40))
+    assert config["method"]["weighting"] == "layercam"
+    assert config["method"]["delta"] == 40
+    assert config["dataset"]["root"] == "data/KolektorSDD"
+    assert config["backbone"] == {
+        "name": "vgg16", "head": "fc", "logits": 1, "hidden": 4096, "dropout": 0.5,
+        "weights": "DEFAULT", "freeze_bn": False,
+    }  # fmt: skip
+    demo = yaml.safe_load(cli.ok("config", "demo"))
+    assert demo["dataset"]["kind"] == "synthetic"
+    cli.fault("config", "evalute", says=["evalute", "did you mean 'evaluate'?"])
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--delta", "30", "method=gradcampp", "--method", "ltxgradcam", "seed=4"],
+        ["seed=4", "method=gradcampp", "--method=ltxgradcam", "--delta=30"],
+        ["--method", "ltxgradcam", "seed=4", "--delta", "30", "method=gradcampp"],
+    ],
+)
+def test_options_stand_anywhere_and_overrides_win(cli: Cli, args: list[str]) -> None:
+    config = yaml.safe_load(cli.ok("config", "evaluate", *args))
+    assert (config["method"]["name"], config["method"]["delta"]) == ("gradcampp", 30)
+    assert config["seed"] == 4
+
+
+def test_additions_and_deletions_pass(cli: Cli) -> None:
+    args = ["segmenter=fraction", "segmenter.options.of_maximum=0.3", "~dataset.url"]
+    config = yaml.safe_load(cli.ok("config", "evaluate", *args, "+method.options.extra=1"))
+    assert config["segmenter"]["options"] == {"of_maximum": 0.3}
+    assert config["method"]["options"] == {"extra": 1}
+    assert "url" not in config["dataset"]
+
+
+def test_options_become_overrides() -> None:
+    given = {"delta": "0:90:45", "method": "gradcam", "resume": True, "overwrite": False}
+    assert as_overrides(given, ["seed=1"]) == [
+        "method=gradcam", "method.delta=0,45,90", "resume=true", "seed=1",
+    ]  # fmt: skip
+    assert as_overrides({"out": Path("a=b, (c)")}, None) == ["predict.out='a=b, (c)'"]
+    assert as_overrides({"run": "one,two"}, None) == ["run='one','two'"]
+    assert quoted("it's") == r"'it\'s'"
+    with pytest.raises(LtcamError, match="key=value"):
+        as_overrides({}, ["train"])
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("0:90:45", "0,45,90"),
+        ("0:100:33", "0,33,66,99"),
+        ("0:1:0.1", "0.0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1.0"),
+        ("50", "50"),
+        ("a:b:c", "a:b:c"),
+        ("range(0,91,45)", "range(0,91,45)"),
+    ],
+)
+def test_ranges(text: str, values: str) -> None:
+    expanded = expand_range(text)
+    if "." in values:
+        assert [float(v) for v in expanded.split(",")] == [float(v) for v in values.split(",")]
+    else:
+        assert expanded == values
+
+
+@pytest.mark.parametrize("text", ["90:0:10", "0:90:0", "0:90:-1"])
+def test_impossible_ranges(text: str) -> None:
+    with pytest.raises(LtcamError, match="start:stop:step"):
+        expand_range(text)
+
+
+def test_paths_with_an_equals_sign_are_paths_if_they_exist(cli: Cli) -> None:
+    Path("a=b").mkdir()
+    files, overrides = split_paths(["a=b", "c=d", "e", "~f"])
+    assert (files, overrides) == ([Path("a=b"), Path("e")], ["c=d", "~f"])
+
+
+# --- shell completion
+
+
+def completed(cli: Cli, words: str) -> list[str]:
+    env: dict[str, str | None] = {
+        "_LTCAM_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split(" ")) - 1),
+    }
+    result = cli(env=env)
+    assert result.exit_code == 0 and not result.stderr
+    return result.stdout.split()
+
+
+def test_completion(cli: Cli) -> None:
+    assert completed(cli, "ltcam ev") == ["evaluate"]
+    assert completed(cli, "ltcam evaluate --met") == ["--method"]
+    assert completed(cli, "ltcam predict x --save") == ["--save-maps"]
+    assert completed(cli, "ltcam evaluate trainer.ep") == ["trainer.epochs="]
+    assert "method=ltgradcam" in completed(cli, "ltcam evaluate method=lt")
+    assert "hydra/launcher=joblib" in completed(cli, "ltcam evaluate -m hydra/launcher=")
+
+
+def test_completion_of_overrides(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(complete_override("segmenter=")) == {
+        f"segmenter={name}" for name in ("otsu", "li", "triangle", "yen", "fraction")
+    }
+    assert complete_override("no such thing") == []
+    monkeypatch.setattr("ltcam_cli.commands.compose.conf_dir", lambda: Path("/nowhere"))
+    assert complete_override("segmenter=") == []
+
+
+# --- the user's own configs
+
+
+def write_own_configs(folder: Path) -> None:
+    for name, text in {
+        "method/mine.yaml": "# Mine: from 70 on\ndefaults: [ltgradcam]\nname: mine\ndelta: 70\n",
+        "dataset/plates.yaml": "defaults: [synthetic]\nname: plates\nitems: 4\nparts: 3\n",
+        "experiment/quick.yaml": "# @package _global_\ndefaults:\n  - override /dataset: plates\n"
+        "  - override /method: mine\ntrainer: {epochs: 2}\nthreads: 1\nseed: 5\n",
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+@pytest.mark.parametrize("place", ["conf", "my (own), x=1 configs"])
+def test_own_configs_are_found(cli: Cli, place: str) -> None:
+    write_own_configs(cli.folder / place)
+    where = [] if place == "conf" else ["--config-dir", place]
+    config = yaml.safe_load(cli.ok("config", "evaluate", "experiment=quick", *where))
+    assert config["dataset"]["name"] == "plates"
+    assert config["dataset"]["kind"] == "synthetic"
+    assert config["method"]["name"] == "mine"
+    assert (config["trainer"]["epochs"], config["threads"], config["seed"]) == (2, 1, 5)
+    row = next(row for row in table_on(cli.ok("methods", *where)) if row["method"] == "mine")
+    assert (row["weighting"], row["delta"], row["what"]) == ("gradcam", "70", "Mine: from 70 on")
+
+
+def test_config_dir_and_conf_are_both_searched(cli: Cli) -> None:
+    write_own_configs(Path("elsewhere"))
+    Path("conf/segmenter").mkdir(parents=True)
+    Path("conf/segmenter/low.yaml").write_text(
+        "name: low\nrule: fraction\noptions: {of_maximum: 0.1}"
+    )
+    shown = cli.ok("config", "evaluate", "method=mine", "segmenter=low", "--config-dir=elsewhere")
+    assert yaml.safe_load(shown)["segmenter"]["options"] == {"of_maximum": 0.1}
+    cli.fault("config", "evaluate", "--config-dir", "none", says=["--config-dir none", "folder"])
+
+
+def test_methods_lists_all_and_their_needs(cli: Cli) -> None:
+    shown = cli.ok("methods")
+    rows = {row["method"]: row for row in table_on(shown)}
+    plain = "gradcam gradcampp xgradcam layercam fullgrad".split()
+    assert set(rows) == {*plain, *(f"lt{name}" for name in plain), "scorecam", "ablationcam"}
+    assert (rows["gradcam"]["layers"], rows["gradcam"]["delta"]) == ("last", "")
+    assert (rows["ltgradcam"]["layers"], rows["ltgradcam"]["delta"]) == ("all", "50")
+    assert rows["scorecam"]["needs"] == "A forwards"
+    assert "backbone.head" in shown
+
+
+# --- the user's three calls
+
+
+def test_three_calls(cli: Cli, ksdd_like: KsddLike) -> None:
+    ksdd_like()
+    (trained,) = table_on(cli.ok("train", *KSDD))
+    assert trained["run"].startswith("ksdd-vgg16_slim-paper-s0-")
+    shown = cli.ok("evaluate", "--method", "ltgradcam", "--delta", 50, *KSDD)
+    (row,) = table_on(shown)
+    assert (row["method"], row["delta"], row["n_images"]) == ("ltgradcam", "50.00", "2")
+    deltas = "0,10,20,30,40,50,60,70,80,90"
+    shown = cli.ok("evaluate", "-m", "--method", "ltgradcam", "--delta", deltas, *KSDD)
+    rows = table_on(shown)
+    assert [float(row["delta"]) for row in rows] == list(range(0, 100, 10))
+    assert rows[5] | {"seconds": ""} == row | {"seconds": ""}
+    run = cli.folder / "outputs" / trained["run"]
+    held = {path.name for path in (run / "train").iterdir()}
+    assert held == {
+        "config.yaml", "checkpoint.pt", "last.pt", "history.csv", "images.csv", "metrics.json",
+        "train.log",
+    }  # fmt: skip
+    cell = only(run / "evaluate", "ltgradcam-d50-*")
+    assert {path.name for path in cell.iterdir()} == {
+        "config.yaml", "metrics.json", "images.csv", "overlays",
+    }  # fmt: skip
+    assert len(list((cell / "overlays").glob("*.png"))) == 2
+    assert len(pd.read_csv(run / "results.csv")) == 10
+    assert not half_written(cli.folder)
+
+
+# --- tables, cells and multiruns
+
+
+def test_results_table(cli: Cli, own_run: Run) -> None:
+    cli.ok("evaluate", "--method", "gradcam", *SYNTHETIC)
+    cli.ok("evaluate", "--method", "ltgradcam", "--delta", 33, *SYNTHETIC)
+    table = pd.read_csv(own_run.path / "results.csv")
+    assert list(table.columns[: len(RESULTS)]) == RESULTS
+    assert table["method"].tolist() == ["gradcam", "ltgradcam"]
+    assert np.isnan(table["delta"][0]) and table["delta"][1] == 33
+    for _, row in table.iterrows():
+        counts = row[COUNTS]
+        assert counts.sum() == 3 * 64 * 64
+        union = counts["tp"] + counts["fp"] + counts["fn"]
+        assert row["iou"] == pytest.approx(100 * counts["tp"] / union, abs=1e-12)
+        metrics = json.loads((own_run.path / "evaluate" / row["cell"] / "metrics.json").read_text())
+        assert metrics["iou"] == row["iou"]  # to the last digit
+        assert metrics["seconds"] == row["seconds"]
+    markdown = table_on((own_run.path / "results.md").read_text())
+    for shown, iou in zip(markdown, table["iou"], strict=True):
+        assert shown["iou"] == f"{iou:.2f}"
+        assert shown["tp"].isdigit()
+
+
+def test_a_checkpoint_hash_of_digits_stays_as_it_is(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    for cell, digest in (("a", "012345678901"), ("b", "12345678e901"), ("c", "ab")):
+        add_row(run, {"method": "gradcam", "cell": cell, "checkpoint": digest, "iou": 0.1 + 0.2})
+    table = run.results()
+    assert table["checkpoint"].tolist() == ["012345678901", "12345678e901", "ab"]
+    assert table["iou"].tolist() == [0.1 + 0.2] * 3
+
+
+def test_markdown() -> None:
+    table = pd.DataFrame({"a": [1, 20], "b": [1.005, np.nan], "c": ["x", None]})
+    assert as_markdown(table) == (
+        "| a   | b    | c   |\n|-----|------|-----|\n| 1   | 1.00 | x   |\n| 20  |      |     |\n"
+    )
+
+
+def test_a_cell_that_exists_is_not_computed_again(cli: Cli, own_run: Run) -> None:
+    args = ["evaluate", "--method", "gradcam", *SYNTHETIC]
+    first = table_on(cli.ok(*args))
+    path = only(own_run.path, "evaluate/gradcam-*/metrics.json")
+    written = path.stat().st_mtime_ns
+    again = cli(*args)
+    assert table_on(again.stdout) == first
+    assert "overwrite=true" in again.stderr
+    assert path.stat().st_mtime_ns == written
+    cli.ok(*args, "--overwrite")
+    assert path.stat().st_mtime_ns > written
+    cli.ok(*args, "evaluation.images=all")
+    cli.ok(*args, "segmenter=li")
+    assert len(pd.read_csv(own_run.path / "results.csv")) == 3
+
+
+def test_training_that_is_finished_is_not_done_again(cli: Cli, own_run: Run) -> None:
+    written = (own_run.path / "train/checkpoint.pt").stat().st_mtime_ns
+    assert "overwrite=true" in cli("train", *SYNTHETIC).stderr
+    assert (own_run.path / "train/checkpoint.pt").stat().st_mtime_ns == written
+    before = torch.load(own_run.path / "train/checkpoint.pt", weights_only=True)
+    cli.ok("train", *SYNTHETIC, "--overwrite")
+    after = torch.load(own_run.path / "train/checkpoint.pt", weights_only=True)
+    assert (own_run.path / "train/checkpoint.pt").stat().st_mtime_ns > written
+    for key, value in before["state_dict"].items():
+        assert torch.equal(value, after["state_dict"][key])
+
+
+def test_multirun_gives_one_table_and_joblib_the_same_counts(cli: Cli, own_run: Run) -> None:
+    args = ["evaluate", "-m", "--method", "ltgradcam,ltlayercam", "--delta", "0,50,90", *SYNTHETIC]
+    shown = cli.ok(*args)
+    rows = table_on(shown)
+    assert [(row["method"], float(row["delta"])) for row in rows] == [
+        (method, delta) for method in ("ltgradcam", "ltlayercam") for delta in (0, 50, 90)
+    ]
+    path = only(cli.folder, "outputs/multirun/*/*/results.csv")
+    assert str(path) in shown
+    table = pd.read_csv(path)
+    assert len(table) == 6
+    assert len(table_on(path.with_suffix(".md").read_text())) == 6
+    path.unlink()
+
+    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "overwrite=true"]
+    cli.ok(*args, *launcher)
+    parallel = pd.read_csv(only(cli.folder, "outputs/multirun/*/*/results.csv"))
+    assert parallel["cell"].tolist() == table["cell"].tolist()
+    assert parallel[COUNTS].equals(table[COUNTS])
+    assert len(pd.read_csv(own_run.path / "results.csv")) == 6
+
+
+@pytest.mark.parametrize("delta", ["0:90:45", "range(0,91,45)", "0,45:90:45"])
+def test_ranges_sweep(cli: Cli, own_run: Run, delta: str) -> None:
+    rows = table_on(cli.ok("evaluate", "-m", "--delta", delta, *SYNTHETIC))
+    assert [float(row["delta"]) for row in rows] == [0, 45, 90]
+
+
+def test_two_heads_land_in_two_runs(cli: Cli) -> None:
+    rows = table_on(cli.ok("train", "-m", "backbone.head=fc,max", *SYNTHETIC))
+    assert [row["head"] for row in rows] == ["fc", "max"]
+    names = {path.name for path in (cli.folder / "outputs").glob("synthetic-*")}
+    assert names == {row["run"] for row in rows} and len(names) == 2
+    listed = table_on(cli.ok("runs"))
+    assert {row["run"] for row in listed} == names
+    assert all(row["trained"] == "yes" for row in listed)
+
+
+def test_failed_cell_does_not_lose_the_others(cli: Cli, own_run: Run) -> None:
+    result = cli("evaluate", "-m", "--delta", "0,200,nonsense", *SYNTHETIC)
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1].startswith("ltcam: 2 of 3 runs failed: method.delta=200")
+    assert "Traceback" not in result.stderr
+    assert [float(row["delta"]) for row in table_on(result.stdout)] == [0]
+    assert len(pd.read_csv(only(cli.folder, "outputs/multirun/*/*/results.csv"))) == 1
+    assert len(pd.read_csv(own_run.path / "results.csv")) == 1
+
+
+def add_rows(folder: Path, first: int) -> None:
+    for number in range(first, first + 15):
+        add_row(RunFolder(folder), {"method": "gradcam", "cell": f"c{number}", "tp": number})
+
+
+def test_processes_that_write_one_run_folder_lose_no_rows(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    processes = [
+        context.Process(target=add_rows, args=(tmp_path, 15 * number)) for number in range(3)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    table = RunFolder(tmp_path).results()
+    assert sorted(table["tp"]) == list(range(45))
+    assert len(table_on((tmp_path / "results.md").read_text())) == 45
+
+
+def test_fresh_folders_give_equal_tables(cli: Cli) -> None:
+    tables = []
+    for outputs in ("first", "second"):
+        where = [f"outputs={outputs}", *SYNTHETIC, "trainer.epochs=2"]
+        cli.ok("train", *where)
+        cli.ok("evaluate", *where)
+        cli.ok("evaluate", "--method", "layercam", "--images", "all", *where)
+        with only(Path(outputs), "*/results.csv").open() as stream:
+            tables.append([row | {"seconds": ""} for row in csv.DictReader(stream)])
+    assert tables[0] == tables[1] and len(tables[0]) == 2
+
+
+# --- finding runs
+
+
+def test_a_run_by_name_and_by_path(cli: Cli, tiny_run: Run, own_run: Run) -> None:
+    by_name = table_on(cli.ok("evaluate", "--run", own_run.name, "--method", "gradcam"))
+    moved = cli.folder / "elsewhere (é), a=b"
+    own_run.path.rename(moved)
+    by_path = table_on(cli.ok("evaluate", "--run", moved, "--method", "gradcam"))
+    assert [r | {"seconds": ""} for r in by_path] == [r | {"seconds": ""} for r in by_name]
+    message = cli.fault("evaluate", "--run", tiny_run.name[:-1], says=["run=", "no such run"])
+    assert "known: )" in message  # it was moved away
+    Path("outputs/empty").mkdir()
+    cli.fault("runs", "empty", says=["run=empty"])
+
+
+def test_a_runs_data_set_can_be_replaced(cli: Cli, own_run: Run) -> None:
+    run = ["evaluate", "--run", own_run.name, "--method", "gradcam"]
+    cli.ok(*run)
+    cli.ok(*run, "++dataset.seed=3")
+    cli.ok("data", "synth", "plates", *SYNTHETIC[1:5])
+    cli.ok(*run, "dataset=folder", "dataset.root=plates")
+    table = pd.read_csv(own_run.path / "results.csv")
+    assert table["dataset"].tolist() == ["synthetic", "synthetic", "plates"]
+    assert table["cell"].is_unique
+
+
+def test_the_run_of_that_name_goes_before_one_of_equal_training(cli: Cli, own_run: Run) -> None:
+    own_run.path.rename(own_run.outputs / "a")
+    (own_run.outputs / "b").mkdir()
+    cli.ok("train", *SYNTHETIC, "name=b")
+    cli.ok("evaluate", *SYNTHETIC, "name=b")
+    cli.ok("evaluate", *SYNTHETIC)
+    assert len(pd.read_csv(own_run.outputs / "b/results.csv")) == 1
+    assert len(pd.read_csv(own_run.outputs / "a/results.csv")) == 1
+
+
+def test_runs(cli: Cli, own_run: Run) -> None:
+    (row,) = table_on(cli.ok("runs"))
+    assert (row["run"], row["trained"], row["cells"]) == (own_run.name, "yes", "0")
+    cli.fault("runs", own_run.name, says=["nothing evaluated yet", "ltcam evaluate --run"])
+    cli.ok("evaluate", "--run", own_run.name)
+    (row,) = table_on(cli.ok("runs", own_run.name))
+    assert row["method"] == "ltgradcam"
+    assert table_on(cli.ok("runs", "--outputs", own_run.outputs))[0]["cells"] == "1"
+    cli.fault("runs", "--outputs", "none", says=["none", "ltcam train"])
+
+
+def test_saved_maps_are_the_heatmaps(cli: Cli, ksdd_like: KsddLike) -> None:
+    ksdd_like(size=(90, 70))
+    cli.ok("train", *KSDD)
+    maps = ["evaluate", "--method", "gradcam", "evaluation.save_maps=true", *KSDD]
+    cli.ok("evaluate", "--method", "gradcam", *KSDD)
+    cli.ok(*maps)  # the cell is there, and its maps are not
+    cell = only(cli.folder, "outputs/ksdd-*/evaluate/gradcam-*")
+    assert {path.stem for path in (cell / "maps").glob("*.npy")} == {"kos41_Part2", "kos42_Part2"}
+    heatmap = np.load(cell / "maps" / "kos41_Part2.npy")
+    assert (heatmap.dtype, heatmap.shape) == (np.float32, (90, 70))
+    written = (cell / "metrics.json").stat().st_mtime_ns
+    cli.ok(*maps)
+    assert (cell / "metrics.json").stat().st_mtime_ns == written
+
+
+# --- predict
+
+
+@pytest.fixture
+def unseen(cli: Cli) -> dict[str, tuple[int, int]]:
+    """Images of all kinds in `photos`; their names and sizes."""
+    random = np.random.default_rng(1)
+    pixels = {
+        "grey.png": random.integers(0, 256, (50, 70), dtype=np.uint8),
+        "colour.jpg": random.integers(0, 256, (90, 40, 3), dtype=np.uint8),
+        "deep.png": random.integers(0, 65536, (61, 60), dtype=np.uint16),
+        "shift 1/a=b.bmp": random.integers(0, 256, (33, 120), dtype=np.uint8),
+        "shift 1/NA.tif": random.integers(0, 65536, (40, 41), dtype=np.uint16),
+    }
+    for name, values in pixels.items():
+        path = cli.folder / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(values).save(path)
+    (cli.folder / "photos/notes.txt").write_text("no image")
+    return {name.rsplit(".", 1)[0]: values.shape[:2] for name, values in pixels.items()}
+
+
+def predicted(folder: Path) -> pd.DataFrame:
+    table = pd.read_csv(folder / "scores.csv", keep_default_na=False)
+    return table.sort_values("name", ignore_index=True)
+
+
+def test_predict(cli: Cli, tiny_run: Run, unseen: dict[str, tuple[int, int]]) -> None:
+    run = ["--run", tiny_run.path, "predict.gate=false", "--method", "ltlayercam"]
+    shown = cli.ok("predict", "photos", *run, "--save-maps", "--out", "found")
+    assert shown.startswith("5 images, ")
+    out = cli.folder / "found"
+    scores = predicted(out)
+    assert list(scores["name"]) == sorted(unseen)
+    assert list(scores) == ["name", "path", "probability", "predicted", "regions", "area"]
+    regions = pd.read_csv(out / "regions.csv", keep_default_na=False)
+    assert list(regions) == [
+        "name", "region", "top", "left", "bottom", "right", "area", "length", "width", "score",
+    ]  # fmt: skip
+    for name, size in unseen.items():
+        (score,) = scores[scores["name"] == name].to_dict("records")
+        mask = np.asarray(Image.open(out / "masks" / f"{name}.png"))
+        heatmap = np.load(out / "maps" / f"{name}.npy")
+        assert mask.shape == heatmap.shape == size
+        assert (mask.dtype, heatmap.dtype) == (np.uint8, np.float32)
+        assert set(np.unique(mask)) <= {0, 255}
+        assert (out / "overlays" / f"{name}.png").is_file()
+        assert Path(score["path"]).is_file()
+        own = regions[regions["name"] == name]
+        assert score["area"] == (mask > 0).sum() == own["area"].sum()
+        assert score["regions"] == len(own) > 0
+        assert own["score"].is_monotonic_decreasing
+        for region in own.to_dict("records"):
+            box = np.s_[region["top"] : region["bottom"], region["left"] : region["right"]]
+            assert mask[box].any()
+            assert region["score"] <= heatmap[box].max()
+            assert region["length"] * region["width"] == pytest.approx(region["area"])
+    assert not half_written(cli.folder)
+
+
+def test_predict_takes_images_and_paths_with_equals_signs(
+    cli: Cli, tiny_run: Run, unseen: dict[str, tuple[int, int]]
+) -> None:
+    run = ["--run", tiny_run.path, "predict.overlays=false"]
+    shown = cli.ok("predict", "photos/shift 1/a=b.bmp", "photos/deep.png", *run, "--out", "o=1 (é)")
+    assert shown.startswith("2 images, ")
+    assert set(predicted(cli.folder / "o=1 (é)")["name"]) == {"a=b", "deep"}
+    assert not (cli.folder / "o=1 (é)/overlays").exists()
+
+
+def test_predict_empties_masks_of_clean_images(
+    cli: Cli, own_run: Run, unseen: dict[str, tuple[int, int]]
+) -> None:
+    path = own_run.path / "train/checkpoint.pt"
+    content = torch.load(path, weights_only=True)
+    torch.save(content | {"threshold": 1.1}, path)
+    shown = cli.ok("predict", "photos", "--run", own_run.name)
+    assert shown.startswith("5 images, 0 called defective, 0 regions")
+    out = only(own_run.path, "predict/*")
+    assert not np.asarray(Image.open(out / "masks/grey.png")).any()
+    assert predicted(out)["area"].sum() == 0
+
+
+def test_predict_goes_on_where_it_stopped(
+    cli: Cli,
+    own_run: Run,
+    unseen: dict[str, tuple[int, int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    args = ["predict", "photos", "--run", own_run.name, "predict.gate=false"]
+    draw = overlay.draw_strip
+    drawn: list[str] = []
+
+    def interrupted(result: object, path: Path) -> None:
+        if len(drawn) == 2:
+            raise KeyboardInterrupt
+        drawn.append(path.name)
+        draw(result, path)
+
+    monkeypatch.setattr("ltcam_cli.commands.predict.draw_strip", interrupted)
+    result = cli(*args, "--out", "broken")
+    assert result.exit_code == 130
+    assert len(predicted(Path("broken"))) == 2
+    assert not half_written(cli.folder)
+
+    def counted(result: object, path: Path) -> None:
+        drawn.append(path.name)
+        draw(result, path)
+
+    monkeypatch.setattr("ltcam_cli.commands.predict.draw_strip", counted)
+    cli.ok(*args, "--out", "broken")
+    assert sorted(drawn) == sorted(Path(f"{name}.png").name for name in unseen)
+    cli.ok(*args, "--out", "whole")
+    for table in ("scores.csv", "regions.csv"):
+        broken, whole = (pd.read_csv(Path(out) / table) for out in ("broken", "whole"))
+        pd.testing.assert_frame_equal(broken, whole, rtol=1e-4)  # other batches round otherwise
+
+    drawn.clear()
+    cli.ok(*args, "--out", "whole")
+    assert drawn == []
+    Image.new("L", (30, 30)).save("photos/new.png")
+    Image.new("L", (35, 35)).save("photos/grey.png")  # another image of that name
+    cli.ok(*args, "--out", "whole")
+    assert sorted(drawn) == ["grey.png", "new.png"]
+    assert Image.open("whole/masks/grey.png").size == (35, 35)
+    assert len(predicted(Path("whole"))) == 6
+    cli.ok(*args, "--out", "whole", "--save-maps")
+    assert len(list(Path("whole/maps").rglob("*.npy"))) == 6
+
+
+def test_predictions_never_mix(cli: Cli, own_run: Run, unseen: dict[str, tuple[int, int]]) -> None:
+    Path("more").mkdir()
+    Image.new("L", (40, 40), 100).save("more/grey.png")
+    run = ["--run", own_run.name, "predict.overlays=false"]
+    cli.ok("predict", "photos", *run)
+    cli.ok("predict", "more", *run)
+    assert len(list((own_run.path / "predict").iterdir())) == 2
+    cli.ok("predict", "photos", *run, "--out", "found")
+    cli.fault("predict", "more", *run, "--out", "found", says=["another grey", "predict.out"])
+    cli.fault(
+        "predict", "photos", *run, "--out", "found", "--method", "gradcam",
+        says=["found", "another method", "predict.out"],
+    )  # fmt: skip
+    cli.ok("predict", "photos", *run, "--out", "photos/found")
+    assert cli.ok("predict", "photos", *run, "--out", "photos/found").startswith("5 images")
+
+
+def test_predict_counts_what_it_skips(
+    cli: Cli, tiny_run: Run, unseen: dict[str, tuple[int, int]]
+) -> None:
+    Path("photos/bad.png").write_bytes(b"")
+    run = ["predict", "photos", "--run", tiny_run.path, "--out", "found"]
+    cli.fault(*run, says=["bad.png", "empty", "on_error=skip"])
+    result = cli(*run, "predict.on_error=skip")
+    assert result.exit_code == 0
+    assert "5 images" in result.stdout and "1 unreadable ones skipped" in result.stdout
+    assert "skipped: " in result.stderr
+
+
+# --- import
+
+
+@pytest.mark.parametrize(("classes", "defect"), [(2, -1), (5, 0)])
+def test_import(cli: Cli, unseen: dict[str, tuple[int, int]], classes: int, defect: int) -> None:
+    torch.manual_seed(0)
+    model = models.resnet18(num_classes=classes).eval()
+    torch.save(model.state_dict(), "mine.pth")
+    size = ["dataset.height=64", "dataset.width=64"]
+    option = ["--defect", defect] if defect >= 0 else []
+    shown = cli.ok("import", "mine.pth", "--backbone", "resnet18", *option, *size, "--name", "mine")
+    assert shown.startswith("outputs/mine\n")
+    classifier = load_classifier("outputs/mine")
+    images = torch.rand(2, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.allclose(classifier.model(images), model(images), atol=1e-5)
+    logits = torch.tensor([[0.0] * classes])
+    assert classifier.probability(logits).item() == pytest.approx(1 / classes)
+
+    (row,) = table_on(cli.ok("evaluate", "--run", "mine", *SYNTHETIC[:5], "--method", "gradcam"))
+    assert row["n_images"] == "3"
+    predict = ["predict", "photos", "--run", "mine", "--method", "gradcam", "--save-maps",
+               "predict.overlays=false"]  # fmt: skip
+    cli.ok(*predict, "--out", "default")
+    for index in (0, 1):
+        cli.ok(*predict, f"method.target={index}", "--out", f"logit{index}")
+    maps = {out: np.load(f"{out}/maps/grey.npy") for out in ("default", "logit0", "logit1")}
+    aimed = defect % classes
+    assert np.array_equal(maps["default"], maps[f"logit{aimed}"])
+    assert not np.array_equal(maps["default"], maps[f"logit{1 - aimed}"])
+
+
+# --- data
+
+
+def test_data_check(cli: Cli, ksdd_like: KsddLike) -> None:
+    root = ksdd_like(folders=(1, 2, 26, 41))
+    check = ["data", "check", "dataset.count=null"]
+    shown = cli.ok(*check)
+    assert "kos26 = kos01" in shown and "no image stands on both sides" in shown
+    assert table_on(shown) == [
+        {"part": "train", "images": "9", "good": "6", "defective": "3", "items": "2"},
+        {"part": "test", "images": "3", "good": "2", "defective": "1", "items": "1"},
+    ]
+    shown = cli.ok(*check, "dataset.split=tens", "dataset.fold=0")
+    assert "dropped from training, since their item is tested: 3 (kos01)" in shown
+    (root / "kos41/Part0.jpg").write_bytes((root / "kos02/Part1.jpg").read_bytes())
+    result = cli(*check)
+    assert result.exit_code == 2
+    assert "equal images across train and test: kos02/Part1 = kos41/Part0" in result.stdout
+    assert result.stderr.startswith("ltcam: 1 images stand in train and in test")
+
+
+@pytest.mark.real
+def test_data_check_of_the_real_set(cli: Cli, real_ksdd: Path) -> None:
+    shown = cli.ok("data", "check", f"dataset.root={real_ksdd}")
+    rows = table_on(shown)
+    assert [(row["good"], row["defective"]) for row in rows] == [("277", "42"), ("70", "10")]
+    assert "47 physical items" in shown
+    for pair in ("kos26 = kos01", "kos34 = kos27", "kos39 = kos38"):
+        assert pair in shown
+    assert "equal images within a part: kos01/Part0 = kos26/Part0" in shown
+
+
+def test_data_synth_makes_a_folder_that_trains(cli: Cli) -> None:
+    shown = cli.ok("data", "synth", "plates", *SYNTHETIC[1:5])
+    assert "24 images" in shown and "dataset=folder dataset.root=plates" in shown
+    folder = ["dataset=folder", "dataset.root=plates", "dataset.channels=1", *SYNTHETIC[3:]]
+    shown = cli.ok("data", "check", *folder)
+    assert sum(int(row["images"]) for row in table_on(shown)) == 24
+    (row,) = table_on(cli.ok("train", *folder))
+    assert row["run"].startswith("plates-vgg16_slim-auto-s0-")
+    cli.fault("data", "synth", "plates", says=["plates", "not an empty folder"])
+
+
+def test_demo(cli: Cli) -> None:
+    tiny = [arg for arg in SYNTHETIC[1:] if not arg.startswith("backbone")]
+    shown = cli.ok("demo", *tiny, "--outputs", "my results")
+    assert (cli.folder / "my results").is_dir() and not Path("outputs").exists()
+    last = [line.strip() for line in shown.splitlines() if line.startswith("  ")]
+    assert last and all(Path(line).is_file() for line in last)
+    wide = Image.open(last[0]).size
+    assert wide[0] > 4 * 64  # image, truth, heatmap, mask
+    table = shown[shown.index("| method") :]
+    assert [row["method"] for row in table_on(table)] == [
+        "gradcam", "layercam", "ltgradcam", "ltlayercam",
+    ]  # fmt: skip
+
+
+# --- Ctrl-C
+
+
+def test_ctrl_c(cli: Cli, own_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tasks, "draw_strip", interrupted)
+    for multirun in ([], ["-m"]):
+        result = cli("evaluate", *multirun, *SYNTHETIC)
+        assert result.exit_code == 130
+        assert result.stderr.splitlines()[-1] == "ltcam: interrupted; what was complete stays"
+        assert "Traceback" not in result.stderr
+    assert not (own_run.path / "results.csv").exists()
+    assert not half_written(cli.folder)
+
+
+def test_a_killed_training_goes_on_to_the_same_weights(cli: Cli) -> None:
+    train = ["train", *SYNTHETIC, "trainer.epochs=12"]
+    process = cli.start(*train, "outputs=killed", env={**os.environ, "OMP_NUM_THREADS": "1"})
+    deadline = time.monotonic() + 120
+    while not list(Path("killed").glob("*/train/last.pt")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stdout + stderr
+    assert stderr.splitlines()[-1] == "ltcam: interrupted; what was complete stays"
+    run = only(Path("killed"), "*/train")
+    assert not (run / "checkpoint.pt").exists()
+    assert not half_written(cli.folder)
+    assert table_on(cli.ok("runs", "--outputs", "killed"))[0]["trained"] == "unfinished"
+    cli.fault(*train, "outputs=killed", says=["unfinished", "--resume", "--overwrite"])
+    assert len(pd.read_csv(run / "history.csv")) < 12
+
+    cli.ok(*train, "outputs=killed", "--resume")
+    cli.ok(*train, "outputs=whole")
+    weights = [
+        torch.load(only(Path(outputs), "*/train/checkpoint.pt"), weights_only=True)["state_dict"]
+        for outputs in ("killed", "whole")
+    ]
+    for key, value in weights[0].items():
+        assert torch.equal(value, weights[1][key]), key
+    assert len(pd.read_csv(run / "history.csv")) == 12
+
+
+def test_real_processes(cli: Cli, tiny_run: Run) -> None:
+    process = cli.start("evaluate", "--run", tiny_run.path, "--method", "nope")
+    stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stdout) == (2, "")
+    assert stderr.startswith("ltcam: method=nope: no such config") and stderr.count("\n") == 1
+    Image.new("L", (40, 30), 120).save("one.png")
+    process = cli.start("predict", "one.png", "--run", tiny_run.path, "--out", "found")
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    assert stdout.startswith("1 images")
+    assert Image.open("found/masks/one.png").size == (40, 30)

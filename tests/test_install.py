@@ -1,0 +1,102 @@
+"""The wheel carries its configs, and runs where the checkout is not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import REPOSITORY
+
+import ltcam_cli
+from ltcam_cli.commands.compose import conf_dir
+
+SHIPPED = ["ltcam_cli", "conf", "pyproject.toml", "README.md", "LICENSE", ".gitignore"]
+
+
+def call(*args: object, folder: Path) -> str:
+    environment = {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "VIRTUAL_ENV"}}
+    command = [str(arg) for arg in args]
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def test_checkout_finds_its_configs() -> None:
+    assert Path(ltcam_cli.__file__).resolve() == REPOSITORY / "ltcam_cli/__init__.py"
+    assert conf_dir() == REPOSITORY / "conf"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from a copy of the checkout that also holds images and results."""
+    pytest.importorskip("build")
+    pytest.importorskip("hatchling")
+    folder = tmp_path_factory.mktemp("build")
+    source = folder / "source"
+    source.mkdir()
+    for name in SHIPPED:
+        path = REPOSITORY / name
+        if path.is_dir():
+            shutil.copytree(path, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(path, source)
+    for name in ("data/kos01/Part0.jpg", "outputs/run/results.csv", "ltcam_cli/x.pyc"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text("not to be shipped")
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder]
+    call(*build, source, folder=folder)
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+@pytest.mark.slow
+def test_wheel_holds_package_and_configs_alone(wheel: Path) -> None:
+    assert wheel.name == f"ltcam-{ltcam_cli.__version__}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel) as content:
+        names = content.namelist()
+        (metadata,) = (name for name in names if name.endswith("entry_points.txt"))
+        assert "ltcam = ltcam_cli.cli:main" in content.read(metadata).decode()
+    inside = {name for name in names if ".dist-info/" not in name}
+    assert all(name.startswith("ltcam_cli/") for name in inside)
+    shipped = {name for name in inside if name.endswith(".yaml")}
+    assert shipped == {
+        f"ltcam_cli/conf/{path.relative_to(REPOSITORY / 'conf').as_posix()}"
+        for path in (REPOSITORY / "conf").rglob("*.yaml")
+    }
+    assert "ltcam_cli/conf/config.yaml" in shipped
+    assert all(name.endswith((".py", ".yaml", "py.typed")) for name in inside)
+
+
+@pytest.mark.slow
+def test_wheel_runs_in_a_fresh_environment(wheel: Path, tmp_path: Path) -> None:
+    fresh, elsewhere = tmp_path / "fresh", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    venv.create(fresh)
+    scripts = fresh / ("Scripts" if os.name == "nt" else "bin")
+    python, ltcam = scripts / "python", scripts / "ltcam"
+    # The dependencies are lent by this environment: their folder, but not what its .pth files add,
+    # so that the checkout cannot be found.
+    libraries = call(
+        python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", folder=elsewhere
+    )
+    lent = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    Path(libraries.strip(), "lent.pth").write_text("\n".join(lent))
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index"]
+    call(*pip, "--quiet", wheel, folder=elsewhere)
+
+    where = "import ltcam_cli; from ltcam_cli.commands.compose import conf_dir; print(conf_dir())"
+    found = Path(call(python, "-c", where, folder=elsewhere).strip())
+    assert found == Path(libraries.strip()).resolve() / "ltcam_cli/conf"
+    assert "evaluate" in call(ltcam, "--help", folder=elsewhere)
+    for program in ([ltcam], [python, "-m", "ltcam_cli"]):
+        shown = call(*program, "config", "evaluate", "--method", "ltgradcam", folder=elsewhere)
+        assert yaml.safe_load(shown)["method"]["delta"] == 50
+    assert "ltfullgrad" in call(ltcam, "methods", folder=elsewhere)
