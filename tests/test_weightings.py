@@ -256,10 +256,10 @@ def test_dead_channels_and_black_images_give_numbers():
 
 
 def test_xgradcam_ignores_channels_whose_sum_is_zero():
-    A = torch.tensor([[[[1.0, -1.0]], [[1.0, 3.0]]]])
-    g = torch.tensor([[[[1.0, 2.0]], [[1.0, 2.0]]]])
+    A = torch.tensor([[[[1.0, -1.0]], [[1.0, 3.0]], [[1.0, -3.0]]]])
+    g = torch.tensor([[[[1.0, 2.0]], [[1.0, 2.0]], [[1.0, 2.0]]]])
     w = get_weighting("xgradcam").function(Layer("any", A, g, None))
-    assert w.tolist() == [[0, 7 / 4]]
+    assert w.tolist() == [[0, 7 / 4, 5 / 2]]
 
 
 def test_gradcampp_keeps_small_gradients_and_drops_impossible_ones():
