@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def run_task(
         table = write_results(folder, rows) if folder else pd.DataFrame(rows)
         print_table(table, list(dict.fromkeys([*varying, *columns])))
     if folder and rows:
-        print(f"\n{folder / 'results.csv'}")
+        print(f"\n{os.path.relpath(folder / 'results.csv')}")
     if failed:
         raise LtcamError(f"{len(failed)} of {len(failed) + len(rows)} runs failed: {failed[0]}")
     return rows
