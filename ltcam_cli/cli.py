@@ -42,12 +42,12 @@ data_app = typer.Typer(no_args_is_help=True, help="Fetch, check or make a data s
 app.add_typer(data_app, name="data")
 
 
-def complete_override(incomplete: str) -> list[str]:
+def complete_override(incomplete: str, ctx: typer.Context | None = None) -> list[str]:
     """Hydra's own completion of overrides; empty if it cannot be had."""
     try:
         from ltcam_cli.commands.completion import complete
 
-        return complete(incomplete)
+        return complete(incomplete, (ctx and ctx.params.get("overrides")) or ())
     except Exception:  # completion must never print a traceback into a shell
         return []
 

@@ -195,6 +195,17 @@ def test_completion(cli: Cli) -> None:
     assert "hydra/launcher=joblib" in completed(cli, "ltcam evaluate -m hydra/launcher=")
 
 
+@pytest.mark.parametrize("before", ["", "seed=1 ", "seed = 1 "])
+def test_completion_of_values_in_bash_which_splits_at_the_equals_sign(
+    cli: Cli, before: str
+) -> None:
+    names = ["ltfullgrad", "ltgradcam", "ltgradcampp", "ltlayercam", "ltxgradcam"]
+    assert completed(cli, f"ltcam evaluate {before}method = lt") == names
+    assert set(names) < set(completed(cli, f"ltcam evaluate {before}method ="))
+    assert "method=" in completed(cli, f"ltcam evaluate {before}met")
+    assert "seed=" in completed(cli, f"ltcam evaluate {before}")
+
+
 def test_completion_of_overrides(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(complete_override("segmenter=")) == {
         f"segmenter={name}" for name in ("otsu", "li", "triangle", "yen", "fraction")
