@@ -8,7 +8,6 @@ resolution, p = the same after the pooling that follows.
 from __future__ import annotations
 
 import logging
-import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from torchvision import models
 from torchvision.models.vgg import VGG, make_layers
 
 from ltcam_cli.classifier.heads import make_head
+from ltcam_cli.classifier.tensors import read_tensors
 from ltcam_cli.errors import LtcamError, nearest
 
 log = logging.getLogger(__name__)
@@ -185,15 +185,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise LtcamError(f"{path}: no such weights; give a file, a torchvision name or null")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise LtcamError(
-            f"{path}: holds more than tensors and is not loaded for safety; "
-            "save its state_dict() alone"
-        ) from error
-    except Exception as error:  # torch raises RuntimeError, EOFError, KeyError, … for bad files
-        raise LtcamError(f"{path}: is no weights file ({type(error).__name__})") from error
+    state = read_tensors(path, "give the model's state_dict() alone")
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import pickle
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ltcam_cli.classifier.backbones import BackboneConfig, build_classifier
+from ltcam_cli.classifier.tensors import read_tensors
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import atomic
 
@@ -96,14 +96,7 @@ def load_classifier(path: str | Path, device: str | torch.device = "cpu") -> Cla
         path = path / "train" / "checkpoint.pt"
     if not path.is_file():
         raise LtcamError(f"{path}: no such checkpoint; train one with: ltcam train")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise LtcamError(
-            f"{path}: holds more than tensors and is not loaded for safety; train it anew"
-        ) from error
-    except Exception as error:  # torch raises many kinds for damaged files
-        raise LtcamError(f"{path}: is damaged ({type(error).__name__}); train it anew") from error
+    content = read_tensors(path, "train it anew")
     if not isinstance(content, dict) or "format" not in content:
         raise LtcamError(f"{path}: is no ltcam checkpoint; make one with: ltcam import {path}")
     if content.pop("format") != FORMAT:

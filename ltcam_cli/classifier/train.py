@@ -31,6 +31,7 @@ from ltcam_cli.classifier.backbones import (
     load_weights,
 )
 from ltcam_cli.classifier.checkpoint import Classifier, prior_shift
+from ltcam_cli.classifier.tensors import read_tensors
 from ltcam_cli.data.batches import Batch, Images, batches, collate, read
 from ltcam_cli.data.config import DatasetConfig
 from ltcam_cli.data.sample import Sample
@@ -420,7 +421,7 @@ class _Loop:
         if not path.is_file():
             log.info("nothing to resume in %s; starting anew", self.folder)
             return
-        state = torch.load(path, map_location=self.device, weights_only=True)
+        state = read_tensors(path, "delete it to start anew", self.device)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
