@@ -370,7 +370,7 @@ def test_multirun_gives_one_table_and_joblib_the_same_counts(cli: Cli, own_run: 
         (method, delta) for method in ("ltgradcam", "ltlayercam") for delta in (0, 50, 90)
     ]
     path = only(cli.folder, "outputs/multirun/*/*/results.csv")
-    assert str(path) in shown
+    assert str(path.relative_to(cli.folder)) in shown
     table = pd.read_csv(path)
     assert len(table) == 6
     assert len(table_on(path.with_suffix(".md").read_text())) == 6
@@ -789,12 +789,10 @@ def test_a_killed_training_goes_on_to_the_same_weights(cli: Cli) -> None:
 
     cli.ok(*train, "outputs=killed", "--resume")
     cli.ok(*train, "outputs=whole")
-    weights = [
-        torch.load(only(Path(outputs), "*/train/checkpoint.pt"), weights_only=True)["state_dict"]
-        for outputs in ("killed", "whole")
-    ]
-    for key, value in weights[0].items():
-        assert torch.equal(value, weights[1][key]), key
+    killed, whole = (
+        only(Path(outputs), "*/train/checkpoint.pt").read_bytes() for outputs in ("killed", "whole")
+    )
+    assert killed == whole  # to the last bit
     assert len(pd.read_csv(run / "history.csv")) == 12
 
 

@@ -110,7 +110,10 @@ def predict(
     scores_path, regions_path = out / "scores.csv", out / "regions.csv"
     scores = _read(scores_path, SCORES)
     held = dict(zip(scores["name"], scores["path"], strict=True))
-    todo = [sample for sample in samples if not _is_done(sample, held, out, config)]
+    wanted = ["masks/{}.png"]
+    wanted += ["maps/{}.npy"] if config.save_maps else []
+    wanted += ["overlays/{}.png"] if config.overlays and draw is not None else []
+    todo = [sample for sample in samples if not _is_done(sample, held, out, wanted)]
     kept = scores[~scores["name"].isin([sample.name for sample in todo])]
     regions = _read(regions_path, REGIONS)
     regions = regions[regions["name"].isin(kept["name"])]
@@ -192,7 +195,7 @@ def _place(sample: Sample) -> str:
     return str(sample.path.resolve())
 
 
-def _is_done(sample: Sample, held: dict[str, str], out: Path, config: PredictConfig) -> bool:
+def _is_done(sample: Sample, held: dict[str, str], out: Path, wanted: list[str]) -> bool:
     """Whether all that is wanted of an image is there, and newer than the image."""
     if sample.name not in held:
         return False
@@ -201,14 +204,10 @@ def _is_done(sample: Sample, held: dict[str, str], out: Path, config: PredictCon
             f"{out}: holds the mask of another {sample.name} ({held[sample.name]}); "
             "choose another predict.out"
         )
-    wanted = [out / "masks" / f"{sample.name}.png"]
-    if config.save_maps:
-        wanted.append(out / "maps" / f"{sample.name}.npy")
-    if config.overlays:
-        wanted.append(out / "overlays" / f"{sample.name}.png")
     assert sample.path is not None
     changed = sample.path.stat().st_mtime_ns
-    return all(path.is_file() and path.stat().st_mtime_ns >= changed for path in wanted)
+    paths = [out / pattern.format(sample.name) for pattern in wanted]
+    return all(path.is_file() and path.stat().st_mtime_ns >= changed for path in paths)
 
 
 def _write_pictures(
