@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from ltcam_cli.errors import LtcamError, nearest
 from ltcam_cli.maps.capture import Capture, Layer, Target, capture, frozen, stages_of, submodule
 from ltcam_cli.maps.fusion import fuse
-from ltcam_cli.maps.spec import MapSpec
+from ltcam_cli.maps.spec import Fusion, MapSpec
+from ltcam_cli.maps.sweep import Sweep
 from ltcam_cli.maps.truncation import keep, thresholds
 from ltcam_cli.maps.weightings import combine, get_weighting
 
@@ -92,8 +93,10 @@ class CamEngine:
                 readers.setdefault(id(layer), (layer, []))[1].append(spec)
         result: dict[MapSpec, list[Tensor]] = {spec: [] for spec in specs}
         for layer, reading in readers.values():
-            for spec, cut in _truncated(layer, reading):
-                result[spec].append(layer_map(layer, cut, spec))
+            for drawing, M in _drawn(layer, dict.fromkeys(map(_drawing, reading))):
+                for spec in reading:
+                    if _drawing(spec) == drawing:
+                        result[spec].append(M)
         return result
 
     def _read(self, seen: Capture, spec: MapSpec) -> list[Layer]:
@@ -189,17 +192,31 @@ def layer_map(layer: Layer, cut: Tensor | None, spec: MapSpec) -> Tensor:
     return masked.relu() if spec.form == "mask_relu" else masked
 
 
-def _truncated(layer: Layer, specs: Sequence[MapSpec]) -> Iterator[tuple[MapSpec, Tensor | None]]:
-    """Each spec with the layer's truncated gradient; one sort a scope, one cut a (scope, δ)."""
-    free = [s for s in specs if s.delta is None or layer is layer.capture.input]
-    yield from ((spec, None) for spec in free)
-    for scope in dict.fromkeys(spec.scope for spec in specs if spec not in free):
-        scoped = [spec for spec in specs if spec not in free and spec.scope == scope]
-        deltas = list(dict.fromkeys(spec.delta for spec in scoped if spec.delta is not None))
+def _drawing(spec: MapSpec) -> MapSpec:
+    """What of a spec decides a layer's map: all but layers and fusion, by which maps are shared."""
+    return replace(spec, layers=("last",), fusion=Fusion())
+
+
+def _drawn(layer: Layer, drawings: Iterable[MapSpec]) -> Iterator[tuple[MapSpec, Tensor]]:
+    """The layer's map of each drawing; one sort a scope, and one pass for all its δ."""
+    truncated: dict[str, list[MapSpec]] = {}
+    for drawing in drawings:
+        if drawing.delta is None or layer is layer.capture.input:
+            yield drawing, layer_map(layer, None, drawing)
+        else:
+            truncated.setdefault(drawing.scope, []).append(drawing)
+    for scope, drawings in truncated.items():
         assert layer.g is not None
-        for delta, threshold in zip(deltas, thresholds(layer.g, deltas, scope), strict=True):
-            cut = keep(layer.g, threshold)
-            yield from ((spec, cut) for spec in scoped if spec.delta == delta)
+        deltas = sorted({drawing.delta for drawing in drawings if drawing.delta is not None})
+        bounds = thresholds(layer.g, deltas, scope)
+        sweep = Sweep(layer, bounds) if len(deltas) > 1 and not layer.g.is_cuda else None
+        for drawing in drawings:
+            assert drawing.delta is not None
+            number = deltas.index(drawing.delta)
+            M = sweep.map(drawing, number) if sweep else None
+            if M is None:
+                M = layer_map(layer, keep(layer.g, bounds[number]), drawing)
+            yield drawing, M
 
 
 def _stages(model: nn.Module) -> tuple[str, ...]:
