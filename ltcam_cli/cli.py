@@ -151,6 +151,41 @@ def evaluate(
 
 
 @app.command()
+def sweep(
+    overrides: Overrides = None,
+    method: Annotated[
+        str, typer.Option(help="Methods, joined by commas.")
+    ] = "ltgradcam,ltlayercam,ltfullgrad",
+    delta: Annotated[
+        str | None, typer.Option(help="Percentiles, joined by commas, and ranges: null,0:90:10")
+    ] = "0:90:10",
+    layers: Annotated[
+        str | None, typer.Option(help="Layer sets, joined by commas: all,last,s3+s4+s5")
+    ] = None,
+    split: Annotated[
+        str, typer.Option(help="test, train, or both: then training chooses a row")
+    ] = "test",
+    segmenter: SegmenterName = None,
+    images: Annotated[
+        str | None, typer.Option(help="evaluation.images=…: defective, predicted, all")
+    ] = None,
+    run: Run = None,
+    device: Device = None,
+    overwrite: Overwrite = False,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Score a whole grid of methods, deltas and layer sets in one pass over the images.
+
+    [dim]ltcam sweep --method ltgradcam,ltlayercam --delta 0:90:10 --layers all,last,s3+s4+s5[/]
+    """
+    from ltcam_cli.commands.options import as_overrides
+    from ltcam_cli.commands.sweep import sweep as run_sweep
+
+    options = dict(segmenter=segmenter, images=images, run=run, device=device, overwrite=overwrite)
+    run_sweep(method, delta, layers, split, as_overrides(options, overrides), config_dir)
+
+
+@app.command()
 def predict(
     paths: Annotated[
         list[str], typer.Argument(help="Images and folders; and Hydra overrides, key=value.")

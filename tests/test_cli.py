@@ -30,7 +30,7 @@ from ltcam_cli.commands.options import KEYS, as_overrides, expand_range, quoted,
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.report import overlay
 from ltcam_cli.runs.folder import RunFolder
-from ltcam_cli.runs.tables import add_row, as_markdown
+from ltcam_cli.runs.tables import add_rows, as_markdown
 
 # DESIGN.md 4, word for word.
 RESULTS = (
@@ -321,7 +321,7 @@ def test_results_table(cli: Cli, own_run: Run) -> None:
 def test_a_checkpoint_hash_of_digits_stays_as_it_is(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     for cell, digest in (("a", "012345678901"), ("b", "12345678e901"), ("c", "ab")):
-        add_row(run, {"method": "gradcam", "cell": cell, "checkpoint": digest, "iou": 0.1 + 0.2})
+        add_rows(run, [{"method": "gradcam", "cell": cell, "checkpoint": digest, "iou": 0.1 + 0.2}])
     table = run.results()
     assert table["checkpoint"].tolist() == ["012345678901", "12345678e901", "ab"]
     assert table["iou"].tolist() == [0.1 + 0.2] * 3
@@ -410,15 +410,15 @@ def test_failed_cell_does_not_lose_the_others(cli: Cli, own_run: Run) -> None:
     assert len(pd.read_csv(own_run.path / "results.csv")) == 1
 
 
-def add_rows(folder: Path, first: int) -> None:
+def add_many(folder: Path, first: int) -> None:
     for number in range(first, first + 15):
-        add_row(RunFolder(folder), {"method": "gradcam", "cell": f"c{number}", "tp": number})
+        add_rows(RunFolder(folder), [{"method": "gradcam", "cell": f"c{number}", "tp": number}])
 
 
 def test_processes_that_write_one_run_folder_lose_no_rows(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     processes = [
-        context.Process(target=add_rows, args=(tmp_path, 15 * number)) for number in range(3)
+        context.Process(target=add_many, args=(tmp_path, 15 * number)) for number in range(3)
     ]
     for process in processes:
         process.start()

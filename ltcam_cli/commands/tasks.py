@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,18 @@ from ltcam_cli.commands.compose import Row
 from ltcam_cli.commands.settings import Settings, aimed, trained
 from ltcam_cli.data.load import dataset_name, load_split
 from ltcam_cli.data.sample import Sample
+from ltcam_cli.data.split import Split
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import read_json, sha256, short_hash, write_json
 from ltcam_cli.maps.engine import CamEngine
+from ltcam_cli.maps.method import MethodConfig
+from ltcam_cli.maps.spec import MapSpec
 from ltcam_cli.masks.segmenters import make_segmenter
 from ltcam_cli.report.overlay import draw_strip
-from ltcam_cli.runs.evaluation import ImageResult, evaluate
+from ltcam_cli.runs.evaluation import EvaluationConfig, ImageResult, evaluate_cells
 from ltcam_cli.runs.folder import RunFolder, write_config, write_table
 from ltcam_cli.runs.prediction import save_map
-from ltcam_cli.runs.tables import add_row
+from ltcam_cli.runs.tables import add_rows
 from ltcam_cli.scores.pixels import PixelCounts
 
 log = logging.getLogger("ltcam_cli")
@@ -74,46 +77,100 @@ def train_task(cfg: DictConfig) -> Row:
 def evaluate_task(cfg: DictConfig) -> Row:
     """Evaluate one cell; one that exists is not computed again without `overwrite`."""
     settings, split, run = trained(cfg, HydraConfig.get().overrides.task)
-    spec, segmenter = settings.method.spec(), make_segmenter(settings.segmenter)
+    [row], _ = evaluate_methods(settings, split, run, [settings.method])
+    return row
+
+
+def evaluate_methods(
+    settings: Settings, split: Split, run: RunFolder, methods: Sequence[MethodConfig]
+) -> tuple[list[Row], float]:
+    """Evaluate a cell for each method, those that are missing in one pass over the images.
+
+    Returns:
+        The rows, as the methods are listed, and the seconds of the loop.
+    """
+    each = [replace(settings, method=method) for method in methods]
+    specs = [one.method.spec() for one in each]
+    segmenter = make_segmenter(settings.segmenter)
     checkpoint = sha256(run.checkpoint)
     samples = split.part(settings.evaluation.split)
-    cell = cell_name(settings, samples, checkpoint, segmenter.state)
-    folder = run.path / "evaluate" / cell
-    if (folder / "metrics.json").is_file() and not settings.overwrite:
-        row = read_json(folder / "metrics.json")
-        if not settings.evaluation.save_maps or (folder / "maps").is_dir():
+    folders = {
+        run.path / "evaluate" / cell: number
+        for number, cell in enumerate(cell_names(each, samples, checkpoint, segmenter.state))
+    }
+    missing = [folder for folder in folders if settings.overwrite or not finished(folder, settings)]
+    for folder in folders:
+        if folder not in missing:
             log.info("%s: is there already; overwrite=true computes it anew", folder)
-            add_row(run, row)
-            return row
+    seconds = 0.0
+    if missing:
+        classifier = load_classifier(run.checkpoint, settings.torch_device())
+        engine = CamEngine(
+            classifier.model, [aimed(specs[folders[folder]], classifier) for folder in missing]
+        )
+        scores, loop = evaluate_cells(
+            classifier,
+            engine,
+            segmenter,
+            samples,
+            settings.evaluation,
+            on_error=settings.dataset.on_error,
+            visit=Pictures(missing, samples, settings.evaluation),
+            progress=" ".join(dict.fromkeys(method.name for method in methods)),
+        )
+        seconds = loop["seconds"]
+        share = loop | {"seconds": seconds / len(missing)}
+        for folder, scored in zip(missing, scores, strict=True):
+            one, spec = each[folders[folder]], specs[folders[folder]]
+            known = result_row(one, spec, run, checkpoint, folder.name)
+            write_config(folder, {"hash": folder.name[-6:], **asdict(one)})
+            write_table(folder / "images.csv", scored.table)
+            write_json(folder / "metrics.json", scored.summary() | share | known)
+    rows = [read_json(folder / "metrics.json") for folder in folders]
+    add_rows(run, rows)
+    return rows, seconds
 
-    classifier = load_classifier(run.checkpoint, settings.torch_device())
-    engine = CamEngine(classifier.model, [aimed(spec, classifier)])
-    shown = 0
 
-    def visit(result: ImageResult, counts: PixelCounts) -> None:
-        nonlocal shown
-        name = result.item.sample.name.replace("/", "_")
-        limit = settings.evaluation.overlays
-        if limit is None or shown < limit:
+def finished(folder: Path, settings: Settings) -> bool:
+    """Whether a cell is there, with its maps where they are wanted."""
+    maps = not settings.evaluation.save_maps or (folder / "maps").is_dir()
+    return maps and (folder / "metrics.json").is_file()
+
+
+class Pictures:
+    """Writes overlays, of defective images first, and maps of each cell as results come."""
+
+    def __init__(
+        self, folders: Sequence[Path], samples: Sequence[Sample], config: EvaluationConfig
+    ) -> None:
+        limit = len(samples) if config.overlays is None else config.overlays
+        defective = sum(bool(sample.label) for sample in samples)
+        self.folders, self.save_maps = folders, config.save_maps
+        self.left = {
+            (cell, label): count
+            for cell in range(len(folders))
+            for label, count in ((1, limit), (0, max(0, limit - defective)))
+        }
+
+    def __call__(self, result: ImageResult, counts: PixelCounts) -> None:
+        """Write what is wanted of one image and cell."""
+        sample, folder = result.item.sample, self.folders[result.cell]
+        name = sample.name.replace("/", "_")
+        if self.left[result.cell, sample.label or 0] > 0:
+            self.left[result.cell, sample.label or 0] -= 1
             iou = 100 * counts.iou
             prefix = "clean" if iou != iou else f"iou{iou:03.0f}"
             draw_strip(result, folder / "overlays" / f"{prefix}_{name}.png")
-            shown += 1
-        if settings.evaluation.save_maps:
+        if self.save_maps:
             save_map(result, folder / "maps" / f"{name}.npy")
 
-    scores, summary = evaluate(
-        classifier,
-        engine,
-        segmenter,
-        samples,
-        settings.evaluation,
-        on_error=settings.dataset.on_error,
-        visit=visit,
-        progress=settings.method.name,
-    )
+
+def result_row(
+    settings: Settings, spec: MapSpec, run: RunFolder, checkpoint: str, cell: str
+) -> Row:
+    """What a row of results says of how its scores were made."""
     part = settings.evaluation.split
-    row = summary | {
+    return {
         "method": settings.method.name,
         "delta": spec.delta,
         "layers": settings.method.layers,
@@ -133,11 +190,6 @@ def evaluate_task(cfg: DictConfig) -> Row:
         "cell": cell,
         "run": run.name,
     }
-    write_config(folder, {"hash": cell[-6:], **asdict(settings)})
-    write_table(folder / "images.csv", scores.table)
-    write_json(folder / "metrics.json", row)
-    add_row(run, row)
-    return row
 
 
 def training_row(metrics: dict[str, Any]) -> Row:
@@ -148,33 +200,38 @@ def training_row(metrics: dict[str, Any]) -> Row:
     }
 
 
-def cell_name(settings: Settings, samples: list[Sample], checkpoint: str, state: Any) -> str:
-    """A readable stem and a hash of all that decides the cell's scores."""
-    evaluation = {"images": settings.evaluation.images, "split": settings.evaluation.split}
-    method = asdict(settings.method)
-    network_input = [settings.dataset.height, settings.dataset.width]
-    digest = short_hash(
-        [
-            method,
-            asdict(settings.segmenter),
-            state,
-            evaluation,
-            network_input,
-            checkpoint,
-            [(s.name, s.label, s.mask_digest()) for s in samples],
-            ltcam_cli.__version__,
+def cell_names(
+    each: Sequence[Settings], samples: Sequence[Sample], checkpoint: str, state: Any
+) -> list[str]:
+    """A readable stem and a hash of all that decides a cell's scores."""
+    images = [(s.name, s.label, s.mask_digest()) for s in samples]
+    names = []
+    for settings in each:
+        evaluation = {"images": settings.evaluation.images, "split": settings.evaluation.split}
+        size = [settings.dataset.height, settings.dataset.width]
+        digest = short_hash(
+            [
+                asdict(settings.method),
+                asdict(settings.segmenter),
+                state,
+                evaluation,
+                size,
+                checkpoint,
+                images,
+                ltcam_cli.__version__,
+            ]
+        )
+        delta = settings.method.delta
+        stem = [
+            settings.method.name,
+            *([] if delta is None else [f"d{delta:g}"]),
+            str(settings.method.layers),
+            settings.segmenter.name,
+            settings.evaluation.images,
+            *([] if settings.evaluation.split == "test" else [settings.evaluation.split]),
         ]
-    )
-    delta = settings.method.delta
-    stem = [
-        settings.method.name,
-        *([] if delta is None else [f"d{delta:g}"]),
-        str(settings.method.layers),
-        settings.segmenter.name,
-        settings.evaluation.images,
-        *([] if settings.evaluation.split == "test" else [settings.evaluation.split]),
-    ]
-    return "-".join([*stem, digest])
+        names.append("-".join([*stem, digest]))
+    return names
 
 
 @contextmanager

@@ -36,6 +36,10 @@ class MethodConfig:
     target: Any = "defect"
     options: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if isinstance(self.delta, int) and not isinstance(self.delta, bool):
+            self.delta = float(self.delta)  # 50 and 50.0 are one cell
+
     def spec(self) -> MapSpec:
         """The spec.
 
@@ -43,10 +47,8 @@ class MethodConfig:
             LtcamError: naming the key that is wrong.
         """
         delta = self.delta
-        if delta is not None:
-            if isinstance(delta, bool) or not isinstance(delta, (int, float)):
-                raise LtcamError(f"method.delta={delta}: must be a number in 0..100, or null")
-            delta = float(delta)
+        if delta is not None and not isinstance(delta, float):
+            raise LtcamError(f"method.delta={delta}: must be a number in 0..100, or null")
         return MapSpec(
             weighting=self.weighting,
             layers=tuple(str(self.layers).split("+")),

@@ -6,6 +6,7 @@ Streamed: nothing grows with the data set but the rows of the per-image table.
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,6 +70,7 @@ class ImageResult:
         mask: (H, W) bool.
         probability: of a defect.
         predicted: whether the classifier calls it defective.
+        cell: number of the source's cell that drew the heatmap.
     """
 
     item: Item
@@ -76,6 +78,7 @@ class ImageResult:
     mask: np.ndarray
     probability: float
     predicted: bool
+    cell: int = 0
 
 
 def map_and_segment(
@@ -92,11 +95,11 @@ def map_and_segment(
     skipped: list[str] | None = None,
     progress: str | None = None,
 ) -> Iterator[ImageResult]:
-    """Heatmap and mask of each sample, as they are ready.
+    """Heatmap and mask of each sample, as they are ready: image by image, cell by cell.
 
     Args:
         classifier: prepares the images and says which are defective.
-        source: of one cell.
+        source: of one cell, or of several.
         segmenter: fitted, if it must be.
         samples: in the order wanted.
         masks: read the true masks too.
@@ -131,13 +134,14 @@ def map_and_segment(
             ):
                 assert item.original is not None
                 size = (item.original.shape[0], item.original.shape[1])
-                heatmap = at_size(found.maps[0][index : index + 1], size)[0]
                 predicted = probability >= classifier.threshold
-                if gate and not predicted:
-                    mask = np.zeros(size, dtype=bool)
-                else:
-                    mask = segmenter(SegInput(heatmap, item.original))
-                yield ImageResult(item, heatmap, mask, probability, predicted)
+                for cell, maps in enumerate(found.maps):
+                    heatmap = at_size(maps[index : index + 1], size)[0]
+                    if gate and not predicted:
+                        mask = np.zeros(size, dtype=bool)
+                    else:
+                        mask = segmenter(SegInput(heatmap, item.original))
+                    yield ImageResult(item, heatmap, mask, probability, predicted, cell)
 
 
 @dataclass
@@ -231,13 +235,42 @@ def evaluate(
     visit: Callable[[ImageResult, PixelCounts], None] | None = None,
     progress: str | None = None,
 ) -> tuple[Scores, dict[str, Any]]:
-    """Map, segment and score the images that count.
+    """`evaluate_cells` for a source of one cell.
+
+    Returns:
+        The scores, and the summary with `seconds` (of the loop) and `skipped` images.
+    """
+    [scores], loop = evaluate_cells(
+        classifier,
+        source,
+        segmenter,
+        samples,
+        config,
+        on_error=on_error,
+        visit=visit,
+        progress=progress,
+    )
+    return scores, scores.summary() | loop
+
+
+def evaluate_cells(
+    classifier: Classifier,
+    source: HeatmapSource,
+    segmenter: Segmenter,
+    samples: Sequence[Sample],
+    config: EvaluationConfig,
+    *,
+    on_error: str = "raise",
+    visit: Callable[[ImageResult, PixelCounts], None] | None = None,
+    progress: str | None = None,
+) -> tuple[list[Scores], dict[str, Any]]:
+    """Map, segment and score the images that count, for all cells of a source in one pass.
 
     Args:
         visit: is shown each result with its counts, e.g. to draw it.
 
     Returns:
-        The scores, and the summary with `seconds` (of the loop) and `skipped` images.
+        The scores of each cell; and of the loop, its `seconds` and the `skipped` images.
 
     Raises:
         LtcamError: if no image counts, or a defective one has no mask.
@@ -246,7 +279,7 @@ def evaluate(
     if not counted:
         raise LtcamError("no defective image in this split; choose another evaluation.split")
     gate = config.images == "predicted"
-    scores, skipped = Scores(), list[str]()
+    scores, skipped = defaultdict[int, Scores](Scores), list[str]()
     started = time.perf_counter()
     for result in map_and_segment(
         classifier,
@@ -261,13 +294,13 @@ def evaluate(
         skipped=skipped,
         progress=progress,
     ):
-        counts = scores.update(result, gate=gate)
+        counts = scores[result.cell].update(result, gate=gate)
         if visit is not None:
             visit(result, counts)
     seconds = time.perf_counter() - started
-    if not scores.rows:
+    if not scores:
         raise LtcamError(f"none of the {len(counted)} images could be read")
-    return scores, scores.summary() | {"seconds": seconds, "skipped": len(skipped)}
+    return list(scores.values()), {"seconds": seconds, "skipped": len(skipped)}
 
 
 def true_mask(item: Item) -> np.ndarray:

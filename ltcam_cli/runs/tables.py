@@ -24,18 +24,18 @@ SHOWN = (
 ).split()
 
 
-def add_row(run: RunFolder, row: Mapping[str, Any]) -> None:
-    """Put a cell's row into `results.csv` and `results.md`; an older row of the cell goes.
+def add_rows(run: RunFolder, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Put cells' rows into `results.csv` and `results.md`; older rows of these cells go.
 
     Two processes may do so at once: the file is locked meanwhile.
     """
     path = run.path / "results.csv"
     with lock(path):
-        rows = [pd.DataFrame([row])]
+        tables = [pd.DataFrame(rows)]
         if path.is_file():
             held = pd.read_csv(path, dtype=str)  # as text, so that no digit of it changes
-            rows.insert(0, held[held["cell"] != row["cell"]])
-        write_table(path, in_order(pd.concat(rows)))
+            tables.insert(0, held[~held["cell"].isin(tables[0]["cell"])])
+        write_table(path, in_order(pd.concat(tables)))
         write_text(path.with_suffix(".md"), as_markdown(in_order(run.results())))
 
 
@@ -63,11 +63,13 @@ def as_markdown(table: pd.DataFrame, columns: Sequence[str] | None = None) -> st
     return "\n".join([lines[0], rule, *lines[1:]]) + "\n"
 
 
-def write_results(folder: Path, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Write `results.csv` and `results.md` of several cells or runs, e.g. of a multirun."""
+def write_results(
+    folder: Path, rows: Sequence[Mapping[str, Any]], stem: str = "results"
+) -> pd.DataFrame:
+    """Write `<stem>.csv` and `<stem>.md` of several cells or runs, e.g. of a multirun."""
     table = in_order(rows) if rows and "cell" in rows[0] else pd.DataFrame(rows)
-    write_table(folder / "results.csv", table)
-    write_text(folder / "results.md", as_markdown(table))
+    write_table(folder / f"{stem}.csv", table)
+    write_text(folder / f"{stem}.md", as_markdown(table))
     return table
 
 

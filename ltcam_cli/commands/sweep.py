@@ -1,0 +1,139 @@
+"""`sweep`: methods × deltas × layer sets, a row a cell, from one pass over the images."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from ltcam_cli.commands.compose import Row, compose, launch
+from ltcam_cli.commands.options import expand_range, print_table
+from ltcam_cli.commands.settings import Settings, trained
+from ltcam_cli.commands.tasks import evaluate_methods
+from ltcam_cli.errors import LtcamError
+from ltcam_cli.files import short_hash
+from ltcam_cli.maps.method import MethodConfig
+from ltcam_cli.maps.weightings import get_weighting
+from ltcam_cli.report.curves import draw_delta_curve
+from ltcam_cli.runs.folder import write_config
+from ltcam_cli.runs.tables import SHOWN, write_results
+
+PARTS = {"test": ("test",), "train": ("train",), "both": ("train", "test")}
+log = logging.getLogger("ltcam_cli")
+
+
+def sweep(
+    names: str,
+    deltas: str | None,
+    layers: str | None,
+    part: str,
+    overrides: Sequence[str],
+    config_dir: Path | None,
+) -> list[Row]:
+    """Evaluate a grid; print its table and where it was written.
+
+    Args:
+        names: methods, joined by commas.
+        deltas: comma list of percentiles, `null` and ranges; None keeps each method's own.
+        layers: comma list of layer sets; None keeps each method's own.
+        part: `test`, `train` or `both`.
+    """
+    started = time.perf_counter()
+    if part not in PARTS:
+        raise LtcamError(f"--split {part}: must be test, train or both")
+    methods = [
+        cell
+        for name in names.split(",")
+        for cell in grid(
+            Settings.of(compose("sweep", [*overrides, f"method={name}"], config_dir)).method,
+            deltas,
+            layers,
+        )
+    ]
+    rows, _ = launch("sweep", SweepTask(methods, PARTS[part]), overrides, config_dir=config_dir)
+    found = rows[0]
+    table = pd.DataFrame(found["rows"])
+    columns = ["part", *SHOWN] if part == "both" else SHOWN
+    print_table(table, [*columns, *(["chosen"] if part != "test" else [])])
+    total = time.perf_counter() - started
+    print(
+        f"\n{len(table)} cells: loop {found['loop']:.1f} s, all else {total - found['loop']:.1f} s"
+    )
+    print(os.path.relpath(found["folder"]))
+    return list(found["rows"])
+
+
+def grid(method: MethodConfig, deltas: str | None, layers: str | None) -> list[MethodConfig]:
+    """All cells of one method; one that reads no gradients is not swept over δ."""
+    sets = layers.split(",") if layers else [method.layers]
+    values = [method.delta]
+    if deltas and get_weighting(method.weighting).reads_gradients:
+        texts = ",".join(expand_range(text) for text in deltas.split(",")).split(",")
+        values = [None if text == "null" else _number(text) for text in texts]
+    cells = [replace(method, delta=delta, layers=one) for one in sets for delta in values]
+    for cell in cells:
+        cell.spec()  # refuses what does not exist before anything is computed
+    return cells
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise LtcamError(f"--delta {text}: must be a number in 0..100, or null") from None
+
+
+@dataclass(frozen=True)
+class SweepTask:
+    """The task that Hydra runs."""
+
+    methods: list[MethodConfig]
+    parts: tuple[str, ...]
+
+    def __call__(self, cfg: DictConfig) -> Row:
+        """Evaluate the grid on each part, and mark the row that the training part chose."""
+        settings, split, run = trained(cfg, HydraConfig.get().overrides.task)
+        rows: list[Row] = []
+        loop = 0.0
+        for part in self.parts:
+            evaluation = replace(settings.evaluation, split=part, overlays=0)
+            of_part, seconds = evaluate_methods(
+                replace(settings, evaluation=evaluation), split, run, self.methods
+            )
+            loop += seconds
+            rows += [row | {"part": part} for row in of_part]
+        table = mark_chosen(pd.DataFrame(rows))
+        identity = [[asdict(method) for method in self.methods], self.parts, rows[0]["checkpoint"]]
+        names = "+".join(dict.fromkeys(method.name for method in self.methods))
+        folder = run.path / "sweep" / f"{names}-{short_hash(identity)}"
+        write_config(folder, {**asdict(settings), "methods": [asdict(m) for m in self.methods]})
+        marked = [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
+        write_results(folder, marked, "sweep")
+        try:
+            draw_delta_curve(table, folder / "delta_curve.png")
+        except LtcamError as error:
+            log.info("no delta_curve.png: %s", error)
+        return {"rows": marked, "loop": loop, "folder": str(folder)}
+
+
+def mark_chosen(table: pd.DataFrame) -> pd.DataFrame:
+    """Add the column `chosen`: the cell with the highest IoU on the training part, on every part.
+
+    Never the best of a test part: without a training part nothing is chosen.
+    """
+    trained_on = table[table["part"] == "train"]
+    table = table.assign(chosen=False)
+    if trained_on["iou"].notna().any():
+        best = trained_on.loc[trained_on["iou"].idxmax()]
+        same = (table["method"] == best["method"]) & (table["layers"] == best["layers"])
+        delta = table["delta"].isna() if pd.isna(best["delta"]) else table["delta"] == best["delta"]
+        table["chosen"] = same & delta
+        table.loc[table["chosen"], "labels"] = "pixel-val"  # masks of training images chose it
+    return table
