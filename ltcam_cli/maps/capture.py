@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ltcam_cli.errors import LtcamError, nearest
+from ltcam_cli.maps.tail import tail
 
 Target = str | int
 
@@ -159,10 +160,16 @@ def stages_of(model: nn.Module) -> dict[str, str]:
 
 
 def _scorer(model: nn.Module, target: Target) -> Callable[..., Tensor]:
+    tails: dict[str, nn.Module | None] = {}
+
     def score(images: Tensor, layer: str | None = None, output: Tensor | None = None) -> Tensor:
         with torch.no_grad():
             if layer is None:
                 return select_logit(model(images), target)
+            if layer not in tails:
+                tails[layer] = tail(model, layer)
+            if (after := tails[layer]) is not None:
+                return select_logit(after(output), target)
             handle = submodule(model, layer).register_forward_hook(lambda *_: output)
             try:
                 return select_logit(model(images), target)
