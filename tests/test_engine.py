@@ -383,7 +383,7 @@ def test_a_forward_that_raises_leaves_the_model_alone():
     handle = net.features[0].register_forward_pre_hook(stop)
     during = snapshot(net)
     with pytest.raises(RuntimeError, match="stop"):
-        explain(net, pictures(), [MapSpec("ablationcam")])
+        explain(net, pictures(), [MapSpec("scorecam")])
     assert snapshot(net) == during
     handle.remove()
     assert snapshot(net) == before
