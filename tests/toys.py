@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from ltcam_cli.classifier.checkpoint import Classifier
 from ltcam_cli.data.config import DatasetConfig
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split
+from ltcam_cli.errors import LtcamError
 
 torch.set_num_threads(1)
 
@@ -80,3 +82,17 @@ def write_images(samples: Sequence[Sample], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for sample in samples:
         Image.fromarray(sample.image).save(folder / f"{sample.name}.png")
+
+
+def fault(call: Callable[[], Any]) -> str:
+    """The one line that a call fails with.
+
+    Unlike `pytest.raises` it lets go of the error, and so of any loading processes.
+    """
+    try:
+        call()
+    except LtcamError as error:
+        message = str(error)
+        assert "\n" not in message
+        return message
+    raise AssertionError("no LtcamError")

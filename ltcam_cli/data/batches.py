@@ -158,4 +158,5 @@ def read(loader: DataLoader[Any]) -> Iterator[Batch]:
     try:
         yield from loader
     except LtcamError as error:
+        error.__traceback__ = None  # torch's ends in a circle that keeps the processes waiting
         raise LtcamError(str(error).rstrip().rpartition("LtcamError: ")[2]) from error
