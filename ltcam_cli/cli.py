@@ -154,13 +154,13 @@ def evaluate(
 def sweep(
     overrides: Overrides = None,
     method: Annotated[
-        str, typer.Option(help="Methods, joined by commas.")
+        str, typer.Option(help="method=… of each: methods, joined by commas")
     ] = "ltgradcam,ltlayercam,ltfullgrad",
     delta: Annotated[
-        str | None, typer.Option(help="Percentiles, joined by commas, and ranges: null,0:90:10")
+        str | None, typer.Option(help="method.delta=… of each: null,0:90:10")
     ] = "0:90:10",
     layers: Annotated[
-        str | None, typer.Option(help="Layer sets, joined by commas: all,last,s3+s4+s5")
+        str | None, typer.Option(help="method.layers=… of each: all,last,s3+s4+s5")
     ] = None,
     split: Annotated[
         str, typer.Option(help="test, train, or both: then training chooses a row")

@@ -82,9 +82,7 @@ def test_help_needs_no_torch(cli: Cli) -> None:
         "import sys; from ltcam_cli.cli import app; app(['--help'], standalone_mode=False); "
         "print({'torch', 'hydra', 'pandas', 'numpy'} & set(sys.modules))"
     )
-    started = time.perf_counter()
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert time.perf_counter() - started < 5  # 0.3 s where nothing else runs
     assert "evaluate" in result.stdout
     assert result.stdout.splitlines()[-1] == "set()", result.stderr
 
