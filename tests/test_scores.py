@@ -1,5 +1,4 @@
 import math
-import time
 from itertools import pairwise
 
 import numpy as np
@@ -230,23 +229,11 @@ def test_a_broken_heatmap_is_refused(bad):
     assert not curves.positives.any() and not curves.negatives.any()
 
 
-def test_curves_and_counts_are_cheap_at_full_size():
-    rng = np.random.default_rng(0)
-    heatmap, truth = rng.random((1260, 500), dtype=np.float32), np.zeros((1260, 500), bool)
-    truth[600:606, 80:420] = True
-    curves, mask = PixelCurves(), heatmap > 0.9
-
-    def seconds(call, *args):
-        times = []
-        for _ in range(5):
-            start = time.perf_counter()
-            call(*args)
-            times.append(time.perf_counter() - start)
-        return min(times)
-
-    # Ten times what was measured: tells a slip from a busy machine.
-    assert seconds(PixelCounts.of, mask, truth) < 2e-3
-    assert seconds(curves.update, heatmap, truth) < 40e-3
+def test_the_curves_memory_is_constant():
+    curves, truth = PixelCurves(), np.zeros((126, 50), bool)
+    truth[60:62, 8:42] = True
+    for seed in range(5):
+        curves.update(np.random.default_rng(seed).random((126, 50), dtype=np.float32), truth)
     sizes = {part.shape for part in vars(curves).values() if isinstance(part, np.ndarray)}
     assert sizes == {(BINS,)}
 
