@@ -82,6 +82,11 @@ def expected_masks(source: RandomMaps, samples: list[Sample]) -> Iterator[tuple[
         yield resized, resized > threshold_otsu(resized), truth
 
 
+def evaluate_one(*given: Any, **options: Any) -> tuple[Scores, dict[str, Any]]:
+    [scores], loop = evaluate(*given, **options)
+    return scores, scores.summary() | loop
+
+
 def run(
     samples: list[Sample],
     images: str = "defective",
@@ -90,7 +95,7 @@ def run(
 ) -> tuple[RandomMaps, Scores, dict[str, Any]]:
     source = RandomMaps(logits)
     config = EvaluationConfig(images=images, batch_size=4)
-    scores, summary = evaluate(tiny_classifier(), source, OTSU, samples, config, **options)
+    scores, summary = evaluate_one(tiny_classifier(), source, OTSU, samples, config, **options)
     return source, scores, summary
 
 
@@ -162,7 +167,7 @@ def test_a_row_an_image() -> None:
 def test_the_threshold_and_the_prior_decide_what_is_predicted() -> None:
     classifier = replace(tiny_classifier(), threshold=0.2, prior_shift=-1.0)
     config = EvaluationConfig(images="predicted", batch_size=4)
-    scores, _ = evaluate(classifier, RandomMaps(LOGITS), OTSU, many_sizes(), config)
+    scores, _ = evaluate_one(classifier, RandomMaps(LOGITS), OTSU, many_sizes(), config)
     probability = 1 / (1 + np.exp(1 - np.array(LOGITS)))
     np.testing.assert_allclose(scores.table["probability"], probability, rtol=1e-6)
     assert scores.table["predicted"].tolist() == (probability >= 0.2).astype(int).tolist()
@@ -237,7 +242,7 @@ def test_the_map_is_scaled_to_the_mask_and_not_the_mask_down() -> None:
 
     samples = [toy(0, 1, (300, 200)), toy(3, 1, (20, 25))]
     source = RandomMaps(LOGITS)
-    _, summary = evaluate(tiny_classifier(), source, Spy(), samples, EvaluationConfig())
+    _, summary = evaluate_one(tiny_classifier(), source, Spy(), samples, EvaluationConfig())
     for given, sample, map_ in zip(seen, samples, source.given, strict=True):
         truth = sample.mask
         assert truth is not None
@@ -309,7 +314,7 @@ def test_workers_change_nothing() -> None:
     def summary(workers: int) -> dict[str, Any]:
         source = CamEngine(classifier.model, [MapSpec("layercam", ("all",))])
         config = EvaluationConfig("all", batch_size=4, workers=workers)
-        return evaluate(classifier, source, OTSU, many_sizes(), config)[1] | {"seconds": 0}
+        return evaluate_one(classifier, source, OTSU, many_sizes(), config)[1] | {"seconds": 0}
 
     assert summary(0) == summary(2)
 
@@ -318,7 +323,7 @@ def test_the_model_is_left_as_it_was() -> None:
     classifier = tiny_classifier()
     before = {key: value.clone() for key, value in classifier.model.state_dict().items()}
     source = CamEngine(classifier.model, [MapSpec("gradcam", ("all",), 50.0)])
-    evaluate(classifier, source, OTSU, toys(4), EvaluationConfig())
+    evaluate_one(classifier, source, OTSU, toys(4), EvaluationConfig())
     state = classifier.model.state_dict()
     assert all(torch.equal(value, before[key]) for key, value in state.items())
     assert all(p.requires_grad and p.grad is None for p in classifier.model.parameters())

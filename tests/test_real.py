@@ -169,7 +169,8 @@ def test_the_way_through(paper: Split, real_ksdd: Path, tmp_path: Path) -> None:
     classifier = load_classifier(tmp_path / "checkpoint.pt")
     source = CamEngine(classifier.model, [MapSpec("gradcam", ("all",), 50.0)])
     segmenter = make_segmenter(SegmenterConfig())
-    scores, row = evaluate(classifier, source, segmenter, paper.test, EvaluationConfig())
+    [scores], _ = evaluate(classifier, source, segmenter, paper.test, EvaluationConfig())
+    row = scores.summary()
     assert row["n_images"] == 10 and scores.table["label"].eq(1).all()
     masks = [sample.mask for sample in paper.test if sample.label]
     assert row["tp"] + row["fp"] + row["fn"] + row["tn"] == sum(m.size for m in masks)  # type: ignore[union-attr]

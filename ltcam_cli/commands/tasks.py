@@ -27,7 +27,7 @@ from ltcam_cli.maps.method import MethodConfig
 from ltcam_cli.maps.spec import MapSpec
 from ltcam_cli.masks.segmenters import make_segmenter
 from ltcam_cli.report.overlay import draw_strip
-from ltcam_cli.runs.evaluation import EvaluationConfig, ImageResult, evaluate_cells
+from ltcam_cli.runs.evaluation import EvaluationConfig, ImageResult, evaluate
 from ltcam_cli.runs.folder import RunFolder, write_config, write_table
 from ltcam_cli.runs.prediction import save_map
 from ltcam_cli.runs.tables import add_rows
@@ -108,7 +108,7 @@ def evaluate_methods(
         engine = CamEngine(
             classifier.model, [aimed(specs[folders[folder]], classifier) for folder in missing]
         )
-        scores, loop = evaluate_cells(
+        scores, loop = evaluate(
             classifier,
             engine,
             segmenter,

@@ -234,35 +234,6 @@ def evaluate(
     on_error: str = "raise",
     visit: Callable[[ImageResult, PixelCounts], None] | None = None,
     progress: str | None = None,
-) -> tuple[Scores, dict[str, Any]]:
-    """`evaluate_cells` for a source of one cell.
-
-    Returns:
-        The scores, and the summary with `seconds` (of the loop) and `skipped` images.
-    """
-    [scores], loop = evaluate_cells(
-        classifier,
-        source,
-        segmenter,
-        samples,
-        config,
-        on_error=on_error,
-        visit=visit,
-        progress=progress,
-    )
-    return scores, scores.summary() | loop
-
-
-def evaluate_cells(
-    classifier: Classifier,
-    source: HeatmapSource,
-    segmenter: Segmenter,
-    samples: Sequence[Sample],
-    config: EvaluationConfig,
-    *,
-    on_error: str = "raise",
-    visit: Callable[[ImageResult, PixelCounts], None] | None = None,
-    progress: str | None = None,
 ) -> tuple[list[Scores], dict[str, Any]]:
     """Map, segment and score the images that count, for all cells of a source in one pass.
 
