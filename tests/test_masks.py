@@ -69,6 +69,12 @@ def test_a_share_of_the_maximum(of_maximum: float) -> None:
     np.testing.assert_array_equal(mask_of(map_ * 7, "fraction", of_maximum=of_maximum), expected)
 
 
+def test_what_equals_the_threshold_is_outside() -> None:
+    steps = np.array([[0, 1, 2, 3, 4]], dtype=np.float32)
+    assert mask_of(steps, "fraction", of_maximum=0.5).tolist() == [[False] * 3 + [True] * 2]
+    assert mask_of(steps, "fraction", of_maximum=0).tolist() == [[False] + [True] * 4]
+
+
 def test_half_of_the_maximum_unless_told() -> None:
     map_ = heatmap()
     np.testing.assert_array_equal(mask_of(map_, "fraction"), map_ > map_.max() / 2)
