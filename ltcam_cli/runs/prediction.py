@@ -234,4 +234,6 @@ def save_map(result: ImageResult, path: Path) -> None:
 def _read(path: Path, columns: list[str]) -> pd.DataFrame:
     if not path.is_file():
         return pd.DataFrame(columns=columns)
-    return pd.read_csv(path, dtype={"name": str}, keep_default_na=False)  # NA is a name, too
+    return pd.read_csv(  # NA is a name, too, and no digit may change on the way
+        path, dtype={"name": str}, keep_default_na=False, float_precision="round_trip"
+    )
