@@ -25,6 +25,7 @@ SCORES = ["name", "path", "probability", "predicted", "regions", "area"]
 REGIONS = [
     "name", "region", "top", "left", "bottom", "right", "area", "length", "width", "score"
 ]  # fmt: skip
+FLOATS = ("probability", "length", "width", "score")
 
 
 @dataclass
@@ -234,6 +235,5 @@ def save_map(result: ImageResult, path: Path) -> None:
 def _read(path: Path, columns: list[str]) -> pd.DataFrame:
     if not path.is_file():
         return pd.DataFrame(columns=columns)
-    return pd.read_csv(  # NA is a name, too, and no digit may change on the way
-        path, dtype={"name": str}, keep_default_na=False, float_precision="round_trip"
-    )
+    exact = dict.fromkeys(FLOATS, float)  # pandas 2 loses a digit on the way
+    return pd.read_csv(path, dtype={"name": str}, keep_default_na=False, converters=exact)  # NA is a name
