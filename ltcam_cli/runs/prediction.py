@@ -235,5 +235,6 @@ def save_map(result: ImageResult, path: Path) -> None:
 def _read(path: Path, columns: list[str]) -> pd.DataFrame:
     if not path.is_file():
         return pd.DataFrame(columns=columns)
-    exact = dict.fromkeys(FLOATS, float)  # pandas 2 loses a digit on the way
-    return pd.read_csv(path, dtype={"name": str}, keep_default_na=False, converters=exact)  # NA is a name
+    # NA is a name, too; and pandas 2 loses a digit where Python's own float does not.
+    exact = dict.fromkeys(FLOATS, float)
+    return pd.read_csv(path, dtype={"name": str}, keep_default_na=False, converters=exact)
