@@ -136,24 +136,36 @@ def load_weights(model: nn.Module, config: BackboneConfig) -> None:
         state = {f"features.{key}": value for key, value in state.items()}
     body = [key for key in mine if not key.startswith(backbone.head)]
     source = f"backbone.weights={config.weights}"
-    for key in body:
-        if key not in state:
-            if key.endswith("num_batches_tracked"):
-                continue
-            raise LtcamError(
-                f"{source}: has no {key}; these are not weights of backbone={config.name}"
-            )
-        if state[key].shape != mine[key].shape:
-            raise LtcamError(
-                f"{source}: {key} has shape {tuple(state[key].shape)} instead of "
-                f"{tuple(mine[key].shape)}; these are not weights of backbone={config.name}"
-            )
+    misfit = f"these are not weights of backbone={config.name}"
+    check_fit(state, {key: mine[key] for key in body}, source, misfit)
     fitting = {
         key: value for key, value in state.items() if key in mine and value.shape == mine[key].shape
     }
     model.load_state_dict(fitting, strict=False)
     log.info("%s: %d tensors of the backbone, %d of the head", source, len(body),
              len(fitting) - len(set(fitting) & set(body)))  # fmt: skip
+
+
+def check_fit(
+    state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], source: str, misfit: str
+) -> None:
+    """Refuse a state dict that lacks a wanted tensor or has it in another shape.
+
+    Batch norms' counters of batches may be missing.
+
+    Raises:
+        LtcamError: naming the source, the first such tensor, and what the misfit means.
+    """
+    for key, value in wanted.items():
+        if key not in state:
+            if key.endswith("num_batches_tracked"):
+                continue
+            raise LtcamError(f"{source}: has no {key}; {misfit}")
+        if state[key].shape != value.shape:
+            raise LtcamError(
+                f"{source}: {key} has shape {tuple(state[key].shape)} instead of "
+                f"{tuple(value.shape)}; {misfit}"
+            )
 
 
 def own_state(state: Mapping[str, Tensor], config: BackboneConfig) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from ltcam_cli.classifier.backbones import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     build_classifier,
+    check_fit,
     own_state,
     read_state,
 )
@@ -49,14 +50,7 @@ def import_weights(
         raise LtcamError(f"--defect {defect}: the model has logits 0..{len(bias) - 1}")
     model = build_classifier(backbone, 3)
     state, mine = own_state(state, backbone), model.state_dict()
-    for key, value in mine.items():
-        if key not in state and not key.endswith("num_batches_tracked"):
-            raise LtcamError(f"{path}: has no {key}; it is no state dict of {backbone.name}")
-        if key in state and state[key].shape != value.shape:
-            raise LtcamError(
-                f"{path}: {key} has shape {tuple(state[key].shape)} instead of "
-                f"{tuple(value.shape)}; it is no state dict of {backbone.name}"
-            )
+    check_fit(state, mine, str(path), f"it is no state dict of {backbone.name}")
     model.load_state_dict({key: state[key] for key in mine if key in state}, strict=False)
     classifier = Classifier(
         model,

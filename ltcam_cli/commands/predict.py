@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
@@ -24,8 +23,6 @@ from ltcam_cli.report.overlay import draw_strip
 from ltcam_cli.runs.folder import RunFolder, find_run, write_config
 from ltcam_cli.runs.prediction import find_images
 from ltcam_cli.runs.prediction import predict as predict_images
-
-log = logging.getLogger("ltcam_cli")
 
 
 def predict(paths: Sequence[Path], overrides: Sequence[str], config_dir: Path | None) -> Row:

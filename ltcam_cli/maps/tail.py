@@ -43,4 +43,4 @@ def tail(model: nn.Module, layer: str) -> nn.Module | None:
         if not all(known):
             return None
         copies[node] = graph.node_copy(node, copies.__getitem__)
-    return fx.GraphModule(model, graph) if graph.nodes else None
+    return fx.GraphModule(model, graph)
