@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import shutil
+import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from torchvision.transforms.v2 import functional as tv
 from toys import fault, picture, square, toy, toys
 
 from ltcam_cli.classifier.augment import AugmentConfig, BalancedOrder, augmentation
-from ltcam_cli.data.batches import Images, batches, collate, to_channels
+from ltcam_cli.data.batches import Images, ahead, batches, collate, to_channels
 from ltcam_cli.data.config import DatasetConfig
 from ltcam_cli.data.ksdd import TWINS
 from ltcam_cli.data.load import dataset_name, load_split
@@ -817,6 +818,24 @@ def test_unreadable_images_may_be_skipped(tmp_path: Path, workers: int) -> None:
     assert first.skipped == ["broken"] and first.images.shape == (1, 1, 32, 32)
     assert second.items == [] and second.skipped == ["broken", "broken"]
     assert collate([]).items == []
+
+
+def test_the_next_batch_is_made_while_one_is_used() -> None:
+    made = [threading.Event() for _ in range(4)]
+
+    def items() -> Iterator[int]:
+        for number, event in enumerate(made):
+            event.set()
+            yield number
+        raise LtcamError("at the end")
+
+    seen = []
+    with pytest.raises(LtcamError, match="at the end"):
+        for number in ahead(items()):
+            assert number + 1 == len(made) or made[number + 1].wait(10)
+            assert number + 2 >= len(made) or not made[number + 2].is_set()  # one, no more
+            seen.append(number)
+    assert seen == [0, 1, 2, 3] and list(ahead([])) == []
 
 
 def test_mask_of_another_size() -> None:

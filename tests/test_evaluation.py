@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from ltcam_cli.runs.evaluation import (
     Scores,
     evaluate,
     map_and_segment,
+    overlapped,
     true_mask,
     use_threads,
 )
@@ -279,6 +281,52 @@ def test_results_are_streamed() -> None:
     for _ in range(3):
         result = next(results)
     assert source.batches == [2, 2] and result.item.mask is None
+
+
+def test_scores_are_made_while_the_next_batch_is_mapped() -> None:
+    made, used = [threading.Event() for _ in range(4)], []
+
+    def items() -> Iterator[int]:
+        for number, event in enumerate(made):
+            event.set()
+            yield number
+
+    def use(number: int) -> None:
+        if number + 1 < len(made):
+            assert made[number + 1].wait(10)  # which never comes unless both run at once
+        assert number + 2 >= len(made) or not made[number + 2].is_set()  # and one waits at most
+        used.append((number, threading.current_thread() is not threading.main_thread()))
+
+    overlapped(items(), use)
+    assert used == [(number, True) for number in range(4)]
+
+
+def test_errors_come_through_from_both_sides() -> None:
+    def broken() -> Iterator[int]:
+        yield 1
+        raise LtcamError("made")
+
+    def refuse(number: int) -> None:
+        raise LtcamError("used")
+
+    used: list[int] = []
+    with pytest.raises(LtcamError, match="made"):
+        overlapped(broken(), used.append)
+    assert used == [1]
+    for count in (1, 5):
+        with pytest.raises(LtcamError, match="used"):
+            overlapped(range(count), refuse)
+
+
+def test_what_travels_to_the_host_is_the_same_and_is_checked() -> None:
+    maps = [torch.rand(3, 4, 5), torch.rand(3, 4, 5, dtype=torch.float64)]
+    logits, good = torch.rand(3, 2), {"a": torch.tensor(True), "b": torch.tensor(True)}
+    found = Heatmaps(maps, logits, good).copied()
+    assert [M.dtype for M in found.maps] == [torch.float32] * 2
+    assert all(torch.equal(M, like.float()) for M, like in zip(found.maps, maps, strict=True))
+    assert torch.equal(found.logits, logits)
+    with pytest.raises(LtcamError, match="layer b: its gradient has NaN or infinite"):
+        Heatmaps(maps, logits, good | {"b": torch.tensor(False)}).copied()
 
 
 SPECS = [

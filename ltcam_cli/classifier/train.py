@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -32,7 +31,14 @@ from ltcam_cli.classifier.backbones import (
 )
 from ltcam_cli.classifier.checkpoint import Classifier, prior_shift
 from ltcam_cli.classifier.tensors import read_tensors
-from ltcam_cli.data.batches import Batch, Images, batches, collate, read
+from ltcam_cli.data.batches import (
+    Batch,
+    Images,
+    batches,
+    collate,
+    loading_processes,
+    read,
+)
 from ltcam_cli.data.config import DatasetConfig
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split, check_classes, split_fraction
@@ -174,7 +180,7 @@ def predict_images(
     samples: Sequence[Sample],
     *,
     batch_size: int = 16,
-    workers: int = 0,
+    workers: int | None = None,
     on_error: str = "raise",
 ) -> pd.DataFrame:
     """Image-level table: name, group, label, logit (as trained), probability, predicted.
@@ -291,7 +297,7 @@ class _Loop:
         on_gpu = self.device.type == "cuda"
         workers = self.trainer.workers
         if workers is None:
-            workers = min(8, os.cpu_count() or 1) if on_gpu else 0
+            workers = loading_processes(on_gpu)
         return DataLoader(
             images,
             batch_size=self.trainer.batch_size,

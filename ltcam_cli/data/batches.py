@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 CACHE_BYTES = 2 << 30  # resized images beyond this are decoded anew each epoch
 
@@ -137,20 +140,44 @@ def batches(
     images: Images,
     batch_size: int,
     *,
-    workers: int = 0,
+    workers: int | None = None,
     pin: bool = False,
     order: Any = None,
 ) -> Iterator[Batch]:
-    """Iterate over batches; `order` is a sampler of indices, the given order without it."""
+    """Iterate over batches, which are decoded and resized ahead of their use.
+
+    Args:
+        images: what is loaded.
+        batch_size: images of one batch.
+        workers: loading processes; with 0 a thread of this process loads one batch ahead. None
+            takes `loading_processes`.
+        pin: in pinned memory, from which GPUs copy without waiting.
+        order: a sampler of indices; the given order without it.
+    """
     loader = DataLoader(
         images,
         batch_size=batch_size,
         sampler=order,
-        num_workers=workers,
+        num_workers=loading_processes(pin) if workers is None else workers,
         collate_fn=collate,
         pin_memory=pin,
     )
-    yield from read(loader)
+    yield from read(loader) if loader.num_workers else ahead(read(loader))
+
+
+def loading_processes(gpu: bool) -> int:
+    """None beside a model on CPUs, which has use for every core; up to 8 beside a GPU."""
+    return min(8, os.cpu_count() or 1) if gpu else 0
+
+
+def ahead(items: Iterable[T]) -> Iterator[T]:
+    """The items, each made in a thread while the one before is used."""
+    iterator, end = iter(items), object()
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, iterator, end)
+        while (item := coming.result()) is not end:
+            coming = pool.submit(next, iterator, end)
+            yield item  # type: ignore[misc]
 
 
 def read(loader: DataLoader[Any]) -> Iterator[Batch]:

@@ -5,7 +5,7 @@ Parameters are frozen, and the graph begins at the shallowest layer that is aske
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -55,6 +55,8 @@ class Capture:
         terms: bias terms in the order of execution.
         stage_of: for each bias term the first marked layer that came after it, or "".
         input: the input's own term, with g = ∂y/∂x and b = x.
+        finite: by layer, whether its gradient is; checked here on CPUs, while on GPUs, where each
+            look waits for the device, the flags travel to the host with the heatmaps.
     """
 
     x: Tensor
@@ -65,6 +67,21 @@ class Capture:
     terms: list[Layer] = field(default_factory=list)
     stage_of: list[str] = field(default_factory=list)
     input: Layer | None = None
+    finite: dict[str, Tensor] = field(default_factory=dict)
+
+
+def check_finite(finite: Mapping[str, Tensor]) -> None:
+    """Refuse gradients that are no finite numbers.
+
+    Raises:
+        LtcamError: naming the layer.
+    """
+    for name, flag in finite.items():
+        if not flag:
+            raise LtcamError(
+                f"layer {name}: its gradient has NaN or infinite values; "
+                "train the classifier with a lower trainer.lr"
+            )
 
 
 def select_logit(logits: Tensor, target: Target) -> Tensor:
@@ -225,6 +242,7 @@ class _Recorder:
         self.biases: dict[str, Tensor] = {}  # by term name, in the order of execution
         self.bias_g: dict[str, Tensor] = {}
         self.stage_of: dict[str, str] = {}
+        self.finite: dict[str, Tensor] = {}
         self._last: _Convolution | None = None
 
     def __enter__(self) -> None:
@@ -306,12 +324,12 @@ class _Recorder:
         for name in self.layers if self.gradients else ():
             if name not in self.g:
                 raise LtcamError(f"layer {name}: is not upstream of the logit; choose another")
-        for name, g in (self.g | self.bias_g).items():
-            if not torch.isfinite(g.sum()):  # NaN and infinity pass through a sum; it is faster
-                raise LtcamError(
-                    f"layer {name or 'input'}: its gradient has NaN or infinite values; "
-                    "train the classifier with a lower trainer.lr"
-                )
+        self.finite = {
+            name or "input": torch.isfinite(g.sum())  # NaN and infinity pass through a sum
+            for name, g in (self.g | self.bias_g).items()
+        }
+        if not y.is_cuda:
+            check_finite(self.finite)
 
     def fill(self, result: Capture) -> None:
         for name, A in self.A.items():
@@ -320,6 +338,7 @@ class _Recorder:
             if name in self.bias_g:
                 result.terms.append(Layer(name, None, self.bias_g[name], result, bias))
                 result.stage_of.append(self.stage_of.get(name, ""))
+        result.finite = self.finite
         if "" in self.g:
             result.input = Layer("input", None, self.g[""], result, result.x)
 

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from ltcam_cli.errors import LtcamError, nearest
-from ltcam_cli.maps.capture import Capture, Layer, Target, capture, frozen, stages_of, submodule
+from ltcam_cli.maps.capture import (
+    Capture,
+    Layer,
+    Target,
+    capture,
+    check_finite,
+    frozen,
+    stages_of,
+    submodule,
+)
 from ltcam_cli.maps.fusion import fuse
 from ltcam_cli.maps.spec import Fusion, MapSpec
 from ltcam_cli.maps.sweep import Sweep
@@ -25,10 +34,31 @@ class Heatmaps:
     Attributes:
         maps: one (N, H, W) a cell, at the size of the images, as the source's cells are listed.
         logits: (N, L) of the classifier.
+        finite: by layer, whether the gradient was; to be checked on the host.
     """
 
     maps: list[Tensor]
     logits: Tensor
+    finite: dict[str, Tensor] = field(default_factory=dict)
+
+    def to_host(self) -> Heatmaps:
+        """The same in the host's memory, as float32; from a GPU all in one copy.
+
+        Raises:
+            LtcamError: if a gradient was no finite number.
+        """
+        return self.copied() if self.logits.is_cuda else self
+
+    def copied(self) -> Heatmaps:
+        """See `to_host`."""
+        finite = [flag[None] for flag in self.finite.values()]
+        parts = [part.float() for part in (self.logits, *self.maps, *finite)]
+        copied = (
+            torch.cat([part.flatten() for part in parts]).cpu().split([p.numel() for p in parts])
+        )
+        logits, *rest = (flat.view(p.shape) for flat, p in zip(copied, parts, strict=True))
+        check_finite(dict(zip(self.finite, rest[len(self.maps) :], strict=True)))
+        return Heatmaps(rest[: len(self.maps)], logits)
 
 
 class HeatmapSource(Protocol):
@@ -55,16 +85,17 @@ class CamEngine:
         """
         size = (images.shape[-2], images.shape[-1])
         maps: dict[MapSpec, Tensor] = {}
-        logits = torch.empty(0)
+        logits, finite = torch.empty(0), dict[str, Tensor]()
         with frozen(self.model):
             for target in dict.fromkeys(spec.target for spec in self.specs):
                 specs = [spec for spec in self.layers if spec.target == target]  # each once
                 seen = self._capture(images, target, specs)
                 logits = seen.logits
+                finite |= seen.finite
                 with torch.no_grad():
                     for spec, layer_maps in self._layer_maps(seen, specs).items():
                         maps[spec] = fuse(layer_maps, size, spec.fusion)
-        return Heatmaps([maps[spec] for spec in self.specs], logits)
+        return Heatmaps([maps[spec] for spec in self.specs], logits, finite)
 
     def _capture(self, images: Tensor, target: Target, specs: Sequence[MapSpec]) -> Capture:
         """One capture with the union of what the specs' weightings need."""
@@ -135,7 +166,9 @@ def explain(
     """
     if target is not None:
         specs = [replace(spec, target=target) for spec in specs]
-    return CamEngine(model, specs)(images).maps
+    found = CamEngine(model, specs)(images)
+    check_finite(found.finite)
+    return found.maps
 
 
 def resolve_layers(model: nn.Module, spec: MapSpec) -> tuple[str, ...]:

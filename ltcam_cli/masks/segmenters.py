@@ -13,6 +13,7 @@ from skimage import filters
 
 from ltcam_cli.errors import LtcamError, nearest
 from ltcam_cli.maps.fusion import upscale
+from ltcam_cli.masks.histogram import histogram
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,16 @@ class SegmenterConfig:
                 )
 
 
+def otsu(heatmap: np.ndarray, nbins: int = 256) -> float:
+    """The threshold that parts the values into two classes of least variance (Otsu 1979)."""
+    return filters.threshold_otsu(hist=histogram(heatmap, nbins))
+
+
+def yen(heatmap: np.ndarray, nbins: int = 256) -> float:
+    """The threshold of Yen's maximum correlation criterion (1995)."""
+    return filters.threshold_yen(hist=histogram(heatmap, nbins))
+
+
 def fraction(heatmap: np.ndarray, of_maximum: float = 0.5) -> float:
     """A fixed share of the map's maximum, in [0, 1)."""
     if not isinstance(of_maximum, (int, float)) or not 0 <= of_maximum < 1:
@@ -81,10 +92,10 @@ def fraction(heatmap: np.ndarray, of_maximum: float = 0.5) -> float:
 
 
 RULES: dict[str, Callable[..., float]] = {
-    "otsu": filters.threshold_otsu,
+    "otsu": otsu,
     "li": filters.threshold_li,
     "triangle": filters.threshold_triangle,
-    "yen": filters.threshold_yen,
+    "yen": yen,
     "fraction": fraction,
 }
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -17,16 +18,17 @@ import torch
 from tqdm import tqdm
 
 from ltcam_cli.classifier.checkpoint import Classifier
-from ltcam_cli.data.batches import Images, Item, batches
+from ltcam_cli.data.batches import Batch, Images, Item, batches
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError, nearest
-from ltcam_cli.maps.engine import HeatmapSource
+from ltcam_cli.maps.engine import Heatmaps, HeatmapSource
 from ltcam_cli.masks.segmenters import SegInput, Segmenter, at_size
 from ltcam_cli.scores.curves import PixelCurves
 from ltcam_cli.scores.intervals import bootstrap_iou, mean_iou
 from ltcam_cli.scores.pixels import PixelCounts, pooled
-from ltcam_cli.scores.regions import touched_regions
+from ltcam_cli.scores.regions import Truth, touched_regions
 
+T = TypeVar("T")
 IMAGES = ("defective", "predicted", "all")
 
 
@@ -39,7 +41,8 @@ class EvaluationConfig:
             clean gets an empty mask, as on a production line; `all`, whatever it is called.
         split: `test`, `train` or `all`.
         batch_size: images of one forward.
-        workers: loading processes.
+        workers: loading processes; None for 0 on CPUs, where a thread loads ahead, and up to 8 on
+            GPUs.
         overlays: pictures that are written, defective images first; None for all.
         save_maps: write heatmaps as float32 (H, W) at the image's own size.
     """
@@ -47,7 +50,7 @@ class EvaluationConfig:
     images: str = "defective"
     split: str = "test"
     batch_size: int = 8
-    workers: int = 0
+    workers: int | None = None
     overlays: int | None = 20
     save_maps: bool = False
 
@@ -81,29 +84,57 @@ class ImageResult:
     cell: int = 0
 
 
-def map_and_segment(
+@dataclass(frozen=True)
+class Mapped:
+    """A batch and its heatmaps, still on the model's device and at the network's size."""
+
+    batch: Batch
+    found: Heatmaps
+    classifier: Classifier
+
+    def results(self, segmenter: Segmenter, *, gate: bool) -> Iterator[ImageResult]:
+        """Heatmap and mask of each image, cell by cell.
+
+        Args:
+            segmenter: fitted, if it must be.
+            gate: empty masks for images that the classifier calls clean.
+        """
+        found = self.found.to_host()
+        probabilities = self.classifier.probability(found.logits.float()).tolist()
+        for index, (item, probability) in enumerate(
+            zip(self.batch.items, probabilities, strict=True)
+        ):
+            assert item.original is not None
+            size = (item.original.shape[0], item.original.shape[1])
+            predicted = probability >= self.classifier.threshold
+            for cell, maps in enumerate(found.maps):
+                heatmap = at_size(maps[index : index + 1], size)[0]
+                if gate and not predicted:
+                    mask = np.zeros(size, dtype=bool)
+                else:
+                    mask = segmenter(SegInput(heatmap, item.original))
+                yield ImageResult(item, heatmap, mask, probability, predicted, cell)
+
+
+def mapped(
     classifier: Classifier,
     source: HeatmapSource,
-    segmenter: Segmenter,
     samples: Sequence[Sample],
     *,
     masks: bool,
-    gate: bool,
     batch_size: int,
-    workers: int = 0,
+    workers: int | None = None,
     on_error: str = "raise",
     skipped: list[str] | None = None,
     progress: str | None = None,
-) -> Iterator[ImageResult]:
-    """Heatmap and mask of each sample, as they are ready: image by image, cell by cell.
+) -> Iterator[Mapped]:
+    """The heatmaps of each batch; images are decoded and resized ahead.
 
     Args:
         classifier: prepares the images and says which are defective.
         source: of one cell, or of several.
-        segmenter: fitted, if it must be.
         samples: in the order wanted.
         masks: read the true masks too.
-        gate: empty masks for images that the classifier calls clean.
         batch_size, workers, on_error: of loading.
         skipped: collects the names of images that cannot be read.
         progress: title of a progress bar.
@@ -125,23 +156,42 @@ def map_and_segment(
             bar.update(len(batch.items) + len(batch.skipped))
             if skipped is not None:
                 skipped += batch.skipped
-            if not batch.items:
-                continue
-            found = source(classifier.prepare(batch.images))
-            probabilities = classifier.probability(found.logits.float()).cpu().tolist()
-            for index, (item, probability) in enumerate(
-                zip(batch.items, probabilities, strict=True)
-            ):
-                assert item.original is not None
-                size = (item.original.shape[0], item.original.shape[1])
-                predicted = probability >= classifier.threshold
-                for cell, maps in enumerate(found.maps):
-                    heatmap = at_size(maps[index : index + 1], size)[0]
-                    if gate and not predicted:
-                        mask = np.zeros(size, dtype=bool)
-                    else:
-                        mask = segmenter(SegInput(heatmap, item.original))
-                    yield ImageResult(item, heatmap, mask, probability, predicted, cell)
+            if batch.items:
+                yield Mapped(batch, source(classifier.prepare(batch.images)), classifier)
+
+
+def map_and_segment(
+    classifier: Classifier,
+    source: HeatmapSource,
+    segmenter: Segmenter,
+    samples: Sequence[Sample],
+    *,
+    gate: bool,
+    **options: Any,
+) -> Iterator[ImageResult]:
+    """Heatmap and mask of each sample, as they are ready: image by image, cell by cell.
+
+    Args:
+        gate: see `Mapped.results`.
+        options: and all else: see `mapped`.
+    """
+    for batch in mapped(classifier, source, samples, **options):
+        yield from batch.results(segmenter, gate=gate)
+
+
+def overlapped(items: Iterable[T], use: Callable[[T], None]) -> None:
+    """Use each item, in order and in a thread of its own, while the next one is made.
+
+    At most one item waits to be used. An error of either side ends both.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        using: Future[None] | None = None
+        for item in items:
+            if using is not None:
+                using.result()
+            using = pool.submit(use, item)
+        if using is not None:
+            using.result()
 
 
 @dataclass
@@ -153,10 +203,10 @@ class Scores:
     groups: list[str] = field(default_factory=list)
     curves: PixelCurves = field(default_factory=PixelCurves)
 
-    def update(self, result: ImageResult, *, gate: bool) -> PixelCounts:
+    def update(self, result: ImageResult, truth: Truth, *, gate: bool) -> PixelCounts:
         """Count one image against its true mask."""
-        sample, truth = result.item.sample, true_mask(result.item)
-        counts = PixelCounts.of(result.mask, truth)
+        sample = result.item.sample
+        counts = PixelCounts.of(result.mask, truth.mask)
         touched, regions, false_regions = touched_regions(result.mask, truth)
         silent = gate and not result.predicted
         self.curves.update(np.zeros_like(result.heatmap) if silent else result.heatmap, truth)
@@ -237,6 +287,8 @@ def evaluate(
 ) -> tuple[list[Scores], dict[str, Any]]:
     """Map, segment and score the images that count, for all cells of a source in one pass.
 
+    Masks of a batch are drawn and scored while the heatmaps of the next one are made.
+
     Args:
         visit: is shown each result with its counts, e.g. to draw it.
 
@@ -251,23 +303,30 @@ def evaluate(
         raise LtcamError("no defective image in this split; choose another evaluation.split")
     gate = config.images == "predicted"
     scores, skipped = defaultdict[int, Scores](Scores), list[str]()
+
+    def score(batch: Mapped) -> None:
+        for result in batch.results(segmenter, gate=gate):
+            if result.cell == 0:  # an image's results come one after another
+                truth = Truth(true_mask(result.item))
+            counts = scores[result.cell].update(result, truth, gate=gate)
+            if visit is not None:
+                visit(result, counts)
+
     started = time.perf_counter()
-    for result in map_and_segment(
-        classifier,
-        source,
-        segmenter,
-        counted,
-        masks=True,
-        gate=gate,
-        batch_size=config.batch_size,
-        workers=config.workers,
-        on_error=on_error,
-        skipped=skipped,
-        progress=progress,
-    ):
-        counts = scores[result.cell].update(result, gate=gate)
-        if visit is not None:
-            visit(result, counts)
+    overlapped(
+        mapped(
+            classifier,
+            source,
+            counted,
+            masks=True,
+            batch_size=config.batch_size,
+            workers=config.workers,
+            on_error=on_error,
+            skipped=skipped,
+            progress=progress,
+        ),
+        score,
+    )
     seconds = time.perf_counter() - started
     if not scores:
         raise LtcamError(f"none of the {len(counted)} images could be read")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ltcam_cli.scores.regions import labelled_regions
+from ltcam_cli.scores.regions import Truth
 
 BINS = 4096
 FPR_LIMIT = 0.3
@@ -29,7 +29,7 @@ class PixelCurves:
         self.overlaps = np.zeros(BINS)  # sum over regions of (region's histogram / its size)
         self.regions = 0
 
-    def update(self, heatmap: np.ndarray, truth: np.ndarray) -> None:
+    def update(self, heatmap: np.ndarray, truth: np.ndarray | Truth) -> None:
         """Add an image that counts.
 
         Args:
@@ -39,20 +39,18 @@ class PixelCurves:
         Raises:
             ValueError: if the shapes differ or the heatmap holds NaN or +infinity.
         """
-        heatmap, truth = np.asarray(heatmap), np.asarray(truth, dtype=bool)
-        if heatmap.shape != truth.shape:
-            raise ValueError(f"heatmap {heatmap.shape} and truth {truth.shape} differ in shape")
-        bins = _binned(heatmap)
-        everywhere = np.bincount(bins.ravel(), minlength=BINS)
-        if not truth.any():
-            self.negatives += everywhere
-            return
-        defect = bins[truth]
+        heatmap, truth = np.asarray(heatmap), Truth.of(truth)
+        if heatmap.shape != truth.mask.shape:
+            raise ValueError(
+                f"heatmap {heatmap.shape} and truth {truth.mask.shape} differ in shape"
+            )
+        bins = _binned(heatmap).ravel()
+        everywhere = np.bincount(bins, minlength=BINS)
+        defect = bins[truth.pixels]
         positives = np.bincount(defect, minlength=BINS)
         self.positives += positives
         self.negatives += everywhere - positives
-        labels, n_regions = labelled_regions(truth)
-        region = labels[truth]
+        region, n_regions = truth.regions
         self.overlaps += np.bincount(defect, 1 / np.bincount(region)[region], minlength=BINS)
         self.regions += n_regions
 

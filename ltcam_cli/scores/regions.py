@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
+
 import numpy as np
 from skimage.measure import label
 
@@ -18,7 +21,30 @@ def labelled_regions(mask: np.ndarray) -> tuple[np.ndarray, int]:
     return labels, int(total)
 
 
-def touched_regions(mask: np.ndarray, truth: np.ndarray) -> tuple[int, int, int]:
+@dataclass(frozen=True)
+class Truth:
+    """A true mask (H, W) bool, and what all masks of its image are asked about it, found once."""
+
+    mask: np.ndarray
+
+    @classmethod
+    def of(cls, mask: np.ndarray | Truth) -> Truth:
+        """The truth of a mask; a truth is returned as it is."""
+        return mask if isinstance(mask, Truth) else cls(np.asarray(mask, dtype=bool))
+
+    @cached_property
+    def pixels(self) -> np.ndarray:
+        """(P,) where the defect pixels are, in the flattened mask."""
+        return np.flatnonzero(self.mask)
+
+    @cached_property
+    def regions(self) -> tuple[np.ndarray, int]:
+        """(P,) int in 1..n, the 8-connected region of each defect pixel; and n."""
+        labels, total = labelled_regions(self.mask)
+        return labels.ravel()[self.pixels], total
+
+
+def touched_regions(mask: np.ndarray, truth: np.ndarray | Truth) -> tuple[int, int, int]:
     """Count the defects found and the false alarms of a mask; both (H, W) bool.
 
     Returns:
@@ -29,8 +55,11 @@ def touched_regions(mask: np.ndarray, truth: np.ndarray) -> tuple[int, int, int]
     Raises:
         ValueError: if the shapes differ.
     """
-    mask, truth = same_shape(mask, truth)
-    both = mask & truth
-    defects, total = labelled_regions(truth)
+    truth = Truth.of(truth)
+    mask, _ = same_shape(mask, truth.mask)
+    region, total = truth.regions
     found, n_found = labelled_regions(mask)
-    return np.unique(defects[both]).size, total, n_found - np.unique(found[both]).size
+    at_defects = found.ravel()[truth.pixels]
+    touching = at_defects > 0
+    false_regions = n_found - np.unique(at_defects[touching]).size
+    return np.unique(region[touching]).size, total, false_regions
