@@ -10,6 +10,7 @@ from ltcam_cli.maps import weightings
 from ltcam_cli.maps.capture import Capture, Layer
 from ltcam_cli.maps.engine import explain
 from ltcam_cli.maps.spec import Fusion, MapSpec
+from ltcam_cli.maps.tail import silenced
 from ltcam_cli.maps.weightings import combine, get_weighting, weighting
 
 LAYERS = [0, 1, 2, 4]  # before and after a ReLU, after the pooling, the last
@@ -276,11 +277,13 @@ def test_ablationcam_of_a_logit_of_zero(dtype):
     A[0, :, 0, 0] = 0
     y = torch.zeros(1, dtype=dtype)
 
-    def score(images, layer, output):
-        return 50 * output.sum(dim=(1, 2, 3)).sign() * (output[:, 0].sum(dim=(1, 2)) - 0.5)
+    class Forwards:
+        def ablated(self, layer, x, A, batch):
+            output = torch.cat(list(silenced(A, batch)))
+            return 50 * output.sum(dim=(1, 2, 3)).sign() * (output[:, 0].sum(dim=(1, 2)) - 0.5)
 
     w = get_weighting("ablationcam").function(
-        Layer("any", A, None, Capture(x, y[:, None], y, score))
+        Layer("any", A, None, Capture(x, y[:, None], y, Forwards()))
     )
     assert w[0, 0] > 0 and torch.isfinite(combine(w, A)).all()
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ltcam_cli.errors import LtcamError, nearest
-from ltcam_cli.maps.tail import tail
+from ltcam_cli.maps.tail import Tail, silenced, tail
 
 Target = str | int
 
@@ -50,7 +50,7 @@ class Capture:
         x: (N, C, H, W) input as the network got it.
         logits: (N, L).
         y: (N,) the logit that is explained.
-        score: images (M, C, H, W), and a layer name with its replaced output if wanted, -> (M,).
+        forwards: runs the model again.
         layers: by module name, A and g.
         terms: bias terms in the order of execution.
         stage_of: for each bias term the first marked layer that came after it, or "".
@@ -62,7 +62,7 @@ class Capture:
     x: Tensor
     logits: Tensor
     y: Tensor
-    score: Callable[..., Tensor]
+    forwards: Forwards
     layers: dict[str, Layer] = field(default_factory=dict)
     terms: list[Layer] = field(default_factory=list)
     stage_of: list[str] = field(default_factory=list)
@@ -151,7 +151,7 @@ def capture(
         y = select_logit(logits, target)
         if gradients or biases:
             recorder.backward(y, x)
-    result = Capture(x.detach(), logits.detach(), y.detach(), _scorer(model, target))
+    result = Capture(x.detach(), logits.detach(), y.detach(), Forwards(model, target))
     recorder.fill(result)
     return result
 
@@ -176,24 +176,42 @@ def stages_of(model: nn.Module) -> dict[str, str]:
     return stages if isinstance(stages, dict) else {}
 
 
-def _scorer(model: nn.Module, target: Target) -> Callable[..., Tensor]:
-    tails: dict[str, nn.Module | None] = {}
+class Forwards:
+    """Further runs of the model, without gradients."""
 
-    def score(images: Tensor, layer: str | None = None, output: Tensor | None = None) -> Tensor:
-        with torch.no_grad():
-            if layer is None:
-                return select_logit(model(images), target)
-            if layer not in tails:
-                tails[layer] = tail(model, layer)
-            if (after := tails[layer]) is not None:
-                return select_logit(after(output), target)
-            handle = submodule(model, layer).register_forward_hook(lambda *_: output)
-            try:
-                return select_logit(model(images), target)
-            finally:
-                handle.remove()
+    def __init__(self, model: nn.Module, target: Target) -> None:
+        self.model, self.target = model, target
+        self.tails: dict[str, Tail | None] = {}
 
-    return score
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """y (M,) of images (M, C, H, W)."""
+        return select_logit(self.model(images), self.target)
+
+    @torch.no_grad()
+    def ablated(self, layer: str, x: Tensor, A: Tensor, batch: int) -> Tensor:
+        """y (K,) of one image when each channel of a layer in turn is 0.
+
+        Only what follows the layer runs, where the model can be parted so.
+
+        Args:
+            layer: module name.
+            x: (1, C, H, W), the image.
+            A: (1, K, h, w), the layer's output for it.
+            batch: channels of one run.
+        """
+        if layer not in self.tails:
+            self.tails[layer] = tail(self.model, layer)
+        if (after := self.tails[layer]) is not None:
+            return select_logit(after.ablated(A, batch), self.target)
+        return torch.cat([self._replaced(layer, x, each) for each in silenced(A, batch)])
+
+    def _replaced(self, layer: str, x: Tensor, output: Tensor) -> Tensor:
+        handle = submodule(self.model, layer).register_forward_hook(lambda *_: output)
+        try:
+            return self(x.repeat(len(output), 1, 1, 1))
+        finally:
+            handle.remove()
 
 
 @dataclass

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ltcam_cli.errors import LtcamError, nearest
-from ltcam_cli.maps.capture import Layer
+from ltcam_cli.maps.capture import Capture, Layer
 
 NEEDS = frozenset({"A", "g", "biases", "forwards"})
 
@@ -135,39 +135,59 @@ def layercam(layer: Layer) -> Tensor:
 
 
 @weighting("ablationcam", needs={"A", "forwards"})
-def ablationcam(layer: Layer, batch: int = 16) -> Tensor:
+def ablationcam(layer: Layer, batch: int | None = None) -> Tensor:
     """w_k = (y - y with channel k set to 0) / |y| (Ramaswamy et al. 2020, eq. 2).
 
     The original divides by y, which turns the map over where y < 0.
+
+    Args:
+        layer: as captured.
+        batch: channels of one forward; None: see `_forwards_at_once`.
     """
     A, capture = layer.A, layer.capture
     assert A is not None
-
-    def ablated(image: int, channels: Tensor) -> Tensor:
-        output = A[image].repeat(len(channels), 1, 1, 1)
-        output[torch.arange(len(channels)), channels] = 0
-        images = capture.x[image].repeat(len(channels), 1, 1, 1)
-        return capture.score(images, layer.name, output)
-
+    batch = batch or _forwards_at_once(capture)
+    without = torch.stack(
+        [
+            capture.forwards.ablated(layer.name, x[None], image[None], batch)
+            for x, image in zip(capture.x, A, strict=True)
+        ]
+    )
     y = capture.y[:, None]
-    return (y - _per_channel(ablated, A, batch)) / y.abs().clamp_min(torch.finfo(A.dtype).eps)
+    return (y - without) / y.abs().clamp_min(torch.finfo(A.dtype).eps)
 
 
 @weighting("scorecam", needs={"A", "forwards"})
-def scorecam(layer: Layer, batch: int = 16) -> Tensor:
+def scorecam(layer: Layer, batch: int | None = None) -> Tensor:
     """w = softmax_k(y(x ∘ H_k) - y(0)), H_k the up-scaled A^k between 0 and 1.
 
     Wang et al. 2020, eq. 7 to 9; the baseline image is 0, and as a constant it drops out of the
-    softmax.
+    softmax. A constant channel has H = 0: all of them share one forward.
+
+    Args:
+        layer: as captured.
+        batch: channels of one forward; None: see `_forwards_at_once`.
     """
     A, capture = layer.A, layer.capture
     assert A is not None
+    size, batch = capture.x.shape[-2:], batch or _forwards_at_once(capture)
+    live = A.amin(dim=(2, 3)) < A.amax(dim=(2, 3))
+    y = A.new_empty(live.shape)
+    if not live.all():
+        y[~live] = capture.forwards(torch.zeros_like(capture.x[:1]))
+    masked = capture.x.new_empty(batch, *capture.x.shape[1:])
+    for image, x in enumerate(capture.x):
+        alive = live[image].nonzero()[:, 0]
+        for channels in alive.split(batch) if len(alive) else ():
+            H = min_max(F.interpolate(A[image, channels][None], size, mode="bilinear")[0], (1, 2))
+            torch.mul(x, H[:, None], out=masked[: len(channels)])
+            y[image, channels] = capture.forwards(masked[: len(channels)])
+    return y.softmax(dim=1)
 
-    def masked(image: int, channels: Tensor) -> Tensor:
-        up = F.interpolate(A[image, channels][None], capture.x.shape[-2:], mode="bilinear")[0]
-        return capture.score(capture.x[image] * min_max(up, dim=(1, 2))[:, None])
 
-    return _per_channel(masked, A, batch).softmax(dim=1)
+def _forwards_at_once(capture: Capture) -> int:
+    """Twice the captured images: without a graph they need no more memory than the capture did."""
+    return 2 * len(capture.x)
 
 
 @weighting("fullgrad", needs={"biases"})
@@ -190,11 +210,3 @@ def min_max(values: Tensor, dim: tuple[int, ...]) -> Tensor:
     """(x - min) / (max - min) over `dim`; 0 where all values are equal."""
     low, high = values.amin(dim=dim, keepdim=True), values.amax(dim=dim, keepdim=True)
     return torch.where(high > low, (values - low) / (high - low), 0)
-
-
-def _per_channel(score: Callable[[int, Tensor], Tensor], A: Tensor, batch: int) -> Tensor:
-    """(N, K) scores of each image's channels, `batch` channels in one forward."""
-    channels = torch.arange(A.shape[1], device=A.device).split(batch)
-    return torch.stack(
-        [torch.cat([score(image, part) for part in channels]) for image in range(len(A))]
-    )
