@@ -7,6 +7,7 @@ from hypothesis.extra.numpy import arrays
 from nets import pictures, tiny, truncated
 
 from ltcam_cli.errors import LtcamError
+from ltcam_cli.maps import truncation
 from ltcam_cli.maps.capture import capture, frozen
 from ltcam_cli.maps.truncation import exact, keep, thresholds, truncate
 
@@ -29,10 +30,16 @@ def truth(g, delta, scope):
     return np.stack([truncated(image, delta, scope) for image in g])
 
 
+WAYS = {"host": truncation._ranked_on_host, "device": truncation._ranked_on_device}
+
+
+@pytest.mark.parametrize("way", WAYS)
 @settings(max_examples=150, deadline=None)
 @given(st.one_of(gradients(np.float32), gradients(np.float64)), deltas, scopes)
-def test_keeps_what_the_rank_keeps(g, delta, scope):
-    found = truncate(torch.from_numpy(g), delta, scope).numpy()
+def test_keeps_what_the_rank_keeps(way, g, delta, scope):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(truncation, "_ranked", WAYS[way])
+        found = truncate(torch.from_numpy(g), delta, scope).numpy()
     assert found.dtype == g.dtype and found.shape == g.shape
     np.testing.assert_array_equal(found, truth(g, delta, scope))
 

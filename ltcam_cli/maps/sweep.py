@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ltcam_cli.maps.capture import Layer
 from ltcam_cli.maps.spec import MapSpec
-from ltcam_cli.maps.weightings import combine, get_weighting, gradcampp_alpha
+from ltcam_cli.maps.weightings import combine, get_weighting, gradcampp_terms
 
 
 class Kept:
@@ -92,7 +92,7 @@ def gradcampp(layer: Layer, kept: Kept) -> Tensor:
     """w_k = Σ_ij α_ij g_ij."""
     assert layer.A is not None
     total = kept.at(layer.A.sum(dim=(2, 3), keepdim=True))
-    return kept.by_channel(gradcampp_alpha(kept.g, total) * kept.g)
+    return kept.by_channel(gradcampp_terms(kept.g, total))
 
 
 def xgradcam(layer: Layer, kept: Kept) -> Tensor:

@@ -109,13 +109,13 @@ def gradcampp(layer: Layer) -> Tensor:
     """
     A, g = layer.A, layer.g
     assert A is not None and g is not None
-    return (gradcampp_alpha(g, A.sum(dim=(2, 3), keepdim=True)) * g.relu()).sum(dim=(2, 3))
+    return gradcampp_terms(g, A.sum(dim=(2, 3), keepdim=True)).sum(dim=(2, 3))
 
 
-def gradcampp_alpha(g: Tensor, total: Tensor) -> Tensor:
-    """α = 1/(2 + g ΣA) where g and the denominator are positive, else 0."""
+def gradcampp_terms(g: Tensor, total: Tensor) -> Tensor:
+    """α ReLU(g) with α = 1/(2 + g ΣA), 0 where the denominator is not positive."""
     denominator = 2 + g * total
-    return torch.where((g > 0) & (denominator > 0), 1 / denominator, 0)
+    return torch.where(denominator > 0, g.relu() / denominator, 0)
 
 
 @weighting("xgradcam", needs={"A", "g"})
