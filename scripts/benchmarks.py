@@ -33,10 +33,10 @@ from ltcam_cli.data.load import load_split
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.synthetic import synthetic_samples
 from ltcam_cli.errors import LtcamError
-from ltcam_cli.maps.capture import frozen
+from ltcam_cli.maps.capture import capture, frozen
 from ltcam_cli.maps.engine import CamEngine
 from ltcam_cli.maps.spec import MapSpec
-from ltcam_cli.maps.sweep import Sweep
+from ltcam_cli.maps.sweep import swept
 from ltcam_cli.maps.truncation import keep, thresholds
 from ltcam_cli.masks.histogram import histogram
 from ltcam_cli.masks.segmenters import SegmenterConfig, at_size, make_segmenter
@@ -366,21 +366,18 @@ def bench_choices(options: argparse.Namespace) -> Iterator[tuple[str, pd.DataFra
     """Ways that were tried for the same work, on the stages' gradients of one image."""
     model, x = network("vgg16"), torch.rand(1, 3, 224, 224)
     grads = list(bare_pass(model, x))
-    engine = CamEngine(model, [MapSpec("gradcam", ALL)])
-    layers = engine._capture(x, "defect", engine.specs).layers
+    with frozen(model):
+        layers = capture(model, x, "defect", stages(model)).layers
     bounds = {name: thresholds(layer.g, DELTAS) for name, layer in layers.items()}
-    spec = MapSpec("layercam", ALL, 50.0)
 
     def one_by_one() -> None:
         for name, layer in layers.items():
             for bound in bounds[name]:
                 (keep(layer.g, bound).relu() * layer.A).sum(dim=1)
 
-    def swept() -> None:
+    def together() -> None:
         for name, layer in layers.items():
-            sweep = Sweep(layer, bounds[name])
-            for number in range(len(DELTAS)):
-                sweep.map(spec, number)
+            swept(layer, bounds[name], ["layercam"])
 
     def kth() -> None:
         for g in grads:
@@ -394,7 +391,7 @@ def bench_choices(options: argparse.Namespace) -> Iterator[tuple[str, pd.DataFra
         "the same: torch's sort": lambda: [g.flatten(2).sort(dim=-1) for g in grads],
         "the same: kthvalue of the positive entries": kth,
         "ten δ of each channel: numpy's sort": lambda: [thresholds(g, DELTAS) for g in grads],
-        "LayerCAM of ten δ, one pass": swept,
+        "LayerCAM of ten δ, one pass": together,
         "LayerCAM of ten δ, one after another": one_by_one,
     }
     floor = "one δ of each channel: numpy's sort"

@@ -233,13 +233,13 @@ def test_terms_belong_to_the_next_stage():
     stages = ("relu", "layer1", "layer2", "layer3", "layer4")
     with frozen(net):
         seen = capture(net, pictures(1, (32, 32)), 0, biases=True, markers=stages)
-    for term, stage in zip(seen.terms, seen.stage_of, strict=True):
-        assert stage == ("relu" if term.name == "bn1" else term.name.split(".")[0])
+    for term in seen.terms:
+        assert term.stage == ("relu" if term.name == "bn1" else term.name.split(".")[0])
     # Stages in front of a module that is called before them, and none after the last.
     net = tiny()
     with frozen(net):
         seen = capture(net, pictures(1), 0, biases=True, markers=("features.2",))
-    assert seen.stage_of == ["features.2", ""]
+    assert [term.stage for term in seen.terms] == ["features.2", ""]
 
 
 def test_a_convolution_after_the_last_stage_is_in_all_only():

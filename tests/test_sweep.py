@@ -1,15 +1,17 @@
 """Many specs at once give what each gives alone, which is what the formulas give."""
 
+import weakref
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from ltcam_cli.maps.capture import Capture, Layer
+from ltcam_cli.maps.capture import Capture, Layer, capture, frozen
 from ltcam_cli.maps.engine import explain, layer_map
 from ltcam_cli.maps.spec import Fusion, MapSpec
-from ltcam_cli.maps.sweep import SWEPT, Kept, Sweep
+from ltcam_cli.maps.sweep import SWEPT, Kept, can_sweep, swept
 from ltcam_cli.maps.truncation import keep, thresholds
 
 DELTAS = [0.0, 10.0, 33.3, 50.0, 90.0, 100.0]
@@ -35,15 +37,14 @@ def made(shape, seed, *, positive=False):
 def test_sweep_is_the_formula(name, scope, shape, seed, positive):
     layer = made(shape, seed, positive=positive)
     bounds = thresholds(layer.g, DELTAS, scope)
-    sweep = Sweep(layer, bounds)
+    if len(layer.g) > 1:
+        layer.g[0] = layer.g[0].abs() + 0.1  # beside images whose gradients are partly cut
+        bounds = thresholds(layer.g, DELTAS, scope)
+    found = swept(layer, bounds, [name])[name]
     for number, delta in enumerate(DELTAS):
         spec = MapSpec(name, delta=delta, scope=scope)
-        found = sweep.map(spec, number)
-        if found is None:
-            assert name == "fullgrad" and sweep.kept.everything
-            continue
         formula = layer_map(layer, keep(layer.g, bounds[number]), spec)
-        torch.testing.assert_close(found, formula, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(found[number], formula, rtol=1e-9, atol=1e-12)
 
 
 def test_kept_sums_written_out():
@@ -55,16 +56,14 @@ def test_kept_sums_written_out():
         [[0, 5], [2, 3]],
         [[0, 5], [0, 3]],
     ]
-    assert kept.highest(kept.g)[:, 0].tolist() == [5, 5, 5]
-    assert not kept.everything
+    assert kept.highest(kept.g).flatten().tolist() == [5, 5, 5]
 
 
 def test_no_positive_entry():
     layer = made((2, 3, 2, 2), 0)
     layer.g = -layer.g.abs()
-    for name in SWEPT:
-        found = Sweep(layer, thresholds(layer.g, [0.0, 50.0])).map(MapSpec(name, delta=0.0), 0)
-        assert found is not None and not found.any()
+    found = swept(layer, thresholds(layer.g, [0.0, 50.0]), SWEPT)
+    assert all(maps.shape == (2, 2, 2, 2) and not maps.any() for maps in found.values())
 
 
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
@@ -90,9 +89,23 @@ def test_a_grid_equals_single_calls(memory):
         assert (found - alone).abs().max() <= 1e-6 * alone.abs().max().clamp_min(1e-30), spec
 
 
+def test_bias_terms_are_drawn_when_their_gradient_comes():
+    """So that not all of them are held at once."""
+    net, held = nn.Sequential(*[nn.Conv2d(3, 3, 3, padding=1) for _ in range(6)]), []
+
+    def use(term):
+        held.append(weakref.ref(term.g))
+        return sum(each() is not None for each in held)
+
+    net = nn.Sequential(net, nn.Flatten(), nn.Linear(3 * 64, 1))
+    with frozen(net):
+        seen = capture(net, torch.randn(1, 3, 8, 8), 0, gradients=False, biases=True, use_term=use)
+    assert len(seen.terms) == 6 and max(seen.terms) <= 2
+
+
 def test_a_weighting_of_ones_own_and_options_take_the_formula():
-    layer = made((1, 2, 3, 3), 1)
-    sweep = Sweep(layer, thresholds(layer.g, [0.0, 50.0]))
+    assert can_sweep(MapSpec("fullgrad", delta=50.0))
+    assert can_sweep(MapSpec("fullgrad", delta=50.0, options=(("normalize_scope", "layer"),)))
     by_channel = MapSpec("fullgrad", delta=50.0, options=(("normalize_scope", "channel"),))
-    assert sweep.map(by_channel, 1) is None
-    assert sweep.map(MapSpec("gradcam", delta=50.0, form="mask"), 1) is None
+    assert not can_sweep(by_channel)
+    assert not can_sweep(MapSpec("gradcam", delta=50.0, form="mask"))

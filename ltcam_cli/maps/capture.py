@@ -33,6 +33,7 @@ class Layer:
         g: (N, K, h, w) ∂y/∂A, or ∂y/∂z for terms of biases; None if nobody needs gradients.
         b: (K, 1, 1) bias of a term; for the input's own term, the input (N, K, H, W) itself.
         capture: where it was captured.
+        stage: of a term, the first marked layer that came after it, or "".
     """
 
     name: str
@@ -40,6 +41,7 @@ class Layer:
     g: Tensor | None
     capture: Capture
     b: Tensor | None = None
+    stage: str = ""
 
 
 @dataclass
@@ -52,8 +54,7 @@ class Capture:
         y: (N,) the logit that is explained.
         forwards: runs the model again.
         layers: by module name, A and g.
-        terms: bias terms in the order of execution.
-        stage_of: for each bias term the first marked layer that came after it, or "".
+        terms: what was made of each bias term, in the order of execution.
         input: the input's own term, with g = ∂y/∂x and b = x.
         finite: by layer, whether its gradient is; checked here on CPUs, while on GPUs, where each
             look waits for the device, the flags travel to the host with the heatmaps.
@@ -64,8 +65,7 @@ class Capture:
     y: Tensor
     forwards: Forwards
     layers: dict[str, Layer] = field(default_factory=dict)
-    terms: list[Layer] = field(default_factory=list)
-    stage_of: list[str] = field(default_factory=list)
+    terms: list[Any] = field(default_factory=list)
     input: Layer | None = None
     finite: dict[str, Tensor] = field(default_factory=dict)
 
@@ -126,6 +126,7 @@ def capture(
     gradients: bool = True,
     biases: bool = False,
     markers: Sequence[str] = (),
+    use_term: Callable[[Layer], Any] = lambda term: term,
 ) -> Capture:
     """Run the model once forward, and once backward from the sum of y where gradients are needed.
 
@@ -137,21 +138,23 @@ def capture(
         gradients: whether g is.
         biases: whether the bias terms and the input's own term are.
         markers: module names that divide the bias terms into stages.
+        use_term: makes something of each bias term as soon as its gradient is there, and may let
+            go of it: all of a network's ∂y/∂z together take as much memory as its activations.
 
     Raises:
         LtcamError: if a layer is unknown, called twice, not upstream of the logit, changed in
             place, or if a gradient is no finite number.
     """
-    recorder = _Recorder(model, layers, gradients, biases, markers)
+    recorder = _Recorder(model, layers, gradients, biases, markers, use_term)
     with torch.inference_mode(False), torch.set_grad_enabled(gradients or biases):
         x = x.detach().clone().requires_grad_(biases)
         with recorder:
             logits = model(x.clone())  # which the model may change
         recorder.check()
         y = select_logit(logits, target)
+        result = Capture(x.detach(), logits.detach(), y.detach(), Forwards(model, target))
         if gradients or biases:
-            recorder.backward(y, x)
-    result = Capture(x.detach(), logits.detach(), y.detach(), Forwards(model, target))
+            recorder.backward(y, x, result)
     recorder.fill(result)
     return result
 
@@ -238,6 +241,7 @@ class _Recorder:
         gradients: bool,
         biases: bool,
         markers: Sequence[str],
+        use_term: Callable[[Layer], Any],
     ) -> None:
         self.gradients = gradients
         self.layers = {name: submodule(model, name) for name in layers}
@@ -258,7 +262,9 @@ class _Recorder:
         self.leaves: dict[str, Tensor] = {}
         self.versions: dict[str, int] = {}
         self.biases: dict[str, Tensor] = {}  # by term name, in the order of execution
-        self.bias_g: dict[str, Tensor] = {}
+        self.terms: dict[str, Any] = {}
+        self.use_term = use_term
+        self.result: Capture | None = None
         self.stage_of: dict[str, str] = {}
         self.finite: dict[str, Tensor] = {}
         self._last: _Convolution | None = None
@@ -311,10 +317,21 @@ class _Recorder:
                 self._last = None
             if name in self.biases:
                 raise LtcamError(f"layer {name}: is called twice; fullgrad cannot tell its terms")
-            handle = output.register_hook(_store(self.bias_g, name))
+            handle = output.register_hook(self._term_hook(name))
             self.biases[name] = bias
             if isinstance(module, nn.Conv2d):
                 self._last = _Convolution(name, output, output._version, handle)
+
+        return hook
+
+    def _term_hook(self, name: str) -> Callable[[Tensor], None]:
+        def hook(g: Tensor) -> None:
+            assert self.result is not None
+            g, stage = g.detach(), self.stage_of.get(name, "")
+            self.finite[name] = torch.isfinite(g.sum())  # NaN and infinity pass through a sum
+            term = Layer(name, None, g, self.result, self.biases[name], stage)
+            with torch.no_grad():
+                self.terms[name] = self.use_term(term)
 
         return hook
 
@@ -332,7 +349,8 @@ class _Recorder:
             if self.A[name]._version != self.versions[name]:
                 raise _changed(name)
 
-    def backward(self, y: Tensor, x: Tensor) -> None:
+    def backward(self, y: Tensor, x: Tensor, result: Capture) -> None:
+        self.result = result
         starts = {"": x, **self.leaves} if x.requires_grad else self.leaves
         if not y.requires_grad:
             name = next(iter(self.layers), "?")
@@ -342,20 +360,15 @@ class _Recorder:
         for name in self.layers if self.gradients else ():
             if name not in self.g:
                 raise LtcamError(f"layer {name}: is not upstream of the logit; choose another")
-        self.finite = {
-            name or "input": torch.isfinite(g.sum())  # NaN and infinity pass through a sum
-            for name, g in (self.g | self.bias_g).items()
-        }
+        finite = {name or "input": torch.isfinite(g.sum()) for name, g in self.g.items()}
+        self.finite = finite | self.finite
         if not y.is_cuda:
             check_finite(self.finite)
 
     def fill(self, result: Capture) -> None:
         for name, A in self.A.items():
             result.layers[name] = Layer(name, A.detach(), self.g.get(name), result)
-        for name, bias in self.biases.items():
-            if name in self.bias_g:
-                result.terms.append(Layer(name, None, self.bias_g[name], result, bias))
-                result.stage_of.append(self.stage_of.get(name, ""))
+        result.terms = [self.terms[name] for name in self.biases if name in self.terms]
         result.finite = self.finite
         if "" in self.g:
             result.input = Layer("input", None, self.g[""], result, result.x)

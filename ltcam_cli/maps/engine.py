@@ -22,7 +22,7 @@ from ltcam_cli.maps.capture import (
 )
 from ltcam_cli.maps.fusion import fuse
 from ltcam_cli.maps.spec import Fusion, MapSpec
-from ltcam_cli.maps.sweep import Sweep
+from ltcam_cli.maps.sweep import can_sweep, swept
 from ltcam_cli.maps.truncation import keep, thresholds
 from ltcam_cli.maps.weightings import combine, get_weighting
 
@@ -114,34 +114,33 @@ class CamEngine:
             gradients="g" in needs,
             biases="biases" in needs,
             markers=_stages(self.model) if "biases" in needs else (),
+            use_term=lambda term: _drawn(term, self._readers(term, specs)),
         )
 
     def _layer_maps(self, seen: Capture, specs: Sequence[MapSpec]) -> dict[MapSpec, list[Tensor]]:
         """Each spec's maps, layer by layer; specs that read a layer share its truncation."""
-        readers: dict[int, tuple[Layer, list[MapSpec]]] = {}
+        drawn = [_drawn(layer, self._readers(layer, specs)) for layer in seen.layers.values()]
+        drawn += seen.terms  # drawn while the gradients came
+        if seen.input is not None:
+            drawn.append(_drawn(seen.input, self._readers(seen.input, specs)))
+        result: dict[MapSpec, list[Tensor]] = {}
         for spec in specs:
-            for layer in self._read(seen, spec):
-                readers.setdefault(id(layer), (layer, []))[1].append(spec)
-        result: dict[MapSpec, list[Tensor]] = {spec: [] for spec in specs}
-        for layer, reading in readers.values():
-            for drawing, M in _drawn(layer, dict.fromkeys(map(_drawing, reading))):
-                for spec in reading:
-                    if _drawing(spec) == drawing:
-                        result[spec].append(M)
+            result[spec] = [maps[spec] for maps in drawn if spec in maps]
+            if not result[spec]:
+                raise LtcamError(f"method.layers={'+'.join(spec.layers)}: no convolution there")
         return result
 
-    def _read(self, seen: Capture, spec: MapSpec) -> list[Layer]:
-        """The layers, or the terms of biases, that a spec reads."""
-        if "biases" not in get_weighting(spec.weighting).needs:
-            return [seen.layers[name] for name in self.layers[spec]]
-        terms = [
-            term
-            for term, stage in zip(seen.terms, seen.stage_of, strict=True)
-            if spec.layers == ("all",) or stage in self.layers[spec]
+    def _readers(self, layer: Layer, specs: Sequence[MapSpec]) -> list[MapSpec]:
+        """The specs that read a layer, or a term of biases."""
+        if layer.b is None:
+            return [s for s in specs if "A" in get_weighting(s.weighting).needs
+                    and layer.name in self.layers[s]]  # fmt: skip
+        return [
+            spec
+            for spec in specs
+            if "biases" in get_weighting(spec.weighting).needs
+            and (spec.layers == ("all",) or layer.stage in self.layers[spec])
         ]
-        if not terms:
-            raise LtcamError(f"method.layers={'+'.join(spec.layers)}: no convolution there")
-        return [*terms, *([seen.input] if spec.layers == ("all",) and seen.input else [])]
 
 
 def explain(
@@ -230,7 +229,13 @@ def _drawing(spec: MapSpec) -> MapSpec:
     return replace(spec, layers=("last",), fusion=Fusion())
 
 
-def _drawn(layer: Layer, drawings: Iterable[MapSpec]) -> Iterator[tuple[MapSpec, Tensor]]:
+def _drawn(layer: Layer, specs: Sequence[MapSpec]) -> dict[MapSpec, Tensor]:
+    """The layer's map for each spec."""
+    maps = dict(_each_drawn(layer, dict.fromkeys(map(_drawing, specs))))
+    return {spec: maps[_drawing(spec)] for spec in specs}
+
+
+def _each_drawn(layer: Layer, drawings: Iterable[MapSpec]) -> Iterator[tuple[MapSpec, Tensor]]:
     """The layer's map of each drawing; one sort a scope, and one pass for all its δ."""
     truncated: dict[str, list[MapSpec]] = {}
     for drawing in drawings:
@@ -242,14 +247,16 @@ def _drawn(layer: Layer, drawings: Iterable[MapSpec]) -> Iterator[tuple[MapSpec,
         assert layer.g is not None
         deltas = sorted({drawing.delta for drawing in drawings if drawing.delta is not None})
         bounds = thresholds(layer.g, deltas, scope)
-        sweep = Sweep(layer, bounds) if len(deltas) > 1 and not layer.g.is_cuda else None
+        together = len(deltas) > 1 and not layer.g.is_cuda
+        names = {drawing.weighting for drawing in drawings if together and can_sweep(drawing)}
+        found = swept(layer, bounds, sorted(names))
         for drawing in drawings:
             assert drawing.delta is not None
             number = deltas.index(drawing.delta)
-            M = sweep.map(drawing, number) if sweep else None
-            if M is None:
-                M = layer_map(layer, keep(layer.g, bounds[number]), drawing)
-            yield drawing, M
+            if drawing.weighting in found and can_sweep(drawing):
+                yield drawing, found[drawing.weighting][number]
+            else:
+                yield drawing, layer_map(layer, keep(layer.g, bounds[number]), drawing)
 
 
 def _stages(model: nn.Module) -> tuple[str, ...]:

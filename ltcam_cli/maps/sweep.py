@@ -9,7 +9,8 @@ several δ; what comes out is what the formulas of `weightings` give for each.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,69 +18,57 @@ from torch import Tensor
 
 from ltcam_cli.maps.capture import Layer
 from ltcam_cli.maps.spec import MapSpec
+from ltcam_cli.maps.truncation import keep
 from ltcam_cli.maps.weightings import combine, get_weighting, gradcampp_terms
 
 
 class Kept:
-    """The strictly positive entries of a gradient, and which δ keep each.
+    """The strictly positive entries of one image's gradient, and which δ keep each.
 
     Attributes:
         g: (P,) their values.
-        levels: one more than there are δ.
+        bounds: of each δ.
     """
 
     def __init__(self, g: Tensor, bounds: Sequence[Tensor]) -> None:
-        """Of g (N, K, h, w), and the `thresholds` of ascending δ."""
-        self.shape = g.shape
-        _, channels, height, width = g.shape
-        self.levels = len(bounds) + 1
-        flat = g.flatten()  # in the order N, K, h, w, whatever the memory format
+        """Of g (1, K, h, w), and the `thresholds` of D ascending δ."""
+        self.shape, self.bounds = g.shape, bounds
+        positions = math.prod(g.shape[2:])
+        flat = g.flatten()  # in the order K, h, w, whatever the memory format
         self.index = torch.from_numpy(np.flatnonzero(flat.numpy() > 0))
         self.g = flat[self.index]
-        self.channel = self.index // (height * width)  # of N·K
-        self.image = self.channel // channels
-        self.position = self.image * (height * width) + self.index % (height * width)  # of N·h·w
-        self.level = torch.zeros_like(self.index)
+        self.channel = self.index // positions
+        self.position = self.index % positions
+        self.level = torch.zeros_like(self.index)  # how many of the δ keep it
         for bound in bounds:
-            row = self.channel if bound.shape[1] == channels else self.image
-            self.level += self.g >= bound.flatten()[row]
-
-    @property
-    def everything(self) -> bool:
-        """Whether some image has no entry that could be cut; its lowest term need not be 0."""
-        each = torch.bincount(self.image, minlength=self.shape[0])
-        return bool((each == self.shape[1:].numel()).any())
+            each = bound.expand(1, g.shape[1], 1, 1).flatten()
+            self.level += self.g >= each[self.channel]
 
     def at(self, values: Tensor) -> Tensor:
-        """(P,) what (N, K, h, w), or (N, K, 1, 1), holds at the entries."""
+        """(P,) what (1, K, h, w), or (1, K, 1, 1), holds at the entries."""
         if values.shape == self.shape:
             return values.flatten()[self.index]
         return values.flatten()[self.channel]
 
     def by_channel(self, values: Tensor) -> Tensor:
-        """(P,) -> (D, N, K): for each δ the sum of what it keeps, channel by channel."""
+        """(P,) -> (D, 1, K): for each δ the sum of what it keeps, channel by channel."""
         return self._sums(values, self.channel, self.shape[:2])
 
     def by_position(self, values: Tensor) -> Tensor:
-        """(P,) -> (D, N, h, w): the same, summed over channels."""
-        return self._sums(values, self.position, (self.shape[0], *self.shape[2:]))
+        """(P,) -> (D, 1, h, w): the same, summed over channels."""
+        return self._sums(values, self.position, (1, *self.shape[2:]))
 
     def highest(self, values: Tensor) -> Tensor:
-        """(P,) -> (D, N): for each δ and image the highest value that it keeps, at least 0."""
-        bucket = self.level * self.shape[0] + self.image
-        highest = values.new_zeros(self.levels * self.shape[0])
-        highest = highest.scatter_reduce(0, bucket, values, "amax").view(self.levels, -1)
-        return highest.flip(0).cummax(dim=0).values.flip(0)[1:]
+        """(P,) -> (D, 1, 1, 1): for each δ the highest value that it keeps, at least 0."""
+        highest = values.new_zeros(len(self.bounds) + 1)
+        highest = highest.scatter_reduce(0, self.level, values, "amax")
+        return highest.flip(0).cummax(dim=0).values.flip(0)[1:, None, None, None]
 
     def _sums(self, values: Tensor, bucket: Tensor, shape: Sequence[int]) -> Tensor:
-        size = math.prod(shape)
-        bucket = self.level * size + bucket
-        sums = torch.bincount(bucket, values.double(), minlength=self.levels * size)
-        sums = sums.view(self.levels, *shape).flip(0).cumsum(dim=0).flip(0)[1:]
+        size, levels = math.prod(shape), len(self.bounds) + 1
+        sums = torch.bincount(self.level * size + bucket, values.double(), levels * size)
+        sums = sums.view(levels, *shape).flip(0).cumsum(dim=0).flip(0)[1:]
         return sums.to(values.dtype)
-
-
-Swept = Callable[[Layer, Kept], Tensor]
 
 
 def gradcam(layer: Layer, kept: Kept) -> Tensor:
@@ -110,14 +99,17 @@ def layercam(layer: Layer, kept: Kept) -> Tensor:
 
 def fullgrad(layer: Layer, kept: Kept) -> Tensor:
     """M = Σ_k Ψ(g^k · b_k), Ψ over the layer; what is cut is its minimum, 0."""
-    assert layer.b is not None
+    assert layer.g is not None and layer.b is not None
+    if len(kept.g) == layer.g.numel():  # nothing need be cut, so the lowest need not be 0
+        cut = [replace(layer, g=keep(layer.g, bound)) for bound in kept.bounds]
+        return torch.stack([get_weighting("fullgrad").function(each) for each in cut])
     shape = kept.shape if layer.b.shape[-1] > 1 else (*kept.shape[:2], 1, 1)
     terms = (kept.g * kept.at(layer.b.expand(shape))).abs()
-    highest = kept.highest(terms)[..., None, None]
+    highest = kept.highest(terms)
     return torch.where(highest > 0, kept.by_position(terms) / highest, 0)
 
 
-SWEPT: dict[str, Swept] = {
+SWEPT: dict[str, Callable[[Layer, Kept], Tensor]] = {
     "gradcam": gradcam,
     "gradcampp": gradcampp,
     "xgradcam": xgradcam,
@@ -126,29 +118,36 @@ SWEPT: dict[str, Swept] = {
 }
 
 
-class Sweep:
-    """A layer's maps for several δ."""
+def can_sweep(spec: MapSpec) -> bool:
+    """Whether this way can be gone: not for weightings, options and forms of one's own."""
+    if spec.weighting not in SWEPT or spec.form != "gradient":
+        return False
+    defaults = get_weighting(spec.weighting).options()
+    return defaults | dict(spec.options) == defaults
 
-    def __init__(self, layer: Layer, bounds: Sequence[Tensor]) -> None:
-        assert layer.g is not None
-        self.layer = layer
-        self.kept = Kept(layer.g, bounds)
-        self.found: dict[str, Tensor] = {}
 
-    def map(self, spec: MapSpec, number: int) -> Tensor | None:
-        """The map (N, h, w) of the δ of that number; None where this way cannot be gone.
+def swept(layer: Layer, bounds: Sequence[Tensor], names: Iterable[str]) -> dict[str, Tensor]:
+    """A layer's maps by weighting, (D, N, h, w) each.
 
-        It cannot for weightings of one's own, other forms, options other than the default, and
-        fullgrad where nothing can be cut.
-        """
-        name = spec.weighting
-        default = (
-            get_weighting(name).options() | dict(spec.options) == get_weighting(name).options()
+    One image after another, so that only one's entries are held at a time.
+
+    Args:
+        layer: as captured, on the CPU.
+        bounds: the `thresholds` of D ascending δ.
+        names: of weightings, of `SWEPT`.
+    """
+    assert layer.g is not None
+    maps: dict[str, list[Tensor]] = {name: [] for name in names}
+    for n in range(len(layer.g)):
+        image = slice(n, n + 1)
+        of_image = replace(
+            layer,
+            g=layer.g[image],
+            A=None if layer.A is None else layer.A[image],
+            b=layer.b if layer.b is None or layer.b.ndim == 3 else layer.b[image],
         )
-        if name not in SWEPT or spec.form != "gradient" or not default:
-            return None
-        if name == "fullgrad" and self.kept.everything:
-            return None
-        if name not in self.found:
-            self.found[name] = SWEPT[name](self.layer, self.kept)
-        return combine(self.found[name][number], self.layer.A)
+        kept = Kept(layer.g[image], [bound[image] for bound in bounds])
+        for name, found in maps.items():
+            each = SWEPT[name](of_image, kept)
+            found.append(torch.stack([combine(weights, of_image.A) for weights in each]))
+    return {name: torch.cat(found, dim=1) for name, found in maps.items()}

@@ -114,8 +114,8 @@ def gradcampp(layer: Layer) -> Tensor:
 
 def gradcampp_terms(g: Tensor, total: Tensor) -> Tensor:
     """α ReLU(g) with α = 1/(2 + g ΣA), 0 where the denominator is not positive."""
-    denominator = 2 + g * total
-    return torch.where(denominator > 0, g.relu() / denominator, 0)
+    denominator = (g * total).add_(2)
+    return g.relu().div_(denominator).masked_fill_(denominator <= 0, 0)
 
 
 @weighting("xgradcam", needs={"A", "g"})
