@@ -51,6 +51,7 @@ Work = Callable[[], Any]
 ALL, LAST = ("all",), ("last",)
 DELTAS = [float(delta) for delta in range(0, 100, 10)]
 LAYER_SETS = [ALL, LAST, ("s3", "s4", "s5")]
+TO_INPUT = "bare pass to the input"  # what FullGrad starts from
 ONCE = 15.0  # seconds from which a contestant runs once and no more
 FULL_SIZE = (1260, 500)  # of KolektorSDD's images
 
@@ -108,9 +109,12 @@ def bare_forward(model: nn.Module, x: Tensor) -> Tensor:
         return model(x)
 
 
-def bare_pass(model: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
-    """One forward, and one backward from the logit to every stage's output; nothing else."""
-    kept: list[Tensor] = []
+def bare_pass(model: nn.Module, x: Tensor, to_input: bool = False) -> tuple[Tensor, ...]:
+    """One forward, and one backward from the logit to every stage's output; nothing else.
+
+    `to_input` goes on to the image, as FullGrad must.
+    """
+    kept = [x.clone().requires_grad_(True)] if to_input else []
 
     def keep_output(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
         kept.append(output if kept else output.detach().requires_grad_(True))
@@ -120,7 +124,8 @@ def bare_pass(model: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
         for name in stages(model):
             hook = model.get_submodule(name).register_forward_hook(keep_output)
             stack.callback(hook.remove)
-        return torch.autograd.grad(model(x)[:, -1].sum(), kept)
+        y = model(kept[0] if to_input else x)[:, -1]
+        return torch.autograd.grad(y.sum(), kept)
 
 
 def ours(model: nn.Module, x: Tensor) -> dict[str, Work]:
@@ -244,6 +249,7 @@ def _memory_of(net: str, size: tuple[int, int], images: int, name: str, threads:
     works = {
         "bare forward": lambda x: bare_forward(model, x),
         "bare pass": lambda x: bare_pass(model, x),
+        TO_INPUT: lambda x: bare_pass(model, x, to_input=True),
         **{name: CamEngine(model, specs) for name, specs in SPECS.items()},
     }
     bare_pass(model, torch.rand(1, 3, 32, 32))  # so that the libraries' own pages are in
@@ -277,6 +283,7 @@ def bench_maps(options: argparse.Namespace) -> Iterator[tuple[str, pd.DataFrame]
             works = {
                 "bare pass": lambda m=model, x=x: bare_pass(m, x),
                 "bare forward": lambda m=model, x=x: bare_forward(m, x),
+                TO_INPUT: lambda m=model, x=x: bare_pass(m, x, to_input=True),
                 **ours(model, x),
                 **{name: work for name, (_, work) in rivals.items()},
             }
@@ -299,10 +306,15 @@ def bench_maps(options: argparse.Namespace) -> Iterator[tuple[str, pd.DataFrame]
             if options.memory and options.device == "cpu":
                 each = {
                     name: memory_of(net, size, options.batch, name)
-                    for name in ["bare forward", "bare pass", *SPECS]
+                    for name in ["bare forward", "bare pass", TO_INPUT, *SPECS]
                     if name in table.index
                 }
+                floor = {n: each[TO_INPUT if "full" in n else "bare pass"] for n in each}
                 table["peak MiB"] = pd.Series(each).reindex(table.index)
+                table["× its bare pass's"] = table["peak MiB"] / pd.Series(floor)
+                cells = {name: len(specs) for name, specs in SPECS.items()}
+                image = 4 * options.batch * size[0] * size[1] / 2**20
+                table["of it heatmaps"] = image * pd.Series(cells)
             yield f"maps {net} {size[0]}x{size[1]}", table
 
 

@@ -115,7 +115,8 @@ def gradcampp(layer: Layer) -> Tensor:
 def gradcampp_terms(g: Tensor, total: Tensor) -> Tensor:
     """α ReLU(g) with α = 1/(2 + g ΣA), 0 where the denominator is not positive."""
     denominator = (g * total).add_(2)
-    return g.relu().div_(denominator).masked_fill_(denominator <= 0, 0)
+    left_out = (denominator <= 0) | (g <= 0)
+    return denominator.reciprocal_().mul_(g).masked_fill_(left_out, 0)
 
 
 @weighting("xgradcam", needs={"A", "g"})
@@ -203,10 +204,10 @@ def fullgrad(layer: Layer, normalize_scope: str = "layer") -> Tensor:
     dim = {"layer": (1, 2, 3), "channel": (2, 3)}.get(normalize_scope)
     if dim is None:
         raise LtcamError(f"method.options.normalize_scope={normalize_scope}: layer or channel")
-    return min_max((layer.g * layer.b).abs(), dim=dim).sum(dim=1)
+    return min_max((layer.g * layer.b).abs_(), dim=dim).sum(dim=1)
 
 
 def min_max(values: Tensor, dim: tuple[int, ...]) -> Tensor:
     """(x - min) / (max - min) over `dim`; 0 where all values are equal."""
     low, high = values.amin(dim=dim, keepdim=True), values.amax(dim=dim, keepdim=True)
-    return torch.where(high > low, (values - low) / (high - low), 0)
+    return (values - low).div_(torch.where(high > low, high - low, 1))
