@@ -23,14 +23,8 @@ from ltcam_cli.maps.spec import MapSpec
 from ltcam_cli.masks.segmenters import SegmenterConfig, at_size, make_segmenter, segment
 from ltcam_cli.report.overlay import draw_strip
 from ltcam_cli.runs.evaluation import ImageResult
-from ltcam_cli.runs.prediction import (
-    REGIONS,
-    SCORES,
-    PredictConfig,
-    describe_regions,
-    find_images,
-    predict,
-)
+from ltcam_cli.runs.prediction import PredictConfig, describe_regions, find_images, predict
+from ltcam_cli.runs.shards import REGIONS, SCORES
 
 OTSU = make_segmenter(SegmenterConfig())
 
