@@ -101,14 +101,14 @@ class RayLauncher(Launcher):
             ray.shutdown()
 
     def result(self, ray: Any, overrides: Sequence[str], reference: Any) -> JobReturn:
-        """What a task gave back, or the failure of the worker that had it."""
+        """What a task gave back; if its worker failed, a row with the key `error`, as of a task."""
         try:
             returned: JobReturn = ray.get(reference)
         except ray.exceptions.RayError as error:
-            returned = JobReturn(overrides=overrides, status=JobStatus.FAILED)
+            returned = JobReturn(overrides=overrides, status=JobStatus.COMPLETED)
             reason = str(getattr(error, "cause", None) or error).strip().splitlines()[0]
             asked = " ".join(filter_overrides(overrides))
-            returned.return_value = LtcamError(f"{asked}: its Ray worker failed: {reason}")
+            returned.return_value = {"error": f"{asked}: its Ray worker failed: {reason}"}
         return returned
 
 

@@ -76,15 +76,29 @@ def cluster(ray_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
 
 
+@pytest.fixture
+def joblib() -> list[str]:
+    """New processes: those of an earlier test would still be in its folder."""
+    loky = pytest.importorskip("joblib.externals.loky")
+    loky.get_reusable_executor().shutdown(wait=True)
+    return ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+
+
+@pytest.fixture
+def submitit_local() -> list[str]:
+    pytest.importorskip("submitit")
+    return ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=10"]
+
+
+@pytest.fixture
+def ray(cluster: None) -> list[str]:
+    return RAY
+
+
 @pytest.fixture(params=["joblib", "submitit_local", "ray"])
 def launcher(request: pytest.FixtureRequest) -> list[str]:
     """The overrides that choose a launcher."""
-    if request.param == "ray":
-        request.getfixturevalue("cluster")
-        return RAY
-    pytest.importorskip(f"hydra_plugins.hydra_{request.param.split('_')[0]}_launcher")
-    own = {"joblib": "hydra.launcher.n_jobs=2", "submitit_local": "hydra.launcher.timeout_min=10"}
-    return [f"hydra/launcher={request.param}", own[request.param]]
+    return list(request.getfixturevalue(request.param))
 
 
 @pytest.mark.slow
@@ -112,7 +126,15 @@ def test_folds_and_seeds_on_each_launcher(
 @pytest.mark.slow
 def test_shards_on_each_launcher(cli: Cli, tiny_run: Run, launcher: list[str]) -> None:
     cli.ok("data", "synth", "plates", "dataset.items=4", "dataset.parts=4", *SYNTHETIC[3:5])
-    args = ["predict", "plates/good", "plates/defect", "--run", tiny_run.path, "threads=1"]
+    args = [
+        "predict",
+        "plates/good",
+        "plates/defect",
+        "--run",
+        tiny_run.path,
+        "threads=1",
+        "predict.gate=false",
+    ]
     cli.ok(*args, "--out", "whole", "predict.batch_size=1")
     spread = [*args, "--out", "spread", "predict.batch_size=1", "-m", "--shard", "1:2/2"]
     assert [row["shard"] for row in table_on(cli.ok(*spread, *launcher))] == ["1/2", "2/2"]
@@ -171,10 +193,15 @@ def test_ray_that_is_not_there(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Non
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "ray", None)
         cli.fault(*train, says=["ray is not installed", "ltcam[cluster]"], logs=True)
-    pytest.importorskip("ray")
-    monkeypatch.setenv("RAY_TMPDIR", str(cli.folder))
-    says = ["hydra.launcher.address=auto", "no Ray cluster", "ray start --head"]
-    cli.fault(*train, says=says, logs=True)
+    library = pytest.importorskip("ray")
+
+    def init(**options: object) -> None:
+        raise ConnectionError("Could not find any running Ray instance.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(library, "init", init)
+        says = ["hydra.launcher.address=auto", "no Ray cluster", "ray start --head"]
+        cli.fault(*train, says=says, logs=True)
     says = ["hydra.launcher.init: Unknown keyword argument(s): cpus"]
     cli.fault(*train, "+hydra.launcher.init.cpus=1", says=says, logs=True)
     assert not list(Path("outputs").glob("synthetic-*"))
@@ -184,8 +211,7 @@ def test_ray_that_is_not_there(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.slow
-def test_a_run_is_trained_by_one_process_at_a_time(cli: Cli) -> None:
-    joblib = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+def test_a_run_is_trained_by_one_process_at_a_time(cli: Cli, joblib: list[str]) -> None:
     rows = table_on(cli.ok("train", "-m", "seed=0,0", *SYNTHETIC, *joblib))
     assert len(rows) == 2 and rows[0] == rows[1]
     log = only(Path("outputs"), "synthetic-*/train/train.log").read_text()
@@ -202,12 +228,18 @@ def test_who_waits_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
     with alone(path):
         pass
     assert not caplog.messages
-    held = lock(path)
-    held.acquire()
-    release = threading.Timer(0.5, held.release)
-    release.start()
+    taken, released = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with lock(path):
+            taken.set()
+            time.sleep(0.5)
+            released.set()
+
+    threading.Thread(target=other).start()
+    assert taken.wait(10)
     with alone(path):
-        assert release.finished.is_set()
+        assert released.is_set()
     assert caplog.messages == [f"{path.parent}: another process is at work there; waiting for it"]
 
 

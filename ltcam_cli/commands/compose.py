@@ -14,7 +14,6 @@ from typing import Any
 
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.utils import JobReturn
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -92,16 +91,9 @@ def launch(
             return [row], None
         batches = hydra.multirun(CONFIG, guarded, [*overrides, "hydra.mode=MULTIRUN"])
         returns = [each for batch in batches for each in batch]
-        configs = (each.hydra_cfg for each in returns if each.hydra_cfg is not None)
+        configs = (each.hydra_cfg for each in returns if each.hydra_cfg)  # none of a dead worker
         folder = next((Path(cfg.hydra.runtime.output_dir) for cfg in configs), None)
-        return [_row(each) for each in returns], folder
-
-
-def _row(returned: JobReturn) -> Row:
-    try:
-        return dict(returned.return_value)
-    except LtcamError as error:  # of the launcher: the worker failed, and gave no row
-        return {"error": str(error)}
+        return [each.return_value for each in returns], folder
 
 
 class _Guarded:
