@@ -171,19 +171,19 @@ def gather(out: Path) -> Gathered:
                 f"{out}: shards {shards[0]} and {other} are of different methods, segmenters or "
                 "classifiers; predict one of them anew"
             )
-    parts = [Tables(out, shard).read() for shard in shards]
+    parts = {shard: Tables(out, shard).read() for shard in shards}
     absent: dict[Shard, list[str] | None] = {}
     for index in range(1, shards[0].count + 1):
         shard = Shard(index, shards[0].count)
         if shard not in records:
             absent[shard] = None
             continue
-        done = {*parts[shards.index(shard)][0]["name"], *records[shard]["skipped"]}
+        done = {*parts[shard][0]["name"], *records[shard]["skipped"]}
         if missing := [name for name in records[shard]["images"] if name not in done]:
             absent[shard] = missing
     scores, regions = (
         pd.concat([table for table in tables if len(table)] or [tables[0]])
-        for tables in zip(*parts, strict=True)
+        for tables in zip(*parts.values(), strict=True)
     )
     scores = scores.sort_values("name")
     Tables(out).write(scores, regions.sort_values(["name", "region"]))
