@@ -42,6 +42,22 @@ data_app = typer.Typer(no_args_is_help=True, help="Fetch, check or make a data s
 app.add_typer(data_app, name="data")
 
 
+class ListGroup(TyperGroup):
+    """`ltcam runs`, `ltcam runs NAME` are `ltcam runs list`, `ltcam runs list NAME`."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        """Put the word in where it was left away."""
+        named = args and args[0] in {*self.commands, *self.get_help_option_names(ctx)}
+        return super().parse_args(ctx, args if named else ["list", *args])
+
+
+runs_app = typer.Typer(
+    cls=ListGroup,
+    help="List runs (ltcam runs), the results of one (ltcam runs NAME), or join tables.",
+)
+app.add_typer(runs_app, name="runs")
+
+
 def complete_override(incomplete: str, ctx: typer.Context | None = None) -> list[str]:
     """Hydra's own completion of overrides; empty if it cannot be had."""
     try:
@@ -199,12 +215,17 @@ def predict(
     save_maps: Annotated[
         bool, typer.Option("--save-maps", help="predict.save_maps=true: heatmaps as .npy")
     ] = False,
+    shard: Annotated[
+        str | None, typer.Option(help="predict.shard=…: i/n of the images, 3/8; with -m 1:8/8")
+    ] = None,
     device: Device = None,
+    multirun: Multirun = False,
     config_dir: ConfigDir = None,
 ) -> None:
     """Draw masks of images that nobody labelled.
 
-    [dim]ltcam predict some/folder --run NAME --save-maps[/]
+    [dim]ltcam predict some/folder --run NAME --save-maps
+    ltcam predict some/folder --run NAME -m --shard 1:8/8 hydra/launcher=joblib[/]
     """
     from ltcam_cli.commands.options import as_overrides, split_paths
     from ltcam_cli.commands.predict import predict as run_predict
@@ -214,9 +235,9 @@ def predict(
         raise LtcamError("no image or folder given: ltcam predict some/folder --run NAME")
     options = dict(
         run=run, method=method, delta=delta, layers=layers, segmenter=segmenter, out=out,
-        save_maps=save_maps, device=device,
+        save_maps=save_maps, shard=shard, device=device,
     )  # fmt: skip
-    run_predict(files, as_overrides(options, overrides), config_dir)
+    run_predict(files, as_overrides(options, overrides), multirun, config_dir)
 
 
 @app.command("import")
@@ -285,15 +306,30 @@ def methods(config_dir: ConfigDir = None) -> None:
     info.methods(config_dir)
 
 
-@app.command()
-def runs(
+@runs_app.command("list")
+def runs_list(
     name: Annotated[str | None, typer.Argument(help="A run, to see its results.")] = None,
     outputs: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("outputs"),
 ) -> None:
-    """List runs, or the results of one."""
+    """List runs, or the results of one; the word `list` can be left away."""
     from ltcam_cli.commands import info
 
     info.runs(outputs, name)
+
+
+@runs_app.command("gather")
+def runs_gather(
+    out: Annotated[Path, typer.Argument(help="Folder of shards' predictions, or of runs.")],
+) -> None:
+    """Join tables, and say what is missing; then the exit status is 1.
+
+    Those of shards (ltcam predict --shard) into scores.csv and regions.csv; or, of a folder of
+    runs, all results into one results.csv.
+    """
+    from ltcam_cli.commands import info
+
+    if not info.gather(out):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -11,7 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -48,10 +52,35 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def append(path: Path, text: str) -> None:
+    """Append whole lines to a file, as UTF-8; all of them, or none if the disk is full."""
+    content = text.encode("utf-8", "surrogateescape")
+    with path.open("ab", buffering=0) as stream:
+        size = stream.tell()
+        if stream.write(content) != len(content):
+            stream.truncate(size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
 def lock(path: Path) -> FileLock:
     """An inter-process lock that guards `path`; use as a context manager."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path.with_name(f".{path.name}.lock"))
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Hold the lock of `path` for long work; says so if another process has it, and waits."""
+    guard = lock(path)
+    try:
+        guard.acquire(timeout=0)
+    except Timeout:
+        log.info("%s: another process is at work there; waiting for it", path.parent)
+        guard.acquire()
+    try:
+        yield
+    finally:
+        guard.release()
 
 
 def sha256(path: Path) -> str:

@@ -73,7 +73,7 @@ def test_help_names_each_options_override(cli: Cli, name: str) -> None:
     for parameter in commands()[name].params:
         if parameter.param_type_name == "option":
             assert all(option in shown for option in parameter.opts)
-            if parameter.name in KEYS and name != "runs":  # composes no config
+            if parameter.name in KEYS and name != "runs list":  # composes no config
                 assert f"{KEYS[parameter.name]}=" in parameter.help
 
 
@@ -148,6 +148,8 @@ def test_options_become_overrides() -> None:
         ("50", "50"),
         ("a:b:c", "a:b:c"),
         ("range(0,91,45)", "range(0,91,45)"),
+        ("1:3/8", "1/8,2/8,3/8"),
+        ("3/8", "3/8"),
     ],
 )
 def test_ranges(text: str, values: str) -> None:
@@ -161,6 +163,12 @@ def test_ranges(text: str, values: str) -> None:
 @pytest.mark.parametrize("text", ["90:0:10", "0:90:0", "0:90:-1"])
 def test_impossible_ranges(text: str) -> None:
     with pytest.raises(LtcamError, match="start:stop:step"):
+        expand_range(text)
+
+
+@pytest.mark.parametrize("text", ["0:3/8", "3:2/8", "1:9/8"])
+def test_impossible_ranges_of_shards(text: str) -> None:
+    with pytest.raises(LtcamError, match="first:last/n"):
         expand_range(text)
 
 
@@ -487,6 +495,36 @@ def test_runs(cli: Cli, own_run: Run) -> None:
     cli.fault("runs", "--outputs", "none", says=["none", "ltcam train"])
 
 
+def test_runs_can_be_listed_by_the_full_word(cli: Cli, own_run: Run) -> None:
+    assert cli.ok("runs", "list") == cli.ok("runs")
+    cli.ok("evaluate", "--run", own_run.name)
+    assert cli.ok("runs", "list", own_run.name) == cli.ok("runs", own_run.name)
+    shown = cli.ok("runs", "--help")
+    assert "ltcam runs NAME" in shown and "gather" in shown
+
+
+def test_gathering_runs(cli: Cli, own_run: Run) -> None:
+    cli.ok("train", *SYNTHETIC, "seed=1")
+    (other,) = {p.name for p in own_run.outputs.glob("synthetic-*")} - {own_run.name}
+    cli.ok("evaluate", "-m", "--run", f"{own_run.name},{other}", "--method", "gradcam,layercam")
+    rows = table_on(cli.ok("runs", "gather", "outputs"))
+    assert [(row["run"], row["method"]) for row in rows] == [
+        (run, method) for run in sorted([own_run.name, other]) for method in ("gradcam", "layercam")
+    ]
+    table = pd.read_csv("outputs/results.csv")
+    assert list(table)[: len(RESULTS)] == RESULTS
+    parts = [pd.read_csv(own_run.outputs / run / "results.csv") for run in (own_run.name, other)]
+    key = ["checkpoint", "cell", "tp", "fp", "iou"]
+    expected = pd.concat(parts)[key].sort_values(key, ignore_index=True)
+    pd.testing.assert_frame_equal(table[key].sort_values(key, ignore_index=True), expected)
+    (own_run.path / "train/checkpoint.pt").unlink()
+    result = cli("runs", "gather", "outputs")
+    assert result.exit_code == 1 and len(table_on(result.stdout)) == 4
+    assert result.stderr == (
+        f"missing: the training of {own_run.name} is not finished; ltcam train --resume\n"
+    )
+
+
 def test_saved_maps_are_the_heatmaps(cli: Cli, ksdd_like: KsddLike) -> None:
     ksdd_like(size=(90, 70))
     cli.ok("train", *KSDD)
@@ -647,6 +685,54 @@ def test_predictions_never_mix(cli: Cli, own_run: Run, unseen: dict[str, tuple[i
     )  # fmt: skip
     cli.ok("predict", "photos", *run, "--out", "photos/found")
     assert cli.ok("predict", "photos", *run, "--out", "photos/found").startswith("5 images")
+
+
+def test_predict_in_shards(cli: Cli, tiny_run: Run, unseen: dict[str, tuple[int, int]]) -> None:
+    args = ["predict", "photos", "--run", tiny_run.path, "predict.gate=false"]
+    cli.ok(*args, "--out", "whole")
+    shown = cli.ok(*args, "--out", "found", "-m", "--shard", "1:3/3")
+    rows = table_on(shown)
+    assert [row["shard"] for row in rows] == ["1/3", "2/3", "3/3"]
+    assert sum(int(row["images"]) for row in rows) == len(unseen)
+    assert shown.endswith("join the shards with: ltcam runs gather found\n")
+    shown = cli.ok("runs", "gather", "found")
+    assert shown == "3 of 3 shards, 5 of their 5 images\nfound: scores.csv regions.csv\n"
+    pd.testing.assert_frame_equal(
+        predicted(Path("found")), predicted(Path("whole")), rtol=1e-4
+    )  # other batches round otherwise
+    masks = [sorted(p.relative_to(o) for p in Path(o).rglob("*.png")) for o in ("found", "whole")]
+    assert masks[0] == masks[1] and len(masks[0]) == 10
+    for name in ("scores.2of3.csv", "shard.2of3.json"):
+        (cli.folder / "found" / name).unlink()
+    Image.new("L", (30, 30)).save("photos/new.png")
+    cli.ok(*args, "--out", "found", "predict.shard=1/3")
+    result = cli("runs", "gather", "found")
+    assert result.exit_code == 1
+    assert result.stdout.startswith("2 of 3 shards, ")
+    assert result.stderr == "missing: shard 2/3 has not begun; predict.shard=2/3\n"
+    assert len(predicted(Path("found"))) < 5
+    cli.ok(*args, "--out", "found", "-m", "predict.shard=2/3,3/3")
+    assert cli.ok("runs", "gather", "found").startswith("3 of 3 shards, 6 of their 6 images")
+    assert "new" in set(predicted(Path("found"))["name"])
+    config = yaml.safe_load(Path("found/config.yaml").read_text())
+    assert config["predict"]["shard"] is None
+
+
+def test_a_shard_that_lacks_images(
+    cli: Cli, tiny_run: Run, unseen: dict[str, tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draw(result: object, path: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ltcam_cli.commands.predict.draw_strip", draw)
+    args = ["predict", "photos", "--run", tiny_run.path, "--out", "found", "--shard", "1/1"]
+    assert cli(*args).exit_code == 130
+    result = cli("runs", "gather", "found")
+    assert result.exit_code == 1
+    assert result.stdout.startswith("1 of 1 shards, 0 of their 5 images\n")
+    names = ", ".join(sorted(unseen, key=lambda name: Path(f"{name}.x")))
+    assert result.stderr == f"missing: shard 1/1 lacks 5 images ({names}); predict.shard=1/1\n"
+    assert predicted(Path("found")).empty
 
 
 def test_predict_counts_what_it_skips(

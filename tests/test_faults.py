@@ -179,6 +179,21 @@ def test_nothing_to_predict(cli: Cli, tiny_run: Run) -> None:
     assert cli("predict").exit_code == 2
 
 
+def test_shards_that_do_not_exist(cli: Cli, tiny_run: Run) -> None:
+    Path("photos").mkdir()
+    Image.new("L", (40, 40)).save("photos/one.png")
+    args = ["predict", "photos", "--run", tiny_run.path, "--out", "found"]
+    cli.fault(*args, "--shard", "9/8", says=["predict.shard=9/8", "i/n", "3/8"])
+    cli.fault(*args, "--shard", "1:9/8", says=["1:9/8", "first:last/n"])
+    cli.fault(*args, "--shard", "1:2/2", says=["add -m"])
+    assert not Path("found").exists()
+    cli.ok(*args, "--shard", "1/2")
+    cli.fault(*args, says=["found: was begun with predict.shard=i/2", "predict.out"])
+    cli.fault(*args, "--shard", "1/3", says=["found: was begun with predict.shard=i/2"])
+    cli.fault("runs", "gather", "nowhere", says=["nowhere: no such folder"])
+    cli.fault("runs", "gather", "photos", says=["photos: no shard", "predict.shard=i/n"])
+
+
 # --- names and values
 
 

@@ -18,7 +18,15 @@ from conftest import REPOSITORY
 import ltcam_cli
 from ltcam_cli.commands.compose import conf_dir
 
-SHIPPED = ["ltcam_cli", "conf", "pyproject.toml", "README.md", "LICENSE", ".gitignore"]
+SHIPPED = [
+    "ltcam_cli",
+    "hydra_plugins",
+    "conf",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+    ".gitignore",
+]
 
 
 def call(*args: object, folder: Path) -> str:
@@ -65,6 +73,7 @@ def test_wheel_holds_package_and_configs_alone(wheel: Path) -> None:
         (metadata,) = (name for name in names if name.endswith("entry_points.txt"))
         assert "ltcam = ltcam_cli.cli:main" in content.read(metadata).decode()
     inside = {name for name in names if ".dist-info/" not in name}
+    inside.remove("hydra_plugins/ltcam_ray.py")
     assert all(name.startswith("ltcam_cli/") for name in inside)
     shipped = {name for name in inside if name.endswith(".yaml")}
     assert shipped == {
@@ -100,3 +109,6 @@ def test_wheel_runs_in_a_fresh_environment(wheel: Path, tmp_path: Path) -> None:
         shown = call(*program, "config", "evaluate", "--method", "ltgradcam", folder=elsewhere)
         assert yaml.safe_load(shown)["method"]["delta"] == 50
     assert "ltfullgrad" in call(ltcam, "methods", folder=elsewhere)
+    launcher = [ltcam, "evaluate", "hydra/launcher=ray", "--run", "nobody"]
+    refused = subprocess.run(launcher, cwd=elsewhere, capture_output=True, text=True)
+    assert refused.stderr.startswith("ltcam: run=nobody: no such run")  # the launcher is known

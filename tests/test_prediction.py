@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,19 +21,15 @@ from toys import fault, picture, tiny_classifier, toy, toys, write_images
 
 from ltcam_cli.data.batches import Images, Item
 from ltcam_cli.errors import LtcamError
+from ltcam_cli.files import append, read_json
 from ltcam_cli.maps.engine import CamEngine, Heatmaps, HeatmapSource
 from ltcam_cli.maps.spec import MapSpec
 from ltcam_cli.masks.segmenters import SegmenterConfig, at_size, make_segmenter, segment
 from ltcam_cli.report.overlay import draw_strip
+from ltcam_cli.runs import shards
 from ltcam_cli.runs.evaluation import ImageResult
-from ltcam_cli.runs.prediction import (
-    REGIONS,
-    SCORES,
-    PredictConfig,
-    describe_regions,
-    find_images,
-    predict,
-)
+from ltcam_cli.runs.prediction import PredictConfig, describe_regions, find_images, predict
+from ltcam_cli.runs.shards import REGIONS, SCORES, Shard, gather
 
 OTSU = make_segmenter(SegmenterConfig())
 
@@ -362,11 +361,227 @@ def test_workers_change_nothing(images: Path, tmp_path: Path) -> None:
     assert content_of(tmp_path / "alone") == content_of(tmp_path / "helped")
 
 
+# Shards
+
+# First 16 hex digits of `printf NAME | sha256sum`.
+DIGESTS = {
+    "toy000": 0xE9BDB0FE0BAEA9E4,
+    "toy001": 0xCFC3F292B06ECBA6,
+    "a/b": 0xC14CDDC033F64B9D,
+    "Ä": 0x2FE5CA1C1A3D50BD,
+}
+
+
+def parts(count: int) -> list[Shard]:
+    return [Shard(index, count) for index in range(1, count + 1)]
+
+
+def joined(out: Path) -> list[pd.DataFrame]:
+    """Both tables, in the order of names."""
+    return [
+        pd.read_csv(out / f"{kind}.csv", dtype={"name": str}, keep_default_na=False)
+        .sort_values(["name", *(["region"] if kind == "regions" else [])])
+        .reset_index(drop=True)
+        for kind in ("scores", "regions")
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_each_image_belongs_to_one_shard(count: int) -> None:
+    for name, digest in DIGESTS.items():
+        assert [name in shard for shard in parts(count)] == [
+            digest % count == index for index in range(count)
+        ]
+    samples = toys(3000)
+    shared = [shard.of(samples) for shard in parts(count)]
+    assert sorted(s.name for own in shared for s in own) == sorted(s.name for s in samples)
+    spread = (3000 / count * (1 - 1 / count)) ** 0.5  # of a binomial distribution
+    assert all(abs(len(own) - 3000 / count) <= 4 * spread for own in shared)
+
+
+def test_shards_make_what_one_prediction_makes(images: Path, tmp_path: Path) -> None:
+    run(images, tmp_path / "whole", save_maps=True, gate=False)
+    out = tmp_path / "out"
+    for shard in parts(3):
+        table, _ = run(images, out, save_maps=True, gate=False, shard=str(shard))
+        own = [s.name for s in shard.of(find_images([images]))]
+        assert table["name"].tolist() == own and 0 < len(own) < 10
+        held = pd.read_csv(out / f"scores.{shard.index}of3.csv")
+        assert held["name"].tolist() == own
+        assert read_json(out / f"shard.{shard.index}of3.json")["images"] == own
+        assert not (out / "scores.csv").exists()
+    gathered = gather(out)
+    assert (gathered.count, gathered.given, gathered.skipped, gathered.absent) == (3, 10, 0, {})
+    for one, other in zip(joined(out), joined(tmp_path / "whole"), strict=True):
+        pd.testing.assert_frame_equal(one, other)
+    first, whole = content_of(out), content_of(tmp_path / "whole")
+    pictures = {name for name in whole if "/" in name}
+    assert len(pictures) == 30
+    assert {name: first[name] for name in pictures} == {name: whole[name] for name in pictures}
+    gather(out)
+    assert content_of(out) == first
+    for shard in parts(3):
+        again = MeanMaps()
+        run(images, out, again, save_maps=True, gate=False, shard=str(shard))
+        assert again.seen == []
+    assert content_of(out) == first
+
+
+def test_gathering_says_what_is_missing(images: Path, tmp_path: Path) -> None:
+    first, second, third = parts(3)
+    names = [s.name for s in second.of(find_images([images]))]
+    out = tmp_path / "out"
+    run(images, out, shard="1/3")
+    with pytest.raises(KeyboardInterrupt):
+        run(images, out, MeanMaps(fails_at=1), shard="2/3", batch_size=1)
+    gathered = gather(out)
+    assert gathered.absent == {second: names[1:], third: None}
+    assert gathered.given == len(first.of(find_images([images]))) + len(names)
+    assert len(joined(out)[0]) == len(gathered.scores) == gathered.given - len(names) + 1
+    source = MeanMaps()
+    run(images, out, source, shard="2/3", batch_size=1)
+    assert len(source.seen) == len(names) - 1
+    assert gather(out).absent == {third: None}
+    run(images, out, shard="3/3")
+    assert gather(out).absent == {}
+    run(images, tmp_path / "whole")
+    pd.testing.assert_frame_equal(joined(out)[0], joined(tmp_path / "whole")[0])
+
+
+def test_unreadable_images_of_a_shard_are_not_missing(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    broken = next(s for s in find_images([images]) if s.name in Shard(2, 2))
+    assert broken.path is not None
+    content = broken.path.read_bytes()
+    broken.path.write_bytes(b"")
+    for shard in parts(2):
+        run(images, out, shard=str(shard), on_error="skip")
+    gathered = gather(out)
+    assert (gathered.skipped, gathered.absent, len(gathered.scores)) == (1, {}, 9)
+    broken.path.write_bytes(content)
+    run(images, out, shard="2/2", on_error="skip")
+    assert (gather(out).skipped, len(joined(out)[0])) == (0, 10)
+
+
+def test_more_shards_than_images(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    tables = [run(images / "toy003.png", out, shard=str(shard))[0] for shard in parts(3)]
+    assert sorted(map(len, tables)) == [0, 0, 1]
+    assert gather(out).absent == {} and joined(out)[0]["name"].tolist() == ["toy003"]
+
+
+def test_a_folder_is_divided_in_one_way(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(images, out, shard="1/3")
+    before = content_of(out)
+    for other in ("1/2", None):
+        message = fault(lambda other=other: run(images, out, shard=other))
+        assert message.startswith(f"{out}: was begun with predict.shard=i/3; ")
+    assert content_of(out) == before
+    run(images, tmp_path / "whole")
+    message = fault(lambda: run(images, tmp_path / "whole", shard="1/2"))
+    assert "was begun with no predict.shard" in message and "predict.out" in message
+
+
+def test_only_shards_that_belong_together_are_joined(images: Path, tmp_path: Path) -> None:
+    assert "no shard was predicted there" in fault(lambda: gather(tmp_path))
+    out, other = tmp_path / "out", tmp_path / "other"
+    predicted = [tiny_classifier(), MeanMaps(), OTSU, find_images([images])]
+    predict(*predicted, PredictConfig(shard="1/2"), out, identity="abc")
+    predict(*predicted, PredictConfig(shard="2/2"), other, identity="def")
+    predict(*predicted, PredictConfig(shard="2/4"), tmp_path / "third", identity="abc")
+    for path in other.glob("*.2of2.*"):
+        shutil.copy(path, out)
+    assert "shards 1/2 and 2/2 are of different methods" in fault(lambda: gather(out))
+    for path in (tmp_path / "third").glob("*.2of4.*"):
+        shutil.copy(path, out)
+    assert "holds shard 1/2 and shard 2/4" in fault(lambda: gather(out))
+    assert not (out / "scores.csv").exists()
+
+
+def test_a_table_grows_without_being_written_again(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    write_table = shards.write_table
+
+    def counted(path: Path, table: pd.DataFrame) -> None:
+        written.append(len(table))
+        write_table(path, table)
+
+    monkeypatch.setattr(shards, "write_table", counted)
+    write_images(toys(110, start=10), images)
+    table, _ = run(images, tmp_path / "out", overlays=False, gate=False)
+    assert len(table) == 120 and written == [0, 0]  # the two heads
+    assert table["name"].is_unique and set(joined(tmp_path / "out")[1]["name"]) == {*table["name"]}
+
+
+def test_a_full_disk_leaves_whole_rows(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(toys(110, start=10), images)
+    run(images, tmp_path / "whole", overlays=False, gate=False)
+    out, append, calls = tmp_path / "broken", shards.append, []
+
+    def full(path: Path, text: str) -> None:
+        calls.append(path.name)
+        if len(calls) > 3:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        append(path, text)
+
+    monkeypatch.setattr(shards, "append", full)
+    with pytest.raises(OSError, match="No space left"):
+        run(images, out, overlays=False, gate=False)
+    assert calls[:4] == ["regions.csv", "scores.csv"] * 2
+    assert len(pd.read_csv(out / "scores.csv")) == 50
+    assert len(pd.read_csv(out / "regions.csv")["name"].unique()) == 100
+    monkeypatch.setattr(shards, "append", append)
+    source = MeanMaps()
+    run(images, out, source, overlays=False, gate=False, batch_size=10)
+    assert sum(source.seen) == 70
+    assert content_of(out) == content_of(tmp_path / "whole")
+
+
+def test_half_a_line_is_no_row(images: Path, tmp_path: Path) -> None:
+    run(images, tmp_path / "whole")
+    out = tmp_path / "broken"
+    run(images, out)
+    for kind in ("scores", "regions"):
+        path = out / f"{kind}.csv"
+        path.write_bytes(path.read_bytes()[:-5])
+    source = MeanMaps()
+    run(images, out, source)
+    assert source.seen == [1]
+    (out / "scores.csv").write_bytes(b"name,pa")
+    run(images, out, source)
+    assert sum(source.seen) == 11
+    assert content_of(out) == content_of(tmp_path / "whole")
+
+
+def test_appending_all_or_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("a\n")
+    append(path, "ä\nb\n")
+    assert path.read_text(encoding="utf-8") == "a\nä\nb\n"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))  # room for three more bytes
+    try:
+        with pytest.raises(OSError, match="No space left"):
+            append(path, "cccc\ndddd\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_text(encoding="utf-8") == "a\nä\nb\n"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"batch_size": 0}, r"predict\.batch_size=0: must be at least 1"),
         ({"on_error": "stop"}, r"predict\.on_error=stop: must be raise or skip"),
+        *(
+            ({"shard": text}, rf"predict\.shard={text}: must be i/n with 1 <= i <= n, e\.g\. 3/8")
+            for text in ("0/4", "5/4", "0/0", "3", "1/", "-1/4", "1/4/2", "a/b")
+        ),
     ],
 )
 def test_wrong_configs(options: dict[str, Any], message: str) -> None:

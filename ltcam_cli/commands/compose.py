@@ -91,7 +91,8 @@ def launch(
             return [row], None
         batches = hydra.multirun(CONFIG, guarded, [*overrides, "hydra.mode=MULTIRUN"])
         returns = [each for batch in batches for each in batch]
-        folder = Path(returns[0].hydra_cfg.hydra.runtime.output_dir) if returns else None
+        configs = (each.hydra_cfg for each in returns if each.hydra_cfg)  # none of a dead worker
+        folder = next((Path(cfg.hydra.runtime.output_dir) for cfg in configs), None)
         return [each.return_value for each in returns], folder
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from ltcam_cli.commands.options import print_table
 from ltcam_cli.errors import LtcamError, nearest
 from ltcam_cli.maps.weightings import get_weighting
 from ltcam_cli.runs.folder import RunFolder, find_run, list_runs
-from ltcam_cli.runs.tables import SHOWN
+from ltcam_cli.runs.shards import gather as join_shards
+from ltcam_cli.runs.tables import SHOWN, write_results
 
 HEAD_NOTE = """\
 The head decides whether truncation can act on the last stage: behind backbone.head=avg all
@@ -66,6 +68,45 @@ def runs(outputs: Path, name: str | None) -> None:
     if not found:
         raise LtcamError(f"no run in {outputs}; train one with: ltcam train")
     print_table(pd.DataFrame([_run_row(run) for run in found]))
+
+
+def gather(out: Path) -> bool:
+    """Join the tables of shards, or of runs; whether nothing is missing."""
+    if not out.is_dir():
+        raise LtcamError(f"{out}: no such folder; name one of predictions, or of runs")
+    if found := list_runs(out):
+        return _gather_runs(out, found)
+    gathered = join_shards(out)
+    begun = gathered.count - sum(names is None for names in gathered.absent.values())
+    skipped = f", {gathered.skipped} unreadable ones skipped" if gathered.skipped else ""
+    print(
+        f"{begun} of {gathered.count} shards, {len(gathered.scores)} of their {gathered.given} "
+        f"images{skipped}"
+    )
+    print(f"{out}: scores.csv regions.csv")
+    for shard, names in gathered.absent.items():
+        if names is None:
+            _missing(f"shard {shard} has not begun; predict.shard={shard}")
+        else:
+            some = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+            _missing(f"shard {shard} lacks {len(names)} images ({some}); predict.shard={shard}")
+    return not gathered.absent
+
+
+def _gather_runs(out: Path, found: Sequence[RunFolder]) -> bool:
+    tables = [table for run in found if not (table := run.results()).empty]
+    if tables:
+        rows = [{str(k): v for k, v in row.items()} for row in pd.concat(tables).to_dict("records")]
+        print_table(write_results(out, rows), ["run", *SHOWN])
+        print(f"\n{out / 'results.csv'}")
+    unfinished = [run for run in found if not run.checkpoint.is_file()]
+    for run in unfinished:
+        _missing(f"the training of {run.name} is not finished; ltcam train --resume")
+    return not unfinished
+
+
+def _missing(what: str) -> None:
+    print(f"missing: {what}", file=sys.stderr)
 
 
 def _run_row(run: RunFolder) -> dict[str, object]:

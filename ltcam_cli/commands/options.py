@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -29,6 +30,7 @@ KEYS = {
     "resume": "resume",
     "overwrite": "overwrite",
     "out": "predict.out",
+    "shard": "predict.shard",
     "outputs": "outputs",
     "url": "dataset.url",
     "save_maps": "predict.save_maps",
@@ -65,7 +67,12 @@ def quoted(text: str) -> str:
 
 
 def expand_range(text: str) -> str:
-    """`0:90:10` -> `0,10,…,90` (the end counts); any other text stays as it is."""
+    """`0:90:10` -> `0,10,…,90` (the end counts), `1:3/8` -> `1/8,2/8,3/8`; others stay."""
+    if shards := re.fullmatch(r"(\d+):(\d+)/(\d+)", text):
+        first, last, count = map(int, shards.groups())
+        if not 1 <= first <= last <= count:
+            raise LtcamError(f"{text}: shards are first:last/n with 1 <= first <= last <= n")
+        return ",".join(f"{index}/{count}" for index in range(first, last + 1))
     parts = text.split(":")
     if len(parts) != 3:
         return text

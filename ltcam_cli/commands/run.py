@@ -17,9 +17,17 @@ TRAINED = ("run", "head", "seed", "test_ap", "test_auroc", "test_accuracy", "thr
 
 
 def run_task(
-    job: str, task: Task, overrides: Sequence[str], multirun: bool, config_dir: Path | None
+    job: str,
+    task: Task,
+    overrides: Sequence[str],
+    multirun: bool,
+    config_dir: Path | None,
+    columns: Sequence[str],
 ) -> list[Row]:
     """Run a task and print its row, or one table of a multirun's rows, which is written too.
+
+    Args:
+        columns: that are printed.
 
     Raises:
         LtcamError: if a run of a multirun failed; the others' rows are kept.
@@ -28,7 +36,6 @@ def run_task(
     failed = [str(row["error"]) for row in rows if "error" in row]
     rows = [row for row in rows if "error" not in row]
     if rows:
-        columns = SHOWN if "cell" in rows[0] else TRAINED
         varying = [
             c for c in ("dataset", "fold", "seed", "run") if len({r.get(c) for r in rows}) > 1
         ]
@@ -45,11 +52,11 @@ def train(overrides: Sequence[str], multirun: bool, config_dir: Path | None) -> 
     """Train one classifier, or several."""
     from ltcam_cli.commands.tasks import train_task
 
-    return run_task("train", train_task, overrides, multirun, config_dir)
+    return run_task("train", train_task, overrides, multirun, config_dir, TRAINED)
 
 
 def evaluate(overrides: Sequence[str], multirun: bool, config_dir: Path | None) -> list[Row]:
     """Evaluate one cell, or several."""
     from ltcam_cli.commands.tasks import evaluate_task
 
-    return run_task("evaluate", evaluate_task, overrides, multirun, config_dir)
+    return run_task("evaluate", evaluate_task, overrides, multirun, config_dir, SHOWN)

@@ -21,7 +21,7 @@ from ltcam_cli.data.load import dataset_name, load_split
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split
 from ltcam_cli.errors import LtcamError
-from ltcam_cli.files import read_json, sha256, short_hash, write_json
+from ltcam_cli.files import alone, read_json, sha256, short_hash, write_json
 from ltcam_cli.maps.engine import CamEngine
 from ltcam_cli.maps.method import MethodConfig
 from ltcam_cli.maps.spec import MapSpec
@@ -40,6 +40,13 @@ def train_task(cfg: DictConfig) -> Row:
     """Train one classifier; a finished one is not trained again without `overwrite`."""
     settings = Settings.of(cfg)
     split = load_split(settings.dataset)
+    run, _ = settings.run_to_train(split)
+    with alone(run.train / "last.pt"):
+        return train_run(settings, split)
+
+
+def train_run(settings: Settings, split: Split) -> Row:
+    """Train into the settings' run folder, which no other process writes to meanwhile."""
     run, digest = settings.run_to_train(split)
     head = {"run": run.name, "head": settings.backbone.head, "seed": settings.seed}
     if run.checkpoint.is_file() and run.metrics and not settings.overwrite:

@@ -19,13 +19,7 @@ from ltcam_cli.files import atomic
 from ltcam_cli.maps.engine import HeatmapSource
 from ltcam_cli.masks.segmenters import Segmenter
 from ltcam_cli.runs.evaluation import ImageResult, map_and_segment
-from ltcam_cli.runs.folder import write_table
-
-SCORES = ["name", "path", "probability", "predicted", "regions", "area"]
-REGIONS = [
-    "name", "region", "top", "left", "bottom", "right", "area", "length", "width", "score"
-]  # fmt: skip
-FLOATS = ("probability", "length", "width", "score")
+from ltcam_cli.runs.shards import Shard, Tables
 
 
 @dataclass
@@ -37,6 +31,7 @@ class PredictConfig:
         gate: empty masks where the classifier says clean.
         overlays: write a picture of each image.
         save_maps: write heatmaps as float32 (H, W) at the images' own size.
+        shard: `i/n`: only the i-th of n parts of the images, into tables of its own; None for all.
         batch_size, workers, on_error: of loading.
     """
 
@@ -44,6 +39,7 @@ class PredictConfig:
     gate: bool = True
     overlays: bool = True
     save_maps: bool = False
+    shard: str | None = None
     batch_size: int = 8
     workers: int = 0
     on_error: str = "raise"
@@ -53,6 +49,11 @@ class PredictConfig:
             raise LtcamError(f"predict.batch_size={self.batch_size}: must be at least 1")
         if self.on_error not in {"raise", "skip"}:
             raise LtcamError(f"predict.on_error={self.on_error}: must be raise or skip")
+        self.part()
+
+    def part(self) -> Shard | None:
+        """The shard, if it is not all."""
+        return None if self.shard is None else Shard.parse(self.shard)
 
 
 def find_images(paths: Sequence[Path], besides: Path | None = None) -> list[Sample]:
@@ -64,11 +65,13 @@ def find_images(paths: Sequence[Path], besides: Path | None = None) -> list[Samp
     samples = []
     for path in paths:
         if path.is_dir():
+            # The folder is resolved once: on a network each look at a million files is felt.
+            root, hidden = path.resolve(), besides and besides.resolve()
             files = sorted(
                 file
                 for file in path.rglob("*")
                 if file.suffix.lower() in IMAGE_SUFFIXES
-                and not (besides and file.resolve().is_relative_to(besides.resolve()))
+                and not (hidden and (root / file.relative_to(path)).is_relative_to(hidden))
             )
             named = [(file, file.relative_to(path).with_suffix("").as_posix()) for file in files]
         elif path.is_file():
@@ -95,6 +98,7 @@ def predict(
     config: PredictConfig,
     out: Path,
     *,
+    identity: str = "",
     draw: Callable[[ImageResult, Path], None] | None = None,
     progress: str | None = None,
 ) -> tuple[pd.DataFrame, list[str]]:
@@ -102,45 +106,46 @@ def predict(
 
     Images that `scores.csv` already lists are not computed again, unless their file is newer.
 
+    Args:
+        samples: all of them; with `config.shard` its own are taken, and its tables are called
+            `scores.3of8.csv`, `regions.3of8.csv`.
+        identity: hash of method, segmenter and classifier: shards of one hash can be joined.
+
     Returns:
         The table of scores, and the names of images that could not be read.
 
     Raises:
-        LtcamError: if `out` holds the mask of another image of the same name.
+        LtcamError: if `out` holds the mask of another image of the same name, or other shards.
     """
-    scores_path, regions_path = out / "scores.csv", out / "regions.csv"
-    scores = _read(scores_path, SCORES)
+    shard = config.part()
+    tables = Tables(out, shard)
+    samples = shard.of(samples) if shard else samples
+    names = [sample.name for sample in samples]
+    scores, regions = tables.read()
     held = dict(zip(scores["name"], scores["path"], strict=True))
     wanted = ["masks/{}.png"]
     wanted += ["maps/{}.npy"] if config.save_maps else []
     wanted += ["overlays/{}.png"] if config.overlays and draw is not None else []
     todo = [sample for sample in samples if not _is_done(sample, held, out, wanted)]
-    kept = scores[~scores["name"].isin([sample.name for sample in todo])]
-    regions = _read(regions_path, REGIONS)
-    regions = regions[regions["name"].isin(kept["name"])]
-    rows, region_rows = kept.to_dict("records"), regions.to_dict("records")
+    anew = [sample.name for sample in todo]
+    tables.claim(names, identity)
+    tables.write(scores[~scores["name"].isin(anew)], regions[~regions["name"].isin(anew)])
+    rows: list[dict[str, Any]] = []
+    region_rows: list[dict[str, Any]] = []
     skipped: list[str] = []
-
-    def save() -> None:  # regions first: an image counts as done once its score is written
-        write_table(regions_path, pd.DataFrame(region_rows, columns=REGIONS))
-        write_table(scores_path, pd.DataFrame(rows, columns=SCORES))
-
     try:
-        for number, result in enumerate(
-            map_and_segment(
-                classifier,
-                source,
-                segmenter,
-                todo,
-                masks=False,
-                gate=config.gate,
-                batch_size=config.batch_size,
-                workers=config.workers,
-                on_error=config.on_error,
-                skipped=skipped,
-                progress=progress,
-            ),
-            start=1,
+        for result in map_and_segment(
+            classifier,
+            source,
+            segmenter,
+            todo,
+            masks=False,
+            gate=config.gate,
+            batch_size=config.batch_size,
+            workers=config.workers,
+            on_error=config.on_error,
+            skipped=skipped,
+            progress=progress,
         ):
             sample = result.item.sample
             found = list(describe_regions(result))
@@ -156,11 +161,14 @@ def predict(
                     "area": int(result.mask.sum()),
                 }
             )
-            if number % 50 == 0:
-                save()
+            if len(rows) == 50:
+                full, full_regions, rows, region_rows = rows, region_rows, [], []
+                tables.append(full, full_regions)  # no row twice, should this fail
     finally:
-        save()
-    return pd.DataFrame(rows, columns=SCORES), skipped
+        tables.append(rows, region_rows)
+    if shard and skipped:
+        tables.record(names, identity, skipped)
+    return tables.read()[0], skipped
 
 
 def describe_regions(result: ImageResult) -> list[dict[str, Any]]:
@@ -230,11 +238,3 @@ def save_map(result: ImageResult, path: Path) -> None:
     """Write the heatmap as float32 (H, W) at the image's own size, before any threshold."""
     with atomic(path) as temporary:
         np.save(temporary, result.heatmap.astype(np.float32))
-
-
-def _read(path: Path, columns: list[str]) -> pd.DataFrame:
-    if not path.is_file():
-        return pd.DataFrame(columns=columns)
-    # NA is a name, too; and pandas 2 loses a digit where Python's own float does not.
-    exact = dict.fromkeys(FLOATS, float)
-    return pd.read_csv(path, dtype={"name": str}, keep_default_na=False, converters=exact)

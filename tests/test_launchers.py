@@ -1,0 +1,260 @@
+"""Multiruns on other machines: each launcher gives the counts of a serial run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import REPOSITORY, SYNTHETIC, Cli, KsddLike, Run
+from omegaconf import DictConfig
+from PIL import Image
+from test_cli import COUNTS, only, predicted, table_on
+
+from ltcam_cli.commands.compose import launch
+from ltcam_cli.files import alone, lock
+from ltcam_cli.runs.folder import RunFolder
+
+RAY = ["hydra/launcher=ray", "hydra.launcher.address=auto"]
+GRID = ["-m", "dataset.split=tens", "dataset.fold=0,1", "seed=0,1"]
+TINY = (
+    "dataset.count=null dataset.height=32 dataset.width=32 "
+    "backbone=vgg16_slim trainer.epochs=1 trainer.images_per_epoch=4 threads=1 device=cpu"
+).split()
+
+
+@pytest.fixture(scope="module")
+def ray_folder() -> Iterator[Path]:
+    """A cluster on this machine, begun in another folder, as by an administrator."""
+    pytest.importorskip("ray", reason="the extra cluster is not installed")
+    folder = Path(tempfile.mkdtemp(prefix="ray"))  # a short path: it holds sockets
+    paths = [str(REPOSITORY), str(Path(__file__).parent)]
+    environment = {
+        **os.environ,
+        "RAY_TMPDIR": str(folder),
+        "RAY_AUTH_MODE": "disabled",  # no file in the home folder
+        "PYTHONPATH": os.pathsep.join(paths),
+    }
+    start = (
+        "start --head --block --num-cpus=2 --node-ip-address=127.0.0.1 --port=0 "
+        "--object-store-memory=80000000 --include-dashboard=false --disable-usage-stats"
+    ).split()
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ray.scripts.scripts", *start],
+            cwd=folder,
+            env=environment,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        deadline = time.monotonic() + 180
+        while "Ray runtime started" not in (folder / "log").read_text():
+            assert process.poll() is None, (folder / "log").read_text()
+            assert time.monotonic() < deadline, (folder / "log").read_text()
+            time.sleep(0.2)
+        yield folder
+    finally:
+        process.terminate()
+        process.wait(60)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def cluster(ray_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `hydra.launcher.address=auto` finds."""
+    monkeypatch.setenv("RAY_TMPDIR", str(ray_folder))
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+
+
+@pytest.fixture
+def joblib() -> list[str]:
+    """New processes: those of an earlier test would still be in its folder."""
+    loky = pytest.importorskip("joblib.externals.loky")
+    loky.get_reusable_executor().shutdown(wait=True)
+    return ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+
+
+@pytest.fixture
+def submitit_local() -> list[str]:
+    pytest.importorskip("submitit")
+    return ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=10"]
+
+
+@pytest.fixture
+def ray(cluster: None) -> list[str]:
+    return RAY
+
+
+@pytest.fixture(params=["joblib", "submitit_local", "ray"])
+def launcher(request: pytest.FixtureRequest) -> list[str]:
+    """The overrides that choose a launcher."""
+    return list(request.getfixturevalue(request.param))
+
+
+@pytest.mark.slow
+def test_folds_and_seeds_on_each_launcher(
+    cli: Cli, ksdd_like: KsddLike, launcher: list[str]
+) -> None:
+    ksdd_like(folders=(1, 2, 11, 12))
+    cli.ok("train", *GRID, *TINY, "outputs=serial")
+    rows = table_on(cli.ok("train", *GRID, *TINY, "outputs=spread", *launcher))
+    assert len({row["run"] for row in rows}) == 4
+    assert {path.parent.parent.name for path in Path("spread").glob("*/train/checkpoint.pt")} == {
+        row["run"] for row in rows
+    }
+    evaluate = ["evaluate", *GRID, *TINY, "--method", "ltlayercam"]
+    cli.ok(*evaluate, "outputs=serial")
+    assert len(table_on(cli.ok(*evaluate, "outputs=spread", *launcher))) == 4
+    serial, spread = (
+        pd.concat([RunFolder(path).results() for path in sorted(Path(outputs).glob("ksdd-*"))])
+        for outputs in ("serial", "spread")
+    )
+    assert len(serial) == 4
+    pd.testing.assert_frame_equal(serial[["run", *COUNTS]], spread[["run", *COUNTS]])
+
+
+@pytest.mark.slow
+def test_shards_on_each_launcher(cli: Cli, tiny_run: Run, launcher: list[str]) -> None:
+    cli.ok("data", "synth", "plates", "dataset.items=4", "dataset.parts=4", *SYNTHETIC[3:5])
+    args = [
+        "predict",
+        "plates/good",
+        "plates/defect",
+        "--run",
+        tiny_run.path,
+        "threads=1",
+        "predict.gate=false",
+    ]
+    cli.ok(*args, "--out", "whole", "predict.batch_size=1")
+    spread = [*args, "--out", "spread", "predict.batch_size=1", "-m", "--shard", "1:2/2"]
+    assert [row["shard"] for row in table_on(cli.ok(*spread, *launcher))] == ["1/2", "2/2"]
+    cli.ok("runs", "gather", "spread")
+    counts = ["name", "predicted", "regions", "area"]
+    whole = predicted(Path("whole"))
+    assert len(whole) == 16 and whole["area"].sum() > 0
+    pd.testing.assert_frame_equal(predicted(Path("spread"))[counts], whole[counts])
+
+
+@pytest.mark.slow
+def test_a_failed_run_does_not_lose_the_others(cli: Cli, own_run: Run, launcher: list[str]) -> None:
+    result = cli("evaluate", "-m", "--delta", "0,200", *SYNTHETIC, *launcher)
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1].startswith("ltcam: 1 of 2 runs failed: method.delta=200")
+    assert [float(row["delta"]) for row in table_on(result.stdout)] == [0]
+
+
+# --- Ray
+
+
+def falls(cfg: DictConfig) -> dict[str, int]:
+    """A task whose worker is killed."""
+    if cfg.seed == 1:
+        os._exit(1)
+    return {"seed": cfg.seed}
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_fails_its_own_task_only(cli: Cli, cluster: None) -> None:
+    once = "+hydra.launcher.remote.max_retries=0"
+    rows, folder = launch("train", falls, ["seed=0,1,2", *RAY, once], multirun=True)
+    assert folder is not None and folder.is_relative_to(cli.folder / "outputs/multirun")
+    assert [row.get("seed") for row in rows] == [0, None, 2]
+    assert rows[1]["error"].startswith("seed=1: its Ray worker failed: ")
+    assert "\n" not in rows[1]["error"]
+
+
+@pytest.mark.slow
+def test_ray_is_left_as_it_was_found(cli: Cli, cluster: None) -> None:
+    import ray
+
+    for connected in (False, True):
+        if connected:
+            ray.init(address="auto", log_to_driver=False)
+        try:
+            rows, _ = launch("train", falls, ["seed=0,2", *RAY], multirun=True)
+            assert rows == [{"seed": 0}, {"seed": 2}]
+            assert ray.is_initialized() == connected
+        finally:
+            ray.shutdown()
+
+
+def test_ray_that_is_not_there(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = ["train", "-m", "seed=0,1", *SYNTHETIC, *RAY]
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "ray", None)
+        cli.fault(*train, says=["ray is not installed", "ltcam[cluster]"], logs=True)
+    library = pytest.importorskip("ray")
+
+    def init(**options: object) -> None:
+        raise ConnectionError("Could not find any running Ray instance.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(library, "init", init)
+        says = ["hydra.launcher.address=auto", "no Ray cluster", "ray start --head"]
+        cli.fault(*train, says=says, logs=True)
+    says = ["hydra.launcher.init: Unknown keyword argument(s): cpus"]
+    cli.fault(*train, "+hydra.launcher.init.cpus=1", says=says, logs=True)
+    assert not list(Path("outputs").glob("synthetic-*"))
+
+
+# --- processes that work in one folder
+
+
+@pytest.mark.slow
+def test_a_run_is_trained_by_one_process_at_a_time(cli: Cli, joblib: list[str]) -> None:
+    rows = table_on(cli.ok("train", "-m", "seed=0,0", *SYNTHETIC, *joblib))
+    assert len(rows) == 2 and rows[0] == rows[1]
+    log = only(Path("outputs"), "synthetic-*/train/train.log").read_text()
+    assert log.count("training synthetic-") == 1
+    result = cli("train", "-m", "seed=0,1", "name=one", *SYNTHETIC, *joblib)
+    assert result.exit_code == 2
+    assert "1 of 2 runs failed: outputs/one: holds another training" in result.stderr
+    assert len(table_on(result.stdout)) == 1
+
+
+def test_who_waits_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "run" / "last.pt"
+    caplog.set_level(logging.INFO, "ltcam_cli")
+    with alone(path):
+        pass
+    assert not caplog.messages
+    taken, released = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with lock(path):
+            taken.set()
+            time.sleep(0.5)
+            released.set()
+
+    threading.Thread(target=other).start()
+    assert taken.wait(10)
+    with alone(path):
+        assert released.is_set()
+    assert caplog.messages == [f"{path.parent}: another process is at work there; waiting for it"]
+
+
+@pytest.mark.slow
+def test_a_shard_is_predicted_by_one_process_at_a_time(cli: Cli, tiny_run: Run) -> None:
+    Path("photos").mkdir()
+    Image.new("L", (40, 40), 90).save("photos/one.png")
+    table = cli.folder / "found/scores.1of1.csv"
+    with lock(table):
+        process = cli.start(
+            "predict", "photos", "--run", tiny_run.path, "--out", "found", "--shard", "1/1"
+        )
+        assert process.stderr is not None
+        assert "found: another process is at work there" in process.stderr.readline()
+        assert not table.exists()
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    assert stdout.startswith("1 images") and len(pd.read_csv(table)) == 1
