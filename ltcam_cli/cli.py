@@ -296,6 +296,36 @@ def runs(
     info.runs(outputs, name)
 
 
+Cells = Annotated[
+    list[str] | None, typer.Option("--cell", help="A cell, or the six digits its name ends with.")
+]
+Methods = Annotated[list[str] | None, typer.Option("--method", help="Cells of this method.")]
+Deltas = Annotated[
+    list[str] | None, typer.Option("--delta", help="Cells of this δ: a number, list, range, null.")
+]
+
+
+@app.command()
+def compare(
+    places: Annotated[list[str], typer.Argument(help="Runs, by name or path, and paths of cells.")],
+    cells: Cells = None,
+    methods: Methods = None,
+    deltas: Deltas = None,
+    outputs: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("outputs"),
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="Folder of compare.csv; the runs' without it.")
+    ] = None,
+) -> None:
+    """Hold cells against the first one: paired bootstrap of the difference in IoU.
+
+    [dim]ltcam compare RUN RUN --method ltgradcam --delta 50
+    ltcam compare RUN --method gradcam --method ltgradcam[/]
+    """
+    from ltcam_cli.commands.compare import compare as run_compare
+
+    run_compare(places, outputs, cells or [], methods or [], deltas or [], folder)
+
+
 @app.command()
 def config(
     command: Annotated[str, typer.Argument(help="train, evaluate, …")],

@@ -90,7 +90,6 @@ class PixelCurves:
         tp, fp = _from_the_top(self.positives), _from_the_top(self.negatives)
         return float(np.max(tp / (tp[-1] + fp)))
 
-
     def precision_recall(self, points: int = 300) -> np.ndarray:
         """The pixel precision-recall curve, thinned.
 
