@@ -306,6 +306,39 @@ Deltas = Annotated[
 
 
 @app.command()
+def report(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(help="Runs, by name or path; and Hydra overrides, key=value."),
+    ] = None,
+    cells: Cells = None,
+    methods: Methods = None,
+    deltas: Deltas = None,
+    limit: Annotated[
+        int, typer.Option(min=1, help="Most images: defective ones, then the likeliest.")
+    ] = 200,
+    file: Annotated[
+        Path | None, typer.Option("--out", help="The page; report.html in the run without it.")
+    ] = None,
+    device: Device = None,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Write one HTML page of a run, or of several: tables, curves, and a picture of each image.
+
+    [dim]ltcam report RUN
+    ltcam report RUN RUN --method ltgradcam[/]
+    """
+    from ltcam_cli.commands.options import as_overrides
+    from ltcam_cli.commands.report import Wanted
+    from ltcam_cli.commands.report import report as run_report
+
+    names = [word for word in runs or () if "=" not in word or Path(word).exists()]
+    overrides = [word for word in runs or () if word not in names]
+    wanted = Wanted(cells or [], methods or [], deltas or [])
+    run_report(names, wanted, limit, file, as_overrides({"device": device}, overrides), config_dir)
+
+
+@app.command()
 def compare(
     places: Annotated[list[str], typer.Argument(help="Runs, by name or path, and paths of cells.")],
     cells: Cells = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -127,14 +127,26 @@ def _in_order(table: pd.DataFrame, column: str, wanted: Sequence[str], fault: st
     return pd.concat([table[table[column] == value] for value in dict.fromkeys(wanted)])
 
 
-def newest(cells: Sequence[Cell], count: int) -> list[Cell]:
+def chosen_by_training(run: RunFolder) -> set[str]:
+    """Names of the cells that the training part chose in a sweep of both parts."""
+    tables = [pd.read_csv(path) for path in sorted(run.path.glob("sweep/*/sweep.csv"))]
+    return {cell for table in tables for cell in table["cell"][table["chosen"].astype(bool)]}
+
+
+def newest(cells: Sequence[Cell], count: int, first: Set[str] = frozenset()) -> list[Cell]:
     """At most `count` cells: the newest of each method first, then older ones.
 
     A rule without a score in it, since cells are of a test split. The order stays.
+
+    Args:
+        cells: oldest first.
+        count: of the cells wanted.
+        first: names of cells that are taken for newer than all others.
     """
     seen: dict[str, int] = {}
     ranked = []
-    for age, cell in enumerate(reversed(cells)):
+    ages = sorted(range(len(cells)), key=lambda n: (cells[n].name not in first, -n))
+    for age, cell in enumerate(cells[n] for n in ages):
         rank = seen[cell.metrics["method"]] = seen.get(cell.metrics["method"], -1) + 1
         ranked.append((rank, age, cell))
     kept = {cell.path for *_, cell in sorted(ranked, key=lambda each: each[:2])[:count]}
