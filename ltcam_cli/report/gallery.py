@@ -21,7 +21,7 @@ from ltcam_cli.report.overlay import as_rgb, coloured, shrunk_mask, shrunk_size
 from ltcam_cli.runs.evaluation import ImageResult, Scores, true_mask
 from ltcam_cli.scores.pixels import PixelCounts
 
-PHOTO, HEAT = 1024, 448  # pixels of the longer side; maps are smooth
+PHOTO, HEAT = 1280, 512  # pixels of the longer side; maps are smooth
 SHOWN = ("label", "probability", "predicted", "iou", "precision", "recall", "regions", "touched",
          "false_regions", "tp")  # fmt: skip
 
@@ -55,7 +55,7 @@ class Gallery:
                     "name": name,
                     "width": size[0],
                     "height": size[1],
-                    "photo": webp(photo.resize(size, Image.Resampling.LANCZOS), 78),
+                    "photo": webp(photo.resize(size, Image.Resampling.LANCZOS), 80),
                     "truth": outline(shrunk_mask(truth, size)),
                 }
             )
@@ -80,7 +80,7 @@ class Visitor:
         image = self.gallery.images[number]
         heat = coloured(result.heatmap, shrunk_size(result.heatmap, HEAT))
         self.gallery.cells[self.cells[result.cell]][number] = {
-            "heat": webp(Image.fromarray(heat.astype(np.uint8)), 70),
+            "heat": webp(Image.fromarray(heat.astype(np.uint8)), 80),
             "mask": outline(shrunk_mask(result.mask, (image["width"], image["height"]))),
         }
 

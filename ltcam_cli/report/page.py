@@ -197,6 +197,8 @@ def _table(shown: Shown) -> tuple[list[Column], list[dict[str, Any]]]:
     """All cells of all runs, as they were evaluated; columns that say nothing are left out."""
     tables = [results_of(run).assign(run=run.name, path=str(run.path)) for run in shown.runs]
     table = pd.concat(tables, ignore_index=True)
+    tested = ~table["split"].str.contains("/")
+    table = pd.concat([table[tested], table[~tested]])
     columns = [
         column
         for column in COLUMNS
@@ -236,13 +238,14 @@ def _cell(column: Column, row: Mapping[Any, Any]) -> dict[str, Any]:
     return {"text": text, "value": repr(float(value)), "number": True}
 
 
-def _figures(shown: Shown, names: Sequence[str]) -> list[dict[str, str]]:
-    """Title, note and SVG of each figure."""
-    figures: list[dict[str, str]] = []
+def _figures(shown: Shown, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Title, note and SVG of each figure, and whether it wants the page's whole width."""
+    figures: list[dict[str, Any]] = []
 
     def add(title: str, note: str, figure: Any) -> None:
         svg = as_svg(figure, title, f"figure{len(figures) + 1}")
-        figures.append({"title": title, "note": note, "svg": svg})
+        wide = len(figure.axes) > 1
+        figures.append({"title": title, "note": note, "svg": svg, "wide": wide})
 
     bars = labels([cell.metrics | {"run": cell.run.name} for cell in shown.bars])
     add(

@@ -3,7 +3,7 @@
   const { cells, images } = JSON.parse(document.getElementById("data").textContent);
   const VIEWS = ["image", "heatmap", "mask", "truth"];
   const byId = (id) => document.getElementById(id);
-  const state = { cell: 0, filter: "all", view: 2, order: "worst", search: "" };
+  const state = { cell: 0, filter: "all", view: 3, order: "worst", search: "" };
 
   // --- light and dark
 
@@ -55,6 +55,11 @@
     missed: isMissed,
     false: isFalseAlarm,
   };
+  const MEANINGS = {
+    "p(defect)": "The classifier's probability of a defect.",
+    touched: "Defect regions that the mask touches.",
+    false: "Regions of the mask that touch no defect.",
+  };
   const percent = (value) => (value === null ? "–" : value.toFixed(1));
 
   function tag(found) {
@@ -70,13 +75,14 @@
     const rows = found.label
       ? [["IoU", percent(found.iou)], ["precision", percent(found.precision)],
          ["recall", percent(found.recall)], ["p(defect)", probability],
-         ["touched", `${found.touched} of ${found.regions}`], ["false regions", found.false_regions]]
-      : [["p(defect)", probability], ["false regions", found.false_regions]];
+         ["touched", `${found.touched} of ${found.regions}`], ["false", found.false_regions]]
+      : [["p(defect)", probability], ["false", found.false_regions]];
     const list = document.createDocumentFragment();
     for (const [name, value] of rows) {
       const pair = document.createElement("div");
       const [dt, dd] = [document.createElement("dt"), document.createElement("dd")];
       dt.textContent = name;
+      dt.title = MEANINGS[name] || "";
       dd.textContent = value;
       pair.append(dt, dd);
       list.append(pair);
@@ -115,7 +121,7 @@
     card.show = (value) => {
       const near = (stop) => Math.max(0, 1 - Math.abs(value - stop));
       blend.value = value;
-      const opacity = { ".heat": 0.65 * near(1), "path.mask:not(.halo)": Math.max(near(2), 0.75 * (value > 2)),
+      const opacity = { ".heat": 0.65 * near(1), "path.mask:not(.halo)": Math.max(near(2), 0.9 * (value > 2)),
         "path.truth:not(.halo)": near(3) };
       opacity["path.mask.halo"] = 0.4 * opacity["path.mask:not(.halo)"];
       opacity["path.truth.halo"] = 0.4 * near(3);
@@ -212,8 +218,9 @@
     const picture = makeCard(number), image = images[number];
     picture.show(Number(card(number).querySelector(".blend").value));
     const ratio = image.width / image.height;
-    picture.style.width = `min(92vw, 68rem, ${(70 * ratio).toFixed(2)}vh)`;
-    if (ratio < 0.6) picture.style.width = `max(min(88vw, 19rem), ${(72 * ratio).toFixed(2)}vh)`;
+    picture.classList.toggle("tall", ratio < 1.1);
+    picture.querySelector(".picture").style.width =
+      `min(84vw, 66rem, ${((ratio < 1.1 ? 84 : 66) * ratio).toFixed(2)}vh)`;
     byId("stage").replaceChildren(picture);
     const place = listed.indexOf(number);
     byId("place").textContent = `${place + 1} of ${listed.length}`;
