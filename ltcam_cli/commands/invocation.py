@@ -25,7 +25,9 @@ OPTIONS = {KEYS[name]: f"--{name}" for name in ("method", "delta", "layers", "se
 
 
 def command_of_run(run: RunFolder, config_dir: Path | None = None) -> str:
-    """`ltcam train …` with all that differs from the defaults."""
+    """`ltcam train …` with all that differs from the defaults; empty if it was imported."""
+    if "imported" in run.config:
+        return ""
     held = {part: value for part, value in run.config.items() if part in TRAINING}
     groups = {"dataset": held["dataset"]["kind"], "backbone": held["backbone"]["name"]}
     return shlex.join(["ltcam", "train", *differing(flat(held), groups, config_dir)])

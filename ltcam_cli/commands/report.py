@@ -43,7 +43,7 @@ class Wanted:
         """The cells whose pictures are shown, and those whose IoU is.
 
         Where none are named: `most` of them, and the newest of each method (see `newest`); what
-        training chose counts as newest.
+        training chose counts as newest. Cells of other weights than the run's cannot be drawn.
 
         Raises:
             LtcamError: if there is none, or a named one was made of other weights.
@@ -52,7 +52,7 @@ class Wanted:
         found = find_cells(run, self.names, self.methods, deltas_of(self.deltas))
         digest = sha256(run.checkpoint)[:12]
         fitting = [cell for cell in found if cell.metrics["checkpoint"] == digest]
-        if not fitting or (named and len(fitting) < len(found)):
+        if not fitting or (self.names and len(fitting) < len(found)):
             other = next(cell for cell in found if cell not in fitting)
             raise LtcamError(
                 f"{other.path}: is of another checkpoint than {run.checkpoint}; "

@@ -30,7 +30,7 @@ def _plain() -> Iterator[None]:
     from matplotlib import rc_context, rcParamsDefault
 
     style: Any = {"backend": "agg", "svg.fonttype": "none", "svg.hashsalt": "ltcam"}
-    style |= {"font.size": 9, "axes.linewidth": 0.7}
+    style |= {"font.size": 9, "axes.linewidth": 0.7, "text.parse_math": False}
     style |= {f"{name}.color": INK for name in ("text", "xtick", "ytick")}
     style |= {f"axes.{name}": INK for name in ("labelcolor", "edgecolor", "titlecolor")}
     with rc_context({**rcParamsDefault, **style}):

@@ -49,7 +49,7 @@ class Gallery:
         if key not in self._known:
             self._known[key] = len(self.images)
             size = shrunk_size(original, PHOTO)
-            photo = Image.fromarray(_grey_if_it_is(as_rgb(original)))
+            photo = Image.fromarray(as_rgb(original))
             self.images.append(
                 {
                     "name": name,
@@ -111,9 +111,3 @@ def outline(mask: np.ndarray) -> str:
         moves = " ".join(f"{x} {y}" for x, y in steps[:-1] if x or y)
         parts.append(f"M{corners[0, 0]} {corners[0, 1]}l{moves or '0 0'}z")
     return "".join(parts).replace(" -", "-")
-
-
-def _grey_if_it_is(pixels: np.ndarray) -> np.ndarray:
-    """(H, W) if all three channels are equal: a smaller file."""
-    equal = (pixels == pixels[..., :1]).all()
-    return pixels[..., 0] if equal else pixels

@@ -178,18 +178,20 @@ def _run(run: RunFolder, command: str) -> dict[str, Any]:
     """What stands of a run at the head of the page, and its settings."""
     config, metrics = run.config, run.metrics
     dataset, backbone = config.get("dataset", {}), config.get("backbone", {})
-    fold = dataset.get("fold")
+    evaluated = results_of(run).iloc[0]  # an imported run was trained on who knows what
+    fold = "" if pd.isna(evaluated["fold"]) else f", fold {evaluated['fold']:g}"
     return {
         "name": run.name,
-        "dataset": dataset.get("name") or Path(dataset.get("root") or dataset["kind"]).name,
+        "dataset": evaluated["dataset"],
         "backbone": backbone.get("name"),
         "head": backbone.get("head"),
-        "split": f"{dataset.get('split')}{'' if fold is None else f', fold {fold}'}",
+        "split": f"{evaluated['split'].partition('/')[0]}{fold}",
         "seed": config.get("seed"),
         "size": f"{dataset.get('height')} × {dataset.get('width')}",
         "metrics": metrics,
         "settings": flat({k: v for k, v in config.items() if k != "hash"}),
         "command": command,
+        "imported": config.get("imported"),
     }
 
 
