@@ -332,6 +332,69 @@ def runs_gather(
         raise typer.Exit(1)
 
 
+Cells = Annotated[
+    list[str] | None, typer.Option("--cell", help="A cell, or the six digits its name ends with.")
+]
+Methods = Annotated[list[str] | None, typer.Option("--method", help="Cells of this method.")]
+Deltas = Annotated[
+    list[str] | None, typer.Option("--delta", help="Cells of this δ: a number, list, range, null.")
+]
+
+
+@app.command()
+def report(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(help="Runs, by name or path; and Hydra overrides, key=value."),
+    ] = None,
+    cells: Cells = None,
+    methods: Methods = None,
+    deltas: Deltas = None,
+    limit: Annotated[
+        int, typer.Option(min=1, help="Most images: defective ones, then the likeliest.")
+    ] = 200,
+    file: Annotated[
+        Path | None, typer.Option("--out", help="The page; report.html in the run without it.")
+    ] = None,
+    device: Device = None,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Write one HTML page of a run, or of several: tables, curves, and a picture of each image.
+
+    [dim]ltcam report RUN
+    ltcam report RUN RUN --method ltgradcam[/]
+    """
+    from ltcam_cli.commands.options import as_overrides
+    from ltcam_cli.commands.report import Wanted
+    from ltcam_cli.commands.report import report as run_report
+
+    names = [word for word in runs or () if "=" not in word or Path(word).exists()]
+    overrides = [word for word in runs or () if word not in names]
+    wanted = Wanted(cells or [], methods or [], deltas or [])
+    run_report(names, wanted, limit, file, as_overrides({"device": device}, overrides), config_dir)
+
+
+@app.command()
+def compare(
+    places: Annotated[list[str], typer.Argument(help="Runs, by name or path, and paths of cells.")],
+    cells: Cells = None,
+    methods: Methods = None,
+    deltas: Deltas = None,
+    outputs: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("outputs"),
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="Folder of compare.csv; the runs' without it.")
+    ] = None,
+) -> None:
+    """Hold cells against the first one: paired bootstrap of the difference in IoU.
+
+    [dim]ltcam compare RUN RUN --method ltgradcam --delta 50
+    ltcam compare RUN --method gradcam --method ltgradcam[/]
+    """
+    from ltcam_cli.commands.compare import compare as run_compare
+
+    run_compare(places, outputs, cells or [], methods or [], deltas or [], folder)
+
+
 @app.command()
 def config(
     command: Annotated[str, typer.Argument(help="train, evaluate, …")],

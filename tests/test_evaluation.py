@@ -141,6 +141,21 @@ def test_counts_are_scikit_learns(images: str) -> None:
     assert summary["mean_iou"] == pytest.approx(100 * np.mean(per_image))
     assert summary["undefined_iou"] == 0
 
+    tied, hits, number = 0.0, 0, 0  # a mask counts where its image is called defective
+    for m, t, s, p in zip(masks, truths, counted, scores.table["predicted"], strict=True):
+        if s.label:
+            number += 1
+            tied += p * (m & t).sum() / (m | t).sum()
+            hits += p and (m & t).any()
+    assert summary["seg_miou"] == pytest.approx(100 * tied / number)
+    assert summary["seg_recall"] == pytest.approx(100 * hits / number)
+    assert 0 < summary["seg_recall"] < 100
+
+    curve = scores.curve
+    assert curve["recall"].iloc[-1] == 100 and curve["recall"].is_monotonic_increasing
+    area = (curve["recall"].diff().fillna(curve["recall"][0]) * curve["precision"]).sum() / 100
+    assert area == pytest.approx(summary["pixel_ap"], abs=1)
+
     defects = [regions_of(t, connectivity=2) for t in truths]
     touched = sum(np.unique(d[m & t]).size for d, m, t in zip(defects, masks, truths, strict=True))
     assert summary["regions_touched"] == pytest.approx(100 * touched / sum(map(np.max, defects)))

@@ -81,7 +81,9 @@ def test_wheel_holds_package_and_configs_alone(wheel: Path) -> None:
         for path in (REPOSITORY / "conf").rglob("*.yaml")
     }
     assert "ltcam_cli/conf/config.yaml" in shipped
-    assert all(name.endswith((".py", ".yaml", "py.typed")) for name in inside)
+    page = {f"ltcam_cli/report/page/{name}" for name in ("index.html", "style.css", "script.js")}
+    assert page <= inside
+    assert all(name.endswith((".py", ".yaml", "py.typed")) for name in inside - page)
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from ltcam_cli.scores import images, intervals
 from ltcam_cli.scores.curves import BINS, PixelCurves
 from ltcam_cli.scores.pixels import PixelCounts, pooled
 from ltcam_cli.scores.regions import touched_regions
+from ltcam_cli.scores.samples import seg_miou, seg_recall
 
 few = settings(max_examples=25, deadline=None)
 seeds = st.integers(0, 2**32 - 1)
@@ -174,6 +175,32 @@ def test_curves_are_the_exact_ones(ties, skew, abs):
     assert curves.oracle_iou == close(oracle, abs)
 
 
+@pytest.mark.parametrize("ties, skew", [(0, 1), (0, 5), (37, 2), (4, 1)])
+def test_the_thinned_curve_lies_on_the_exact_one(ties, skew):
+    rng = np.random.default_rng(3)
+    scenes = [scene(rng, ties=ties, skew=skew) for _ in range(3)]
+    curve = curves_of(scenes).precision_recall(200)
+    scaled = np.concatenate([(heatmap / heatmap.max()).ravel() for heatmap, _ in scenes])
+    truths = np.concatenate([truth.ravel() for _, truth in scenes])
+    precision, recall, _ = metrics.precision_recall_curve(truths, scaled)
+    recall, last = np.unique(recall[::-1], return_index=True)  # the highest threshold of each
+    assert len(curve) <= 200 and curve[-1, 0] == 1
+    assert (np.diff(curve[:, 0]) > 0).all()
+    np.testing.assert_allclose(
+        curve[:, 1], np.interp(curve[:, 0], recall, precision[::-1][last]), atol=2e-2
+    )
+    area = np.sum(np.diff(curve[:, 0], prepend=0) * curve[:, 1])
+    assert area == close(metrics.average_precision_score(truths, scaled), 1e-2)
+    if ties == 4:  # coarser than the thinning: every threshold is there
+        assert len(curve) == np.unique(scaled[truths]).size
+
+
+def test_no_curve_without_both_kinds_of_pixels():
+    heatmap = np.random.default_rng(0).random((6, 5))
+    for truth in (np.zeros((6, 5), bool), np.ones((6, 5), bool)):
+        assert curves_of([(heatmap, truth)]).precision_recall().shape == (0, 2)
+
+
 def test_aupro_by_hand():
     heatmap = np.array([[4, 0, 3, 1, 0, 2, 1, 1, 0, 0, 0, 0]], float)
     truth = np.array([[1, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0]], bool)
@@ -298,6 +325,32 @@ def test_threshold_mistakes_are_named():
     for labels, scores in [([0, 2], [0, 1]), ([0, 1, 1], [0, 1]), ([0, 1], [0, math.nan])]:
         with pytest.raises(ValueError):
             images.auroc(labels, scores)
+
+
+# Samples
+
+
+@few
+@given(seeds)
+def test_localisation_counts_where_the_image_is_called_defective(seed):
+    rng = np.random.default_rng(seed)
+    found = [PixelCounts(*map(int, rng.integers(0, 3, 4))) for _ in range(12)]
+    called = (rng.random(12) < 0.7).tolist()
+    ious, hits = [], 0
+    for c, call in zip(found, called, strict=True):
+        if not call:
+            ious.append(0)
+        elif c.tp + c.fp + c.fn:
+            ious.append(c.tp / (c.tp + c.fp + c.fn))
+        hits += 1 if call and c.tp >= 1 else 0
+    assert seg_miou(found, called) == close(sum(ious) / len(ious))
+    assert seg_recall(found, called) == close(hits / 12)
+
+
+def test_localisation_without_an_image():
+    assert math.isnan(seg_miou([], [])) and math.isnan(seg_recall([], []))
+    assert math.isnan(seg_miou([PixelCounts(tn=3)], [True]))
+    assert seg_miou([PixelCounts(tn=3)], [False]) == 0 == seg_recall([PixelCounts(tn=3)], [True])
 
 
 # Intervals

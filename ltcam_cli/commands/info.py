@@ -13,6 +13,7 @@ from ltcam_cli.commands.compose import compose, conf_dir, own_configs
 from ltcam_cli.commands.options import print_table
 from ltcam_cli.errors import LtcamError, nearest
 from ltcam_cli.maps.weightings import get_weighting
+from ltcam_cli.runs.cells import results_of
 from ltcam_cli.runs.folder import RunFolder, find_run, list_runs
 from ltcam_cli.runs.shards import gather as join_shards
 from ltcam_cli.runs.tables import SHOWN, write_results
@@ -58,11 +59,7 @@ def methods(config_dir: Path | None) -> None:
 def runs(outputs: Path, name: str | None) -> None:
     """A table of all runs, or the results of one."""
     if name is not None:
-        run = find_run(outputs, name)
-        table = run.results()
-        if table.empty:
-            raise LtcamError(f"{run.path}: nothing evaluated yet; ltcam evaluate --run {run.name}")
-        print_table(table, SHOWN)
+        print_table(results_of(find_run(outputs, name)), SHOWN)
         return
     found = list_runs(outputs)
     if not found:

@@ -86,6 +86,21 @@ def expand_range(text: str) -> str:
     return ",".join(f"{start + i * step:f}" for i in range(count))
 
 
+def deltas_of(texts: Sequence[str]) -> list[float | None]:
+    """The percentiles of comma lists and ranges; None of `null`."""
+    single = [
+        one for text in texts for part in text.split(",") for one in expand_range(part).split(",")
+    ]
+    return [None if text == "null" else _number(text) for text in single]
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise LtcamError(f"--delta {text}: must be a number in 0..100, or null") from None
+
+
 def split_paths(tokens: Sequence[str]) -> tuple[list[Path], list[str]]:
     """Paths and overrides of one list: an override holds a `=` and is no existing path."""
     overrides = [t for t in tokens if ("=" in t or t[:1] == "~") and not Path(t).exists()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -161,11 +161,17 @@ def trained(cfg: DictConfig, overrides: Sequence[str]) -> tuple[Settings, Split,
 
 def with_training_of(run: RunFolder, cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """`cfg` with a run's data set, backbone, trainer and seed, but for what overrides name."""
+    return with_parts_of(run.config, TRAINING, cfg, overrides)
+
+
+def with_parts_of(
+    held: Mapping[str, Any], parts: Sequence[str], cfg: DictConfig, overrides: Sequence[str]
+) -> DictConfig:
+    """`cfg` with parts of a config that is kept in a folder, but for what overrides name."""
     merged = cfg.copy()
     OmegaConf.set_struct(merged, False)
-    held = run.config
     keys = [_key(override) for override in overrides]
-    for part in TRAINING:
+    for part in parts:
         if part in keys or part not in held:
             continue
         merged[part] = held[part]

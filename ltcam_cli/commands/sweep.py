@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from ltcam_cli.commands.compose import Row, compose, launch
-from ltcam_cli.commands.options import expand_range, print_table
+from ltcam_cli.commands.options import deltas_of, print_table
 from ltcam_cli.commands.settings import Settings, trained
 from ltcam_cli.commands.tasks import evaluate_methods
 from ltcam_cli.errors import LtcamError
@@ -75,19 +75,11 @@ def grid(method: MethodConfig, deltas: str | None, layers: str | None) -> list[M
     sets = layers.split(",") if layers else [method.layers]
     values = [method.delta]
     if deltas and get_weighting(method.weighting).reads_gradients:
-        texts = ",".join(expand_range(text) for text in deltas.split(",")).split(",")
-        values = [None if text == "null" else _number(text) for text in texts]
+        values = deltas_of([deltas])
     cells = [replace(method, delta=delta, layers=one) for one in sets for delta in values]
     for cell in cells:
         cell.spec()  # refuses what does not exist before anything is computed
     return cells
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise LtcamError(f"--delta {text}: must be a number in 0..100, or null") from None
 
 
 @dataclass(frozen=True)

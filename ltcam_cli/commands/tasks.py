@@ -132,6 +132,7 @@ def evaluate_methods(
             known = result_row(one, spec, run, checkpoint, folder.name)
             write_config(folder, {"hash": folder.name[-6:], **asdict(one)})
             write_table(folder / "images.csv", scored.table)
+            write_table(folder / "curve.csv", scored.curve)
             write_json(folder / "metrics.json", scored.summary() | share | known)
     rows = [read_json(folder / "metrics.json") for folder in folders]
     add_rows(run, rows)

@@ -1,54 +1,177 @@
-"""Figures of sweeps, with matplotlib (the extra `report`)."""
+"""Figures of scores, with matplotlib (the extra `report`): as PNG, or as SVG inside a page."""
 
 from __future__ import annotations
 
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from ltcam_cli.errors import require
 from ltcam_cli.files import atomic
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def draw_delta_curve(table: pd.DataFrame, path: Path) -> None:
+# Apart in hue and lightness, and of middling lightness: readable on a light and on a dark page.
+LINES = ("#3b82c4", "#d9822b", "#2f9e6e", "#b5559b", "#8570d4", "#a58a2c", "#c9554d", "#3899a8")
+INK = "#010203"  # black to the eye; in an SVG it gives way to the page's own text colour
+
+
+@contextmanager
+def _plain() -> Iterator[None]:
+    """matplotlib's settings, whatever the user's own are: texts stay texts, ids stay the same."""
+    require("matplotlib", "report")
+    from matplotlib import rc_context, rcParamsDefault
+
+    style: Any = {"backend": "agg", "svg.fonttype": "none", "svg.hashsalt": "ltcam"}
+    style |= {"font.size": 9, "axes.linewidth": 0.7, "text.parse_math": False}
+    style |= {f"{name}.color": INK for name in ("text", "xtick", "ytick")}
+    style |= {f"axes.{name}": INK for name in ("labelcolor", "edgecolor", "titlecolor")}
+    with rc_context({**rcParamsDefault, **style}):
+        yield
+
+
+def colour(number: int) -> str:
+    """The colour of the n-th line; they repeat."""
+    return LINES[number % len(LINES)]
+
+
+@_plain()
+def delta_figure(table: pd.DataFrame) -> Figure:
     """IoU over δ: a line per method and layer set, with its bootstrap band; a panel per part.
 
     Args:
         table: rows of a sweep, with the columns method, layers, delta, iou, iou_low, iou_high,
             part, and chosen (the row that the training part chose, ringed).
-        path: of the PNG.
 
     Raises:
         LtcamError: if matplotlib is not installed.
     """
-    require("matplotlib", "report").use("Agg")
-    from matplotlib import pyplot
-
     parts = list(dict.fromkeys(table["part"]))
-    figure, axes = pyplot.subplots(
-        1, len(parts), figsize=(6.4 * len(parts), 4.4), sharey=True, squeeze=False
-    )
-    for axis, part in zip(axes[0], parts, strict=True):
+    figure, axes = _figure(6.4 * len(parts), 4.4, len(parts))
+    for axis, part in zip(axes, parts, strict=True):
         of_part = table[table["part"] == part]
-        for (method, layers), line in of_part.groupby(["method", "layers"], sort=False):
+        lines = of_part.groupby(["method", "layers"], sort=False)
+        for number, ((method, layers), line) in enumerate(lines):
+            label, look = f"{method}, {layers}", colour(number)
             swept = line.dropna(subset="delta").sort_values("delta")
             if swept.empty:
-                axis.axhline(line["iou"].iloc[0], ls=":", lw=1, label=f"{method}, {layers}")
+                axis.axhline(line["iou"].iloc[0], ls=":", lw=1, color=look, label=label)
                 continue
-            drawn = axis.plot(
-                swept["delta"], swept["iou"], marker="o", ms=3, label=f"{method}, {layers}"
-            )
+            axis.plot(swept["delta"], swept["iou"], color=look, marker="o", ms=3, label=label)
             axis.fill_between(
-                swept["delta"], swept["iou_low"], swept["iou_high"],
-                color=drawn[0].get_color(), alpha=0.12, lw=0,
-            )  # fmt: skip
+                swept["delta"], swept["iou_low"], swept["iou_high"], color=look, alpha=0.12, lw=0
+            )
         chosen = of_part[of_part["chosen"] & of_part["delta"].notna()]
-        axis.plot(chosen["delta"], chosen["iou"], "o", ms=10, mfc="none", mec="black")
+        axis.plot(chosen["delta"], chosen["iou"], "o", ms=10, mfc="none", mec=INK)
         axis.set(xlabel="δ (percentile of the positive gradients)", title=part)
-        axis.grid(alpha=0.3)
-    axes[0][0].set_ylabel("pooled IoU / %, with 95 % interval")
-    axes[0][-1].legend(fontsize=7)
-    figure.tight_layout()
+    axes[0].set_ylabel("pooled IoU / %, with 95 % interval")
+    axes[-1].legend(fontsize=8, frameon=False)
+    return figure
+
+
+def draw_delta_curve(table: pd.DataFrame, path: Path) -> None:
+    """Write `delta_figure` as PNG. Raises as it does."""
+    figure = delta_figure(table)
     with atomic(path) as temporary:
         figure.savefig(temporary, dpi=140)
-    pyplot.close(figure)
+
+
+@_plain()
+def precision_recall_figure(
+    curves: Mapping[str, pd.DataFrame], points: Mapping[str, tuple[float, float]]
+) -> Figure:
+    """Pixel precision over recall: a line a cell, and a dot where its own masks stand.
+
+    Args:
+        curves: by label, with the columns recall and precision in per cent.
+        points: by label, recall and precision of the masks in per cent; their order is that of
+            the colours.
+
+    Raises:
+        LtcamError: if matplotlib is not installed.
+    """
+    figure, [axis] = _figure(6.4, 4.4)
+    for number, (label, (recall, precision)) in enumerate(points.items()):
+        if label in curves:
+            curve = curves[label]
+            axis.plot(
+                curve["recall"], curve["precision"], color=colour(number), lw=1.6, label=label
+            )
+        axis.plot(
+            [recall], [precision], "o", ms=7, color=colour(number),
+            label=None if label in curves else label,
+        )  # fmt: skip
+    axis.set(xlabel="recall / %", ylabel="precision / %", xlim=(0, 102))
+    axis.set_ylim(bottom=0)
+    axis.legend(fontsize=8, frameon=False)
+    return figure
+
+
+@_plain()
+def iou_figure(labels: Sequence[str], rows: Sequence[Sequence[float]]) -> Figure:
+    """Bars of pooled IoU with their intervals, from the top down.
+
+    Args:
+        labels: of the cells.
+        rows: IoU of each, and both ends of its interval, in per cent; NaN where there is none.
+
+    Raises:
+        LtcamError: if matplotlib is not installed.
+    """
+    figure, [axis] = _figure(6.4, 1.0 + 0.36 * len(rows))
+    for place, (iou, low, high) in enumerate(rows):
+        axis.barh(place, iou, height=0.62, color=LINES[0], alpha=0.75)
+        axis.plot([low, high], [place, place], color=INK, lw=1.2)
+        axis.plot([low, high], [place, place], "|", color=INK, ms=7)
+        axis.annotate(
+            f"{iou:.1f}", (max(iou, high) if high == high else iou, place),
+            xytext=(6, 0), textcoords="offset points", va="center", fontsize=8,
+        )  # fmt: skip
+    axis.set_yticks(range(len(rows)), labels)
+    axis.tick_params(axis="y", length=0)
+    axis.set(xlabel="pooled IoU / %, with 95 % interval")
+    axis.set_xlim(0, 1.08 * max([1.0, *(v for row in rows for v in row if v == v)]))
+    axis.grid(visible=False, axis="y")
+    axis.invert_yaxis()
+    return figure
+
+
+def as_svg(figure: Figure, title: str, name: str) -> str:
+    """A figure as an `<svg>` for the inside of a page, transparent and in the page's text colour.
+
+    Args:
+        title: what it shows, for those who do not see it.
+        name: unique in the page; starts the ids.
+    """
+    stream = io.StringIO()
+    for axis in figure.axes:
+        axis.set_facecolor("none")
+    with _plain():
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+    svg = re.sub(r"^.*?(?=<svg)", "", stream.getvalue(), flags=re.S)
+    svg = re.sub(r"<(metadata|style)\b.*?</\1>", "", svg, flags=re.S)  # a style is the whole page's
+    svg = re.sub(r" font-family: [^;\"]*;", "", svg)
+    svg = re.sub(r' (?:width|height)="[\d.]+pt"', "", svg, count=2)
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
+    svg = svg.replace(INK, "currentColor")
+    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)
+
+
+def _figure(width: float, height: float, panels: int = 1) -> tuple[Figure, list[Any]]:
+    """A figure, in inches, with panels side by side that share the y axis."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(1, panels, sharey=True, squeeze=False)[0]
+    for axis in axes:
+        axis.grid(alpha=0.25, lw=0.6)
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, list(axes)

@@ -28,11 +28,10 @@ def draw_strip(result: ImageResult, path: Path) -> None:
     """
     original = result.item.original
     assert original is not None
-    shrink = min(1.0, LONGEST / max(original.shape[:2]))
-    size = (max(1, round(original.shape[1] * shrink)), max(1, round(original.shape[0] * shrink)))
-    image = np.asarray(Image.fromarray(_rgb(original)).resize(size, Image.Resampling.BILINEAR))
-    mask, truth = _resized(result.mask, size), result.item.mask
-    truth = None if truth is None else _resized(truth, size)
+    size = shrunk_size(original, LONGEST)
+    image = np.asarray(Image.fromarray(as_rgb(original)).resize(size, Image.Resampling.BILINEAR))
+    mask, truth = shrunk_mask(result.mask, size), result.item.mask
+    truth = None if truth is None else shrunk_mask(truth, size)
     panels = [("image", image)]
     if truth is not None:
         panels.append(("truth", outlined(image, truth, GREEN)))
@@ -52,22 +51,33 @@ def outlined(image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) 
 
 def blended(image: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
     """The heatmap in colours over the image (H, W, 3), half and half."""
-    low, high = float(heatmap.min()), float(heatmap.max())
-    values = (heatmap - low) / (high - low) if high > low else np.zeros_like(heatmap)
-    size = (image.shape[1], image.shape[0])
-    resized = np.asarray(Image.fromarray(values.astype(np.float32)).resize(size))
-    places = np.linspace(0, 1, len(COLOURS))
-    colours = np.stack([np.interp(resized, places, COLOURS[:, c]) for c in range(3)], axis=-1)
+    colours = coloured(heatmap, (image.shape[1], image.shape[0]))
     return (0.5 * image + 0.5 * colours).astype(np.uint8)
 
 
-def _rgb(pixels: np.ndarray) -> np.ndarray:
+def coloured(heatmap: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The heatmap, stretched to its own range, at (width, height): (H, W, 3) in 0..255."""
+    low, high = float(heatmap.min()), float(heatmap.max())
+    values = (heatmap - low) / (high - low) if high > low else np.zeros_like(heatmap)
+    resized = np.asarray(Image.fromarray(values.astype(np.float32)).resize(size))
+    places = np.linspace(0, 1, len(COLOURS))
+    return np.stack([np.interp(resized, places, COLOURS[:, c]) for c in range(3)], axis=-1)
+
+
+def shrunk_size(pixels: np.ndarray, longest: int) -> tuple[int, int]:
+    """(width, height) of an image (H, W, ...) whose longer side is to be `longest` at most."""
+    shrink = min(1.0, longest / max(pixels.shape[:2]))
+    return max(1, round(pixels.shape[1] * shrink)), max(1, round(pixels.shape[0] * shrink))
+
+
+def as_rgb(pixels: np.ndarray) -> np.ndarray:
+    """(H, W) or (H, W, 3), uint8 or float in [0, 1], as (H, W, 3) uint8."""
     if pixels.dtype != np.uint8:
         pixels = (np.clip(pixels, 0, 1) * 255).astype(np.uint8)
     return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=-1)
 
 
-def _resized(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def shrunk_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """A mask at another size; a pixel is set where any part of it was, so thin cracks stay."""
     shrunk = np.asarray(Image.fromarray(mask.astype(np.float32)).resize(size, Image.Resampling.BOX))
     return shrunk > 0

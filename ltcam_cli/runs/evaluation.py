@@ -27,6 +27,7 @@ from ltcam_cli.scores.curves import PixelCurves
 from ltcam_cli.scores.intervals import bootstrap_iou, mean_iou
 from ltcam_cli.scores.pixels import PixelCounts, pooled
 from ltcam_cli.scores.regions import Truth, touched_regions
+from ltcam_cli.scores.samples import seg_miou, seg_recall
 
 T = TypeVar("T")
 IMAGES = ("defective", "predicted", "all")
@@ -239,13 +240,18 @@ class Scores:
         """A row an image; scores in per cent."""
         return pd.DataFrame(self.rows)
 
+    @property
+    def curve(self) -> pd.DataFrame:
+        """The pixels' precision-recall curve, in per cent; see `PixelCurves.precision_recall`."""
+        return pd.DataFrame(100 * self.curves.precision_recall(), columns=["recall", "precision"])
+
     def summary(self) -> dict[str, Any]:
         """The cell's scores, in per cent, pooled over all images; NaN where undefined."""
         total = pooled(self.counts)
         low, high = bootstrap_iou(self.counts, self.groups)
-        per_image, undefined = mean_iou(
-            [c for c, row in zip(self.counts, self.rows, strict=True) if row["label"]]
-        )
+        defective = [c for c, row in zip(self.counts, self.rows, strict=True) if row["label"]]
+        called = [bool(row["predicted"]) for row in self.rows if row["label"]]
+        per_image, undefined = mean_iou(defective)
         regions = sum(row["regions"] for row in self.rows)
         touched = sum(row["touched"] for row in self.rows)
         return {
@@ -271,6 +277,8 @@ class Scores:
             "fp": total.fp,
             "fn": total.fn,
             "tn": total.tn,
+            "seg_miou": 100 * seg_miou(defective, called),
+            "seg_recall": 100 * seg_recall(defective, called),
         }
 
 

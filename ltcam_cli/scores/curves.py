@@ -88,6 +88,23 @@ class PixelCurves:
         tp, fp = _from_the_top(self.positives), _from_the_top(self.negatives)
         return float(np.max(tp / (tp[-1] + fp)))
 
+    def precision_recall(self, points: int = 300) -> np.ndarray:
+        """The pixel precision-recall curve, thinned.
+
+        Of the 4096 thresholds those are kept, from the highest down, at which recall first reaches
+        each of `points` equal steps: what lies between two of them spans less than 1 / points.
+
+        Returns:
+            (n, 2) float: recall, rising from above 0 to 1, and precision, both in [0, 1], with
+            n <= points; (0, 2) unless there are both kinds of pixels.
+        """
+        if not self.positives.any() or not self.negatives.any():
+            return np.empty((0, 2))
+        tp, fp = _from_the_top(self.positives)[1:], _from_the_top(self.negatives)[1:]
+        recall = tp / tp[-1]
+        kept = np.unique(np.searchsorted(recall, np.arange(1, points + 1) / points))
+        return np.stack([recall[kept], tp[kept] / (tp + fp)[kept]], axis=1)
+
 
 def average_precision_of(positives: np.ndarray, negatives: np.ndarray) -> float:
     """Σ (recall_i − recall_{i−1}) · precision_i down the levels, as scikit-learn defines it.

@@ -1,0 +1,113 @@
+"""The pictures of a page: photograph, heatmap, and outlines of mask and truth, as small texts.
+
+Photographs and heatmaps are WebP in data URIs; outlines are vector paths, sharp at any size, whose
+colour and width the page decides.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from skimage.measure import approximate_polygon, find_contours
+
+from ltcam_cli.report.overlay import as_rgb, coloured, shrunk_mask, shrunk_size
+from ltcam_cli.runs.evaluation import ImageResult, Scores, true_mask
+from ltcam_cli.scores.pixels import PixelCounts
+
+PHOTO, HEAT = 1280, 512  # pixels of the longer side; maps are smooth
+SHOWN = ("label", "probability", "predicted", "iou", "precision", "recall", "regions", "touched",
+         "false_regions", "tp")  # fmt: skip
+
+
+@dataclass
+class Gallery:
+    """Collects pictures of many cells, of one run or of several; a photograph is kept once.
+
+    Attributes:
+        cells: of each cell, by the number of the image: its heatmap, outline and scores.
+        images: name, size, photograph, and outline of the truth.
+    """
+
+    cells: list[dict[int, dict[str, Any]]]
+    images: list[dict[str, Any]] = field(default_factory=list)
+    _known: dict[str, int] = field(default_factory=dict)
+
+    def number(self, result: ImageResult) -> int:
+        """The image's number; a new one is drawn. Of one name and equal pixels there is one."""
+        original, truth = result.item.original, true_mask(result.item)
+        assert original is not None
+        name = result.item.sample.name
+        pixels = hashlib.sha256(np.ascontiguousarray(original).tobytes() + truth.tobytes())
+        key = f"{name} {pixels.hexdigest()}"
+        if key not in self._known:
+            self._known[key] = len(self.images)
+            size = shrunk_size(original, PHOTO)
+            photo = Image.fromarray(as_rgb(original))
+            self.images.append(
+                {
+                    "name": name,
+                    "width": size[0],
+                    "height": size[1],
+                    "photo": webp(photo.resize(size, Image.Resampling.LANCZOS), 80),
+                    "truth": outline(shrunk_mask(truth, size)),
+                }
+            )
+        return self._known[key]
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """Shown each result of `runs.evaluation.evaluate`, draws it into the gallery.
+
+    Attributes:
+        gallery: that is drawn into.
+        cells: number in the gallery of each cell of the pass.
+    """
+
+    gallery: Gallery
+    cells: Sequence[int]
+
+    def __call__(self, result: ImageResult, counts: PixelCounts) -> None:
+        """Draw heatmap and mask of one image and cell."""
+        number = self.gallery.number(result)
+        image = self.gallery.images[number]
+        heat = coloured(result.heatmap, shrunk_size(result.heatmap, HEAT))
+        self.gallery.cells[self.cells[result.cell]][number] = {
+            "heat": webp(Image.fromarray(heat.astype(np.uint8)), 80),
+            "mask": outline(shrunk_mask(result.mask, (image["width"], image["height"]))),
+        }
+
+    def add_scores(self, scores: Sequence[Scores]) -> None:
+        """Put what `evaluate` found of each image and cell beside its pictures; NaN as None."""
+        for cell, found in zip(self.cells, scores, strict=True):
+            for picture, row in zip(self.gallery.cells[cell].values(), found.rows, strict=True):
+                picture |= {key: None if row[key] != row[key] else row[key] for key in SHOWN}
+
+
+def webp(image: Image.Image, quality: int) -> str:
+    """An image as a data URI."""
+    stream = io.BytesIO()
+    image.save(stream, "WEBP", quality=quality, method=4)
+    return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+def outline(mask: np.ndarray) -> str:
+    """The borders of a mask (H, W) bool, holes too, as an SVG path in pixels; "" of an empty one.
+
+    Corners are rounded to whole pixels, and what deviates by less than 0.7 pixels is drawn
+    straight: half the size of the plain border, and no difference to the eye.
+    """
+    parts = []
+    for contour in find_contours(np.pad(mask.astype(np.float32), 1), 0.5):
+        corners = np.rint(approximate_polygon(contour, 0.7) - 0.5).astype(int)[:, ::-1]
+        steps = np.diff(corners, axis=0)
+        moves = " ".join(f"{x} {y}" for x, y in steps[:-1] if x or y)
+        parts.append(f"M{corners[0, 0]} {corners[0, 1]}l{moves or '0 0'}z")
+    return "".join(parts).replace(" -", "-")

@@ -1,0 +1,247 @@
+"use strict";
+(() => {
+  const { cells, images } = JSON.parse(document.getElementById("data").textContent);
+  const VIEWS = ["image", "heatmap", "mask", "truth"];
+  const byId = (id) => document.getElementById(id);
+  const state = { cell: 0, filter: "all", view: 3, order: "worst", search: "" };
+
+  // --- light and dark
+
+  const themes = ["", "light", "dark"];
+  const said = { "": "as the system has them", light: "light", dark: "dark" };
+  const remembered = () => { try { return localStorage.getItem("ltcam-theme") || ""; } catch { return ""; } };
+  function paint(theme) {
+    if (theme) document.documentElement.dataset.theme = theme;
+    else delete document.documentElement.dataset.theme;
+    byId("theme").textContent = { "": "◐", light: "○", dark: "●" }[theme];
+    byId("theme").setAttribute("aria-label", `Colours: ${said[theme]}`);
+    try { localStorage.setItem("ltcam-theme", theme); } catch { /* a page from disk may not */ }
+  }
+  paint(themes.includes(remembered()) ? remembered() : "");
+  byId("theme").addEventListener("click", () => {
+    const now = document.documentElement.dataset.theme || "";
+    paint(themes[(themes.indexOf(now) + 1) % themes.length]);
+  });
+
+  // --- the table, sorted by a click on a heading
+
+  const body = byId("table").tBodies[0];
+  byId("table").querySelectorAll("thead th").forEach((head, column) => {
+    head.querySelector("button").addEventListener("click", () => {
+      const number = head.classList.contains("number");
+      const falling = head.getAttribute("aria-sort") === "descending" ||
+        (!head.hasAttribute("aria-sort") && !number);
+      const sign = falling ? 1 : -1;
+      const value = (row) => row.cells[column].dataset.value;
+      const rows = [...body.rows].sort((a, b) => {
+        const [x, y] = [value(a), value(b)];
+        if (x === "" || y === "") return (x === "") - (y === "");  // empty ones stay last
+        return sign * (number ? Number(x) - Number(y) : x.localeCompare(y, undefined, { numeric: true }));
+      });
+      byId("table").querySelectorAll("[aria-sort]").forEach((th) => th.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", falling ? "ascending" : "descending");
+      body.append(...rows);
+    });
+  });
+
+  // --- what an image is, for the chosen cell
+
+  const of = (number) => cells[state.cell].images[number];
+  const isMissed = (found) => found.label === 1 && (!found.predicted || found.tp === 0);
+  const isFalseAlarm = (found) => found.label === 0 && found.predicted === 1;
+  const KINDS = {
+    all: () => true,
+    defective: (found) => found.label === 1,
+    missed: isMissed,
+    false: isFalseAlarm,
+  };
+  const MEANINGS = {
+    "p(defect)": "The classifier's probability of a defect.",
+    touched: "Defect regions that the mask touches.",
+    false: "Regions of the mask that touch no defect.",
+  };
+  const percent = (value) => (value === null ? "–" : value.toFixed(1));
+
+  function tag(found) {
+    if (found.label && !found.predicted) return ["called clean", true];
+    if (isMissed(found)) return ["missed", true];
+    if (isFalseAlarm(found)) return ["false alarm", true];
+    return [found.label ? "defective" : "clean", false];
+  }
+
+  function scores(found) {
+    const probability = found.probability < 0.001 || found.probability > 0.999
+      ? (found.probability < 0.5 ? "< 0.001" : "> 0.999") : found.probability.toFixed(3);
+    const rows = found.label
+      ? [["IoU", percent(found.iou)], ["precision", percent(found.precision)],
+         ["recall", percent(found.recall)], ["p(defect)", probability],
+         ["touched", `${found.touched} of ${found.regions}`], ["false", found.false_regions]]
+      : [["p(defect)", probability], ["false", found.false_regions]];
+    const list = document.createDocumentFragment();
+    for (const [name, value] of rows) {
+      const pair = document.createElement("div");
+      const [dt, dd] = [document.createElement("dt"), document.createElement("dd")];
+      dt.textContent = name;
+      dt.title = MEANINGS[name] || "";
+      dd.textContent = value;
+      pair.append(dt, dd);
+      list.append(pair);
+    }
+    return list;
+  }
+
+  // --- a card: the picture and its slider
+
+  function makeCard(number) {
+    const image = images[number];
+    const card = byId("card").content.firstElementChild.cloneNode(true);
+    const part = (selector) => card.querySelector(selector);
+    const picture = part(".picture"), blend = part(".blend");
+    card.dataset.number = number;
+    card.dataset.name = image.name;
+    part("h3").textContent = image.name;
+    picture.style.aspectRatio = `${image.width} / ${image.height}`;
+    part(".photo").src = image.photo;
+    part(".lines").setAttribute("viewBox", `0 0 ${image.width} ${image.height}`);
+    part(".lines").setAttribute("preserveAspectRatio", "none");
+    card.querySelectorAll("path.truth").forEach((path) => path.setAttribute("d", image.truth));
+    part(".zoom").setAttribute("aria-label", `Enlarge ${image.name}`);
+    blend.setAttribute("aria-label", `From image to truth: ${image.name}`);
+
+    card.look = () => {
+      const found = of(number), [text, bad] = tag(found);
+      part(".heat").src = found.heat;
+      card.querySelectorAll("path.mask").forEach((path) => path.setAttribute("d", found.mask));
+      part(".tag").textContent = text;
+      part(".tag").classList.toggle("bad", bad);
+      part(".photo").alt = `${image.name}: ${text}, probability of a defect ` +
+        `${found.probability.toFixed(3)}${found.label ? `, IoU ${percent(found.iou)} %` : ""}`;
+      part(".scores").replaceChildren(scores(found));
+    };
+    card.show = (value) => {
+      const near = (stop) => Math.max(0, 1 - Math.abs(value - stop));
+      blend.value = value;
+      const opacity = { ".heat": 0.65 * near(1), "path.mask:not(.halo)": Math.max(near(2), 0.9 * (value > 2)),
+        "path.truth:not(.halo)": near(3) };
+      opacity["path.mask.halo"] = 0.4 * opacity["path.mask:not(.halo)"];
+      opacity["path.truth.halo"] = 0.4 * near(3);
+      for (const [selector, share] of Object.entries(opacity)) part(selector).style.opacity = share.toFixed(3);
+      const here = Math.round(value);
+      blend.setAttribute("aria-valuetext", VIEWS[here]);
+      card.querySelectorAll(".stops button").forEach((stop, n) => stop.classList.toggle("here", n === here));
+    };
+    blend.addEventListener("input", () => card.show(Number(blend.value)));
+    card.querySelectorAll(".stops button").forEach((stop, n) => stop.addEventListener("click", () => card.show(n)));
+    part(".zoom").addEventListener("click", () => enlarge(number));
+
+    // Along the picture, as with the slider below it.
+    const slide = (event) => {
+      const box = picture.getBoundingClientRect();
+      const share = (event.clientX - box.left) / box.width;
+      card.show(Math.min(3, Math.max(0, 3 * share)));
+    };
+    picture.addEventListener("pointerdown", (event) => {
+      if (event.button || event.target.closest("button")) return;
+      picture.setPointerCapture(event.pointerId);
+      slide(event);
+      blend.focus({ preventScroll: true });
+      event.preventDefault();
+    });
+    picture.addEventListener("pointermove", (event) => {
+      if (picture.hasPointerCapture(event.pointerId)) slide(event);
+    });
+    card.look();
+    card.show(state.view);
+    return card;
+  }
+
+  // --- the gallery
+
+  const known = new Map();
+  let listed = [];
+
+  function card(number) {
+    if (!known.has(number)) known.set(number, makeCard(number));
+    return known.get(number);
+  }
+
+  // Defective images by their IoU, then false alarms, then clean ones by their probability.
+  function badness(number) {
+    const found = of(number);
+    if (found.label) return [0, found.predicted ? found.iou ?? 0 : -1];
+    return [isFalseAlarm(found) ? 1 : 2, -found.probability];
+  }
+  const ORDERS = {
+    worst: (a, b) => { const [x, y] = [badness(a), badness(b)]; return x[0] - y[0] || x[1] - y[1]; },
+    best: (a, b) => { const [x, y] = [badness(a), badness(b)]; return x[0] - y[0] || y[1] - x[1]; },
+    probability: (a, b) => of(b).probability - of(a).probability,
+    name: () => 0,
+  };
+  const byName = (a, b) => images[a].name.localeCompare(images[b].name, undefined, { numeric: true });
+
+  function refresh() {
+    const all = Object.keys(cells[state.cell].images).map(Number);
+    for (const [kind, fits] of Object.entries(KINDS)) {
+      document.querySelector(`[data-count="${kind}"]`).textContent = all.filter((n) => fits(of(n))).length;
+    }
+    const words = state.search.trim().toLowerCase();
+    listed = all
+      .filter((n) => KINDS[state.filter](of(n)) && images[n].name.toLowerCase().includes(words))
+      .sort((a, b) => ORDERS[state.order](a, b) || byName(a, b));
+    byId("gallery").replaceChildren(...listed.map(card));
+    byId("nothing").hidden = listed.length > 0;
+    byId("count").textContent = `${listed.length} of ${all.length} images`;
+  }
+
+  byId("tools").addEventListener("submit", (event) => event.preventDefault());
+  byId("cells").addEventListener("change", (event) => {
+    state.cell = Number(event.target.value);
+    known.forEach((each, number) => { if (of(number)) each.look(); });
+    refresh();
+  });
+  byId("filters").addEventListener("change", (event) => { state.filter = event.target.value; refresh(); });
+  byId("views").addEventListener("change", (event) => {
+    state.view = Number(event.target.value);
+    known.forEach((each) => each.show(state.view));
+  });
+  byId("order").addEventListener("change", (event) => { state.order = event.target.value; refresh(); });
+  byId("search").addEventListener("input", (event) => { state.search = event.target.value; refresh(); });
+
+  const shape = images.map((image) => image.width / image.height).sort((a, b) => a - b)[images.length >> 1];
+  byId("gallery").style.setProperty("--card", shape < 0.7 ? "11.5rem" : shape > 1.6 ? "22rem" : "16rem");
+  byId("cells").hidden = cells.length < 2;
+
+  // --- one image, large
+
+  const large = byId("large");
+  function enlarge(number) {
+    const picture = makeCard(number), image = images[number];
+    picture.show(Number(card(number).querySelector(".blend").value));
+    const ratio = image.width / image.height;
+    picture.classList.toggle("tall", ratio < 1.1);
+    picture.querySelector(".picture").style.width =
+      `min(84vw, 66rem, ${((ratio < 1.1 ? 84 : 66) * ratio).toFixed(2)}vh)`;
+    byId("stage").replaceChildren(picture);
+    const place = listed.indexOf(number);
+    byId("place").textContent = `${place + 1} of ${listed.length}`;
+    byId("previous").disabled = place <= 0;
+    byId("next").disabled = place < 0 || place >= listed.length - 1;
+    byId("previous").onclick = () => enlarge(listed[place - 1]);
+    byId("next").onclick = () => enlarge(listed[place + 1]);
+    if (!large.open) large.showModal();
+    picture.querySelector(".blend").focus({ preventScroll: true });
+  }
+  byId("close").addEventListener("click", () => large.close());
+  large.addEventListener("click", (event) => { if (event.target === large) large.close(); });
+  large.addEventListener("keydown", (event) => {
+    const step = { ArrowUp: "previous", ArrowDown: "next", PageUp: "previous", PageDown: "next" }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    if (!byId(step).disabled) byId(step).click();
+  });
+
+  // On paper, nothing is folded away.
+  addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((each) => { each.open = true; }));
+
+  refresh();
+})();
