@@ -18,27 +18,24 @@ from omegaconf import DictConfig
 from ltcam_cli.classifier.checkpoint import load_classifier
 from ltcam_cli.commands.compose import Row, compose, launch
 from ltcam_cli.commands.options import print_table
-from ltcam_cli.commands.settings import Settings, aimed, trained
+from ltcam_cli.commands.pictures import drawable, maps_of, ranking
+from ltcam_cli.commands.settings import Settings, trained
 from ltcam_cli.commands.tasks import evaluate_methods, train_task
 from ltcam_cli.data.load import dataset_name, load_split
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split
-from ltcam_cli.errors import LtcamError, require
+from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import short_hash, write_text
 from ltcam_cli.maps.capture import stages_of
-from ltcam_cli.maps.engine import CamEngine
 from ltcam_cli.maps.method import AUTO, MethodConfig
 from ltcam_cli.maps.weightings import get_weighting
-from ltcam_cli.masks.segmenters import make_segmenter
 from ltcam_cli.report.curves import draw_delta_curve
 from ltcam_cli.report.grids import draw_grid, layer_rows, method_rows
 from ltcam_cli.report.paper import as_page, as_tex, beside_paper, notes_of, over_runs, shown
-from ltcam_cli.runs.evaluation import ImageResult, map_and_segment
 from ltcam_cli.runs.folder import (
     UNHASHED_DATASET,
     UNHASHED_TRAINER,
     RunFolder,
-    find_run,
     fitting_run,
     write_config,
     write_table,
@@ -87,7 +84,9 @@ def reproduce(
     each = list(runs_of(settings, folds, seeds))
     if len(each) > 1:
         each = [[*chosen, "name=null"] for chosen in each]  # of the report, then, not of the runs
-    folder = settings.root / "reproduce" / f"{what}-{settings.name or identity(settings, entries, each)}"
+    folder = (
+        settings.root / "reproduce" / f"{what}-{settings.name or identity(settings, entries, each)}"
+    )
     write_config(folder, {**asdict(settings), "runs": [" ".join(chosen) for chosen in each]})
     rows: list[Row] = []
     for number, chosen in enumerate(each):
@@ -97,7 +96,9 @@ def reproduce(
         rows += found["rows"]
         table = write(folder, what, settings, rows)
     print_table(table)
-    print(f"\n{os.path.relpath(folder)}: {' '.join(sorted(path.name for path in folder.iterdir()))}")
+    print(
+        f"\n{os.path.relpath(folder)}: {' '.join(sorted(path.name for path in folder.iterdir()))}"
+    )
     for run in dict.fromkeys(str(row["run_path"]) for row in rows):
         print(f"ltcam report {shlex.quote(os.path.relpath(run))}")
     return folder
@@ -188,7 +189,9 @@ class Reproduction:
         kind = settings.reproduce.kind
         entries = self.entries
         if kind == "curves":
-            entries = [e for entry in entries for e in over_deltas(entry, settings.evaluation.deltas)]
+            entries = [
+                e for entry in entries for e in over_deltas(entry, settings.evaluation.deltas)
+            ]
         elif kind == "stages":
             names = stage_names(run)
             entries = [e for entry in entries for e in over_stages(entry, names)]
@@ -204,9 +207,7 @@ class Reproduction:
             "dropped_items": " ".join(sorted({sample.group for sample in dropped})),
             "run_path": str(run.path),
         }
-        rows = [
-            row | {"entry": e.text} | known for row, e in zip(rows, entries, strict=True)
-        ]
+        rows = [row | {"entry": e.text} | known for row, e in zip(rows, entries, strict=True)]
         pictures = settings.reproduce.pictures and kind != "curves" and drawable()
         if self.pictures is not None and pictures:
             samples = split.part(settings.evaluation.split)
@@ -273,7 +274,8 @@ def write(folder: Path, what: str, settings: Settings, rows: Sequence[Row]) -> p
     write_text(folder / f"{what}.md", as_page(title, texts, notes))
     write_text(folder / f"{what}.tex", as_tex(title, texts, notes))
     if wanted.kind == "curves" and drawable():
-        draw_delta_curve(curve_of(summed, settings), folder / f"{what}.png")
+        band = "95 % interval" if (summed["runs"] == 1).all() else "standard deviation over runs"
+        draw_delta_curve(curve_of(summed, settings), folder / f"{what}.png", title, band)
     return texts
 
 
@@ -316,16 +318,6 @@ def setting_notes(settings: Settings, runs: pd.DataFrame) -> list[str]:
     return notes
 
 
-def drawable() -> bool:
-    """Whether matplotlib is there; a line says so if it is not."""
-    try:
-        require("matplotlib", "report")
-    except LtcamError as error:
-        log.info("no picture: %s", error)
-        return False
-    return True
-
-
 def curve_of(summed: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     """The table as `draw_delta_curve` reads it; over several runs the band is the deviation."""
     many = summed["runs"] > 1
@@ -356,11 +348,11 @@ def draw_maps(
     ranked = ranking(run, str(rows[-1]["cell"]), settings.reproduce.pictures)
     by_name = {sample.name: sample for sample in samples}
     chosen = [by_name[name] for name, _ in ranked]
-    title = f"{settings.reproduce.title or what} ({run.name})"
+    title = f"{settings.reproduce.title or what}\n{run.name}"
     if not stages:
         path = folder / f"{what}-maps.png"
         if settings.overwrite or not path.is_file():
-            results = maps_of(settings, run, chosen, entries)
+            results = maps_of(settings, run, chosen, [entry.method for entry in entries])
             names = [entry.text.replace(" ", "\n") for entry in entries]
             drawn = method_rows(results, [label for _, label in ranked])
             draw_grid(drawn, ["image", "truth", *names], title, path)
@@ -370,38 +362,7 @@ def draw_maps(
         path = folder / f"{what}-{weighting}.png"
         if settings.overwrite or not path.is_file():
             mine = [entry for entry in entries if entry.method.weighting == weighting]
-            results = maps_of(settings, run, chosen, mine)
+            results = maps_of(settings, run, chosen, [entry.method for entry in mine])
             names = [entry.text for entry in mine if entry.text in whole]
             columns = ["truth", *(f"S{number + 1}" for number in range(count)), "fused"]
             draw_grid(layer_rows(results, names, count), columns, title, path)
-
-
-def ranking(run: RunFolder, cell: str, count: int) -> list[tuple[str, str]]:
-    """Names of images from best to worst IoU in a cell, evenly spaced, and what each is."""
-    table = pd.read_csv(run.path / "evaluate" / cell / "images.csv", dtype={"name": str})
-    table = table[table["label"] == 1].sort_values("iou", ascending=False, kind="stable")
-    places = np.unique(np.linspace(0, len(table) - 1, min(count, len(table))).round().astype(int))
-    words = {0: "best", len(table) - 1: "worst"}
-    return [
-        (table["name"].iloc[place], words.get(place, f"{place + 1} of {len(table)}"))
-        for place in map(int, places)
-    ]
-
-
-def maps_of(
-    settings: Settings, run: RunFolder, samples: Sequence[Sample], entries: Sequence[Entry]
-) -> list[list[ImageResult]]:
-    """Heatmaps and masks of some images: of each, one an entry."""
-    classifier = load_classifier(run.checkpoint, settings.torch_device())
-    specs = [aimed(entry.method.spec(), classifier) for entry in entries]
-    results = map_and_segment(
-        classifier,
-        CamEngine(classifier.model, specs),
-        make_segmenter(settings.segmenter),
-        samples,
-        masks=True,
-        gate=False,
-        batch_size=1,
-    )
-    found = list(results)
-    return [found[start : start + len(specs)] for start in range(0, len(found), len(specs))]

@@ -22,8 +22,8 @@ from ltcam_cli.errors import LtcamError, nearest
 from ltcam_cli.maps.method import MethodConfig
 from ltcam_cli.maps.spec import MapSpec
 from ltcam_cli.masks.segmenters import SegmenterConfig
-from ltcam_cli.runs.evaluation import EvaluationConfig, use_threads
 from ltcam_cli.report.paper import ReproduceConfig
+from ltcam_cli.runs.evaluation import EvaluationConfig, use_threads
 from ltcam_cli.runs.folder import (
     RunFolder,
     find_run,

@@ -52,8 +52,8 @@ class MethodConfig:
         delta = self.delta
         if delta == AUTO:
             raise LtcamError(
-                "method.delta=auto: no number yet; evaluate or reproduce choose one on the training "
-                "part, then give that"
+                "method.delta=auto: no number yet; ltcam evaluate --delta auto chooses one on the "
+                "training part, then give that"
             )
         if delta is not None and not isinstance(delta, float):
             raise LtcamError(f"method.delta={delta}: must be a number in 0..100, or null")

@@ -65,10 +65,11 @@ def layer_rows(
     for of_image in results:
         truth = panels_of(of_image[0], LONGEST)
         for number, method in enumerate(methods):
+            name = f"{of_image[0].item.sample.name}\n" if number == 0 else ""
             mine = of_image[number * (stages + 1) : (number + 1) * (stages + 1)]
             rows.append(
                 GridRow(
-                    f"{of_image[0].item.sample.name}\n{method}",
+                    name + method.replace(" ", "\n"),
                     [truth.get("truth", truth["image"])]
                     + [panels_of(result, LONGEST)["heatmap"] for result in mine],
                     ["", *(iou_text(result) for result in mine)],
@@ -107,8 +108,9 @@ def draw_grid(rows: Sequence[GridRow], columns: Sequence[str], title: str, path:
 
     height, width = rows[0].panels[0].shape[:2]
     across, down = PANEL * min(1, width / height), PANEL * min(1, height / width)
-    across = max(across, 0.66)  # room for a caption below a narrow panel
-    size = (1.15 + (across + 0.06) * len(columns), 0.75 + (down + 0.2) * len(rows))
+    across = max(across, 0.68)  # room for a caption below a narrow panel
+    left, top, below = 1.15, 0.6, 0.2  # inches: labels, title and names of columns, captions
+    size = (left + (across + 0.05) * len(columns), top + (down + below) * len(rows))
     figure, axes = pyplot.subplots(
         len(rows), len(columns), figsize=size, squeeze=False, facecolor="white"
     )
@@ -123,10 +125,10 @@ def draw_grid(rows: Sequence[GridRow], columns: Sequence[str], title: str, path:
             if row is rows[0]:
                 axis.set_title(columns[number], fontsize=8)
         line[0].set_ylabel(row.label, fontsize=7, rotation=0, ha="right", va="center")
-    figure.suptitle(title, fontsize=9)
+    figure.suptitle(title, fontsize=8, x=0.5, y=1 - 0.05 / size[1], va="top", wrap=True)
     figure.subplots_adjust(
-        left=1.1 / size[0], right=1 - 0.05 / size[0], bottom=0.18 / size[1],
-        top=1 - 0.5 / size[1], wspace=0.06, hspace=0.2 / down,
+        left=left / size[0], right=1 - 0.05 / size[0], bottom=below / size[1],
+        top=1 - top / size[1], wspace=0.05 / across, hspace=below / down,
     )  # fmt: skip
     with atomic(path) as temporary:
         figure.savefig(temporary, dpi=160)

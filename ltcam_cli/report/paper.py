@@ -203,7 +203,7 @@ def as_tex(title: str, table: pd.DataFrame, notes: Sequence[str]) -> str:
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{tex(title)}}}",
-        r"\resizebox{\linewidth}{!}{%",
+        r"\resizebox{\linewidth}{!}{",
         rf"\begin{{tabular}}{{{sides}}}",
         r"\toprule",
         _tex_row(top),
@@ -220,7 +220,8 @@ def as_tex(title: str, table: pd.DataFrame, notes: Sequence[str]) -> str:
 
 def tex(text: str) -> str:
     """A text with LaTeX's own characters and our Greek letters written for LaTeX."""
-    return text.translate(_TEX)
+    signed = text[:1] in {"+", "-"} and text[1:2].isdigit()
+    return f"${text[0]}$" + tex(text[1:]) if signed else text.translate(_TEX)
 
 
 _TEX = str.maketrans(
@@ -247,4 +248,6 @@ def _text(value: float, form: str = ".2f") -> str:
 def _all_of(values: pd.Series) -> str:
     """The distinct values, joined; empty where there is none."""
     known = values.dropna().unique()
-    return "/".join(f"{v:g}" if isinstance(v, (float, np.floating)) else str(v) for v in sorted(known))
+    return "/".join(
+        f"{v:g}" if isinstance(v, (float, np.floating)) else str(v) for v in sorted(known)
+    )

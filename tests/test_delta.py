@@ -1,0 +1,1 @@
+"""δ chosen on the training part: by its masks, or by what the maps say of themselves."""
