@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
+from ltcam_cli.classifier.checkpoint import load_classifier
 from ltcam_cli.commands.compose import Row
-from ltcam_cli.commands.settings import Settings
+from ltcam_cli.commands.settings import Settings, aimed
 from ltcam_cli.data.split import Split
 from ltcam_cli.errors import LtcamError
+from ltcam_cli.files import read_json, sha256, short_hash, write_json
+from ltcam_cli.maps.engine import CamEngine
 from ltcam_cli.maps.method import AUTO, MethodConfig
+from ltcam_cli.masks.segmenters import make_segmenter
 from ltcam_cli.report.curves import draw_choice
+from ltcam_cli.runs.delta import Evidence, judge
 from ltcam_cli.runs.folder import RunFolder, write_table
 
 log = logging.getLogger("ltcam_cli")
@@ -105,6 +110,43 @@ def _by_masks(
     )
     rows, _ = evaluate(replace(settings, evaluation=training), split, run, cells)
     return "iou", [float("nan") if row["iou"] is None else row["iou"] for row in rows]
+
+
+def _by_images(
+    settings: Settings,
+    split: Split,
+    run: RunFolder,
+    cells: Sequence[MethodConfig],
+    evaluate: Evaluate,
+) -> tuple[str, list[float]]:
+    """The criterion of each cell on the defective training images; kept in the run folder."""
+    samples = [sample for sample in split.train if sample.label]
+    checkpoint = sha256(run.checkpoint)
+    names = [
+        short_hash(
+            [asdict(cell), asdict(settings.segmenter), checkpoint, [s.name for s in samples]], 12
+        )
+        for cell in cells
+    ]
+    path = run.path / "delta.json"
+    held = read_json(path) if path.is_file() and not settings.overwrite else {}
+    missing = [number for number, name in enumerate(names) if name not in held]
+    if missing:
+        classifier = load_classifier(run.checkpoint, settings.torch_device())
+        specs = [aimed(cells[number].spec(), classifier) for number in missing]
+        values = judge(
+            classifier,
+            CamEngine(classifier.model, specs),
+            make_segmenter(settings.segmenter),
+            samples,
+            Evidence(classifier),
+            batch_size=settings.evaluation.batch_size,
+            on_error=settings.dataset.on_error,
+            progress="delta",
+        )
+        held |= {names[n]: value for n, value in zip(missing, values, strict=True)}
+        write_json(path, held)
+    return "evidence", [float("nan") if held[n] is None else held[n] for n in names]
 
 
 def _curve(name: str, deltas: Sequence[float], values: Sequence[float]) -> pd.DataFrame:

@@ -53,7 +53,7 @@ def draw_gallery(
     draw_grid(
         gallery_rows(results, [label for _, label in ranked]),
         ["image", "truth", *names, f"mask of\n{SHOWN}"],
-        "Heatmaps and IoU of their masks; test images that training has not seen",
+        f"Test images from best to worst by {SHOWN}: heatmaps, and the IoU of their masks in per cent",
         path,
     )
     return path

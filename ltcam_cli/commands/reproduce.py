@@ -71,7 +71,7 @@ def reproduce(
         folds: `all`, or numbers joined by commas; None for the split as it is.
         seeds: numbers joined by commas; None for the seed as it is.
     """
-    given = [*experiments(what, overrides)]
+    given = experiments(what, overrides)
     settings = Settings.of(compose("reproduce", given, config_dir))
     wanted = settings.reproduce
     if not wanted.methods:
@@ -105,10 +105,11 @@ def reproduce(
 
 
 def experiments(what: str, overrides: Sequence[str]) -> list[str]:
-    """The overrides, with `what` before the user's own choice of experiments."""
+    """The overrides, with `what` before the experiment that the user chose besides."""
     mine = [o for o in overrides if o.split("=")[0] == "experiment"]
-    names = [what, *(mine[-1].split("=", 1)[1].strip("[]").split(",") if mine else [])]
-    return [f"experiment=[{','.join(names)}]", *(o for o in overrides if o not in mine)]
+    others = "".join(f",{o.split('=', 1)[1].strip('[]')}" for o in mine)
+    both = f"experiment=[{what}{others}]" if mine else f"experiment={what}"
+    return [both, *(o for o in overrides if o not in mine)]
 
 
 def entry_of(line: str, overrides: Sequence[str], config_dir: Path | None) -> Entry:
