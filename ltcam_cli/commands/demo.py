@@ -53,7 +53,7 @@ def draw_gallery(
     draw_grid(
         gallery_rows(results, [label for _, label in ranked]),
         ["image", "truth", *names, f"mask of\n{SHOWN}"],
-        f"Test images from best to worst by {SHOWN}: heatmaps, and the IoU of their masks in per cent",
+        f"Test images from best to worst by {SHOWN}; below each heatmap its mask's IoU in per cent",
         path,
     )
     return path
