@@ -61,7 +61,7 @@ def chosen(
     """The methods with every `delta=auto` replaced by the best of `evaluation.deltas`.
 
     With `evaluation.labels=pixel-val` the best has the highest pooled IoU on the defective training
-    images; with `image`, no mask is read, and the best is told by `judge` of `runs.delta`. Of
+    images; with `image`, no mask is read, and the best holds most `Evidence`. Of
     equals, the smallest. The test part is never looked at.
 
     Args:

@@ -11,7 +11,7 @@ from ltcam_cli.files import atomic
 
 DELTA = "δ (percentile of the positive gradients)"
 MARKERS = "osD^vP*X"  # lines are told apart in grey as well
-NAMES = {"iou": "pooled IoU / %", "evidence": "share of the evidence minus share of the image"}
+NAMES = {"iou": "pooled IoU / %", "evidence": "evidence in the mask × ln(1 / its area)"}
 
 
 def draw_choice(curve: pd.DataFrame, path: Path) -> None:
