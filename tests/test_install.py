@@ -72,7 +72,8 @@ def test_wheel_holds_package_and_configs_alone(wheel: Path) -> None:
         for path in (REPOSITORY / "conf").rglob("*.yaml")
     }
     assert "ltcam_cli/conf/config.yaml" in shipped
-    assert all(name.endswith((".py", ".yaml", "py.typed")) for name in inside)
+    others = {name for name in inside if not name.endswith((".py", ".yaml", "py.typed"))}
+    assert others == {"ltcam_cli/report/paper.csv"}
 
 
 @pytest.mark.slow
@@ -100,3 +101,5 @@ def test_wheel_runs_in_a_fresh_environment(wheel: Path, tmp_path: Path) -> None:
         shown = call(*program, "config", "evaluate", "--method", "ltgradcam", folder=elsewhere)
         assert yaml.safe_load(shown)["method"]["delta"] == 50
     assert "ltfullgrad" in call(ltcam, "methods", folder=elsewhere)
+    numbers = "from ltcam_cli.report.paper import printed_numbers as p; print(len(p()))"
+    assert call(python, "-c", numbers, folder=elsewhere).strip() == "20"

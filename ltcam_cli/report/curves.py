@@ -82,11 +82,11 @@ def draw_delta_curve(
             )  # fmt: skip
         chosen = of_part[of_part["chosen"] & of_part["delta"].notna()]
         axis.plot(chosen["delta"], chosen["iou"], "o", ms=10, mfc="none", mec="black")
-        axis.set(xlabel=DELTA, title=part)
+        axis.set(xlabel=DELTA, title=part if len(parts) > 1 or not title else title)
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel(f"{NAMES['iou']}, with {band}")
     axes[0][-1].legend(fontsize=7)
-    if title:
+    if title and len(parts) > 1:
         figure.suptitle(title)
     figure.tight_layout()
     with atomic(path) as temporary:
