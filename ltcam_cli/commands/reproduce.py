@@ -301,8 +301,8 @@ def setting_notes(settings: Settings, runs: pd.DataFrame) -> list[str]:
         )
         if (runs["split"] == "tens").any() and {1, 3} & set(folds):
             notes.append(
-                "Untouched: mean over folds 1 and 3 (items 11 to 20 and 31 to 40), which no trial "
-                "before looked at."
+                f"Untouched: mean over fold {' and '.join(map(str, sorted({1, 3} & set(folds))))}; no "
+                "trial before looked at folds 1 and 3 (items 11 to 20 and 31 to 40)."
             )
     elif first["n_images"] < 50:
         notes.append(
