@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pandas as pd
 
+import ltcam_cli
 from ltcam_cli.classifier.checkpoint import load_classifier
 from ltcam_cli.commands.compose import Row
 from ltcam_cli.commands.settings import Settings, aimed
 from ltcam_cli.data.split import Split
 from ltcam_cli.errors import LtcamError
-from ltcam_cli.files import read_json, sha256, short_hash, write_json
+from ltcam_cli.files import lock, read_json, sha256, short_hash, write_json
 from ltcam_cli.maps.engine import CamEngine
 from ltcam_cli.maps.method import AUTO, MethodConfig
 from ltcam_cli.masks.segmenters import make_segmenter
@@ -61,8 +62,8 @@ def chosen(
     """The methods with every `delta=auto` replaced by the best of `evaluation.deltas`.
 
     With `evaluation.labels=pixel-val` the best has the highest pooled IoU on the defective training
-    images; with `image`, no mask is read, and the best holds most `Evidence`. Of
-    equals, the smallest. The test part is never looked at.
+    images; with `image`, no mask is read, and the best has the highest mean `Evidence`. Of equals,
+    the smallest. The test part is never looked at.
 
     Args:
         evaluate: `evaluate_methods`.
@@ -121,13 +122,13 @@ def _by_images(
 ) -> tuple[str, list[float]]:
     """The criterion of each cell on the defective training images; kept in the run folder."""
     samples = [sample for sample in split.train if sample.label]
-    checkpoint = sha256(run.checkpoint)
-    names = [
-        short_hash(
-            [asdict(cell), asdict(settings.segmenter), checkpoint, [s.name for s in samples]], 12
-        )
-        for cell in cells
+    known = [
+        asdict(settings.segmenter),
+        sha256(run.checkpoint),
+        [sample.name for sample in samples],
+        ltcam_cli.__version__,
     ]
+    names = [short_hash([asdict(cell), *known], 12) for cell in cells]
     path = run.path / "delta.json"
     held = read_json(path) if path.is_file() and not settings.overwrite else {}
     missing = [number for number, name in enumerate(names) if name not in held]
@@ -144,8 +145,10 @@ def _by_images(
             on_error=settings.dataset.on_error,
             progress="delta",
         )
-        held |= {names[n]: value for n, value in zip(missing, values, strict=True)}
-        write_json(path, held)
+        with lock(path):  # another process may have judged others meanwhile
+            held |= read_json(path) if path.is_file() else {}
+            held |= {names[n]: value for n, value in zip(missing, values, strict=True)}
+            write_json(path, held)
     return "evidence", [float("nan") if held[n] is None else held[n] for n in names]
 
 

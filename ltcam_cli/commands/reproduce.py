@@ -31,7 +31,15 @@ from ltcam_cli.maps.method import AUTO, MethodConfig
 from ltcam_cli.maps.weightings import get_weighting
 from ltcam_cli.report.curves import draw_delta_curve
 from ltcam_cli.report.grids import draw_grid, layer_rows, method_rows
-from ltcam_cli.report.paper import as_page, as_tex, beside_paper, notes_of, over_runs, shown
+from ltcam_cli.report.paper import (
+    UNTOUCHED,
+    as_page,
+    as_tex,
+    beside_paper,
+    notes_of,
+    over_runs,
+    shown,
+)
 from ltcam_cli.runs.folder import (
     UNHASHED_DATASET,
     UNHASHED_TRAINER,
@@ -299,10 +307,11 @@ def setting_notes(settings: Settings, runs: pd.DataFrame) -> list[str]:
             f"Mean and sample standard deviation over {count} runs; pooled: of the summed pixels "
             "of all runs."
         )
-        if (runs["split"] == "tens").any() and {1, 3} & set(folds):
+        untouched = [str(fold) for fold in folds if fold in UNTOUCHED[2]]
+        if (runs["split"] == UNTOUCHED[1]).any() and untouched:
             notes.append(
-                f"Untouched: mean over fold {' and '.join(map(str, sorted({1, 3} & set(folds))))}; no "
-                "trial before looked at folds 1 and 3 (items 11 to 20 and 31 to 40)."
+                f"Untouched: mean over fold {' and '.join(untouched)}; no trial before looked at "
+                "folds 1 and 3 (items 11 to 20 and 31 to 40)."
             )
     elif first["n_images"] < 50:
         notes.append(
