@@ -260,6 +260,8 @@ def test_paper_is_the_papers_setting(cli: Cli) -> None:
     assert (config["method"]["weighting"], config["method"]["delta"]) == ("gradcam", 50)
     both = yaml.safe_load(cli.ok("config", "reproduce", "experiment=[table1,paper]"))
     assert both["backbone"] == config["backbone"] and len(both["reproduce"]["methods"]) == 8
+    other = yaml.safe_load(cli.ok("config", "reproduce", "experiment=[table2,paper]"))
+    assert (other["dataset"]["kind"], other["backbone"]["logits"]) == ("ksdd2", 2)
 
 
 @pytest.mark.slow
@@ -278,7 +280,9 @@ def test_paper_from_weights_in_a_file(cli: Cli, mine: str, ksdd_like: KsddLike) 
     assert held["backbone"]["logits"] == 2 and held["in_channels"] == 3
     for key, value in features.state_dict().items():
         torch.testing.assert_close(held["state_dict"][f"features.{key}"], value, atol=1e-5, rtol=0)
-    assert (folder_of(mine) / "mine.tex").is_file()
+    table = pd.read_csv(folder_of(mine) / "mine.csv")
+    assert table["layers"].tolist() == ["last", "s3+s5"]  # each method's own, not the experiment's
+    assert np.isnan(table["delta"][0]) and table["delta"][1] == 50
 
 
 @pytest.mark.parametrize(
