@@ -240,6 +240,34 @@ def predict(
     run_predict(files, as_overrides(options, overrides), multirun, config_dir)
 
 
+@app.command()
+def reproduce(
+    what: Annotated[
+        str, typer.Argument(help="table1, table2, table3, figure8, figure9, stages, or your own.")
+    ],
+    overrides: Overrides = None,
+    folds: Annotated[
+        str | None, typer.Option(help="all, or 0,1,…: of KolektorSDD's tens (or official)")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="seed=… of each: 0,1,2")] = None,
+    dataset: Dataset = None,
+    backbone: BackboneName = None,
+    run: Run = None,
+    device: Device = None,
+    overwrite: Overwrite = False,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Make a table or figure of the paper, ours beside its numbers; trains what is not trained.
+
+    [dim]ltcam reproduce table1 backbone=vgg16_slim --folds all --seeds 0,1,2[/]
+    """
+    from ltcam_cli.commands.options import as_overrides
+    from ltcam_cli.commands.reproduce import reproduce as run_reproduce
+
+    options = dict(dataset=dataset, backbone=backbone, run=run, device=device, overwrite=overwrite)
+    run_reproduce(what, folds, seeds, as_overrides(options, overrides), config_dir)
+
+
 @app.command("import")
 def import_(
     weights: Annotated[Path, typer.Argument(help="State dict of a torchvision model.")],

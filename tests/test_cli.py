@@ -830,6 +830,9 @@ def test_demo(cli: Cli) -> None:
     assert last and all(Path(line).is_file() for line in last)
     wide = Image.open(last[0]).size
     assert wide[0] > 4 * 64  # image, truth, heatmap, mask
+    assert last[-1].endswith("gallery.png") and len(last) >= 3
+    with Image.open(last[-1]) as gallery:
+        assert gallery.size[0] > 700  # image, truth, four heatmaps, mask
     table = shown[shown.index("| method") :]
     assert [row["method"] for row in table_on(table)] == [
         "gradcam", "layercam", "ltgradcam", "ltlayercam",

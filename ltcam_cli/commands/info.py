@@ -27,7 +27,7 @@ plain sum, is practically the deepest stage alone where batch norm is; minmax gi
 
 # Commands that compose a config, and what they override themselves.
 COMMANDS = {
-    "train": (), "evaluate": (), "predict": (), "data": (),
+    "train": (), "evaluate": (), "predict": (), "reproduce": (), "data": (),
     "import": ("backbone.weights=null",), "demo": ("experiment=demo",),
 }  # fmt: skip
 

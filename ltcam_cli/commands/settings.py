@@ -22,6 +22,7 @@ from ltcam_cli.errors import LtcamError, nearest
 from ltcam_cli.maps.method import MethodConfig
 from ltcam_cli.maps.spec import MapSpec
 from ltcam_cli.masks.segmenters import SegmenterConfig
+from ltcam_cli.report.paper import ReproduceConfig
 from ltcam_cli.runs.evaluation import EvaluationConfig, use_threads
 from ltcam_cli.runs.folder import (
     RunFolder,
@@ -48,6 +49,7 @@ class Settings:
     segmenter: SegmenterConfig = field(default_factory=SegmenterConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     predict: PredictConfig = field(default_factory=PredictConfig)
+    reproduce: ReproduceConfig = field(default_factory=ReproduceConfig)
     outputs: str = "outputs"
     name: str | None = None
     run: str | None = None

@@ -16,6 +16,7 @@ import ltcam_cli
 from ltcam_cli.classifier.checkpoint import load_classifier
 from ltcam_cli.classifier.train import train as fit
 from ltcam_cli.commands.compose import Row
+from ltcam_cli.commands.delta import chosen
 from ltcam_cli.commands.settings import Settings, aimed, trained
 from ltcam_cli.data.load import dataset_name, load_split
 from ltcam_cli.data.sample import Sample
@@ -96,15 +97,15 @@ def evaluate_methods(
     Returns:
         The rows, as the methods are listed, and the seconds of the loop.
     """
-    each = [replace(settings, method=method) for method in methods]
+    choices = chosen(settings, split, run, methods, evaluate_methods)
+    each = [replace(settings, method=choice.method) for choice in choices]
     specs = [one.method.spec() for one in each]
     segmenter = make_segmenter(settings.segmenter)
     checkpoint = sha256(run.checkpoint)
     samples = split.part(settings.evaluation.split)
-    folders = {
-        run.path / "evaluate" / cell: number
-        for number, cell in enumerate(cell_names(each, samples, checkpoint, segmenter.state))
-    }
+    by = [choice.by for choice in choices]
+    cells = cell_names(each, samples, checkpoint, segmenter.state, by)
+    folders = {run.path / "evaluate" / cell: number for number, cell in enumerate(cells)}
     missing = [folder for folder in folders if settings.overwrite or not finished(folder, settings)]
     for folder in folders:
         if folder not in missing:
@@ -130,13 +131,15 @@ def evaluate_methods(
         for folder, scored in zip(missing, scores, strict=True):
             one, spec = each[folders[folder]], specs[folders[folder]]
             known = result_row(one, spec, run, checkpoint, folder.name)
+            known["labels"] = by[folders[folder]] or known["labels"]
+            choices[folders[folder]].write(folder)
             write_config(folder, {"hash": folder.name[-6:], **asdict(one)})
             write_table(folder / "images.csv", scored.table)
             write_table(folder / "curve.csv", scored.curve)
             write_json(folder / "metrics.json", scored.summary() | share | known)
-    rows = [read_json(folder / "metrics.json") for folder in folders]
-    add_rows(run, rows)
-    return rows, seconds
+    rows = {folder.name: read_json(folder / "metrics.json") for folder in folders}
+    add_rows(run, list(rows.values()))
+    return [rows[cell] for cell in cells], seconds
 
 
 def finished(folder: Path, settings: Settings) -> bool:
@@ -209,12 +212,20 @@ def training_row(metrics: dict[str, Any]) -> Row:
 
 
 def cell_names(
-    each: Sequence[Settings], samples: Sequence[Sample], checkpoint: str, state: Any
+    each: Sequence[Settings],
+    samples: Sequence[Sample],
+    checkpoint: str,
+    state: Any,
+    by: Sequence[str],
 ) -> list[str]:
-    """A readable stem and a hash of all that decides a cell's scores."""
+    """A readable stem and a hash of all that decides a cell's scores.
+
+    Args:
+        by: the labels that chose a cell's δ; empty where nothing was chosen.
+    """
     images = [(s.name, s.label, s.mask_digest()) for s in samples]
     names = []
-    for settings in each:
+    for settings, labels in zip(each, by, strict=True):
         evaluation = {"images": settings.evaluation.images, "split": settings.evaluation.split}
         size = [settings.dataset.height, settings.dataset.width]
         digest = short_hash(
@@ -227,12 +238,13 @@ def cell_names(
                 checkpoint,
                 images,
                 ltcam_cli.__version__,
+                *([labels] if labels else []),
             ]
         )
         delta = settings.method.delta
         stem = [
             settings.method.name,
-            *([] if delta is None else [f"d{delta:g}"]),
+            *([] if delta is None else [f"{'auto' if labels else 'd'}{delta:g}"]),
             str(settings.method.layers),
             settings.segmenter.name,
             settings.evaluation.images,

@@ -8,6 +8,8 @@ from typing import Any
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.maps.spec import Fusion, MapSpec
 
+AUTO = "auto"
+
 
 @dataclass
 class FusionConfig:
@@ -24,6 +26,7 @@ class MethodConfig:
     Attributes:
         name: in run names and tables.
         layers: names joined by `+`, or `all`, `last`.
+        delta: a number, None, or `auto`: chosen on the training part before there is a spec.
     """
 
     name: str = "ltgradcam"
@@ -47,6 +50,11 @@ class MethodConfig:
             LtcamError: naming the key that is wrong.
         """
         delta = self.delta
+        if delta == AUTO:
+            raise LtcamError(
+                "method.delta=auto: no number yet; ltcam evaluate --delta auto chooses one on the "
+                "training part, then give that"
+            )
         if delta is not None and not isinstance(delta, float):
             raise LtcamError(f"method.delta={delta}: must be a number in 0..100, or null")
         return MapSpec(

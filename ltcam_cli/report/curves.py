@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 # Apart in hue and lightness, and of middling lightness: readable on a light and on a dark page.
 LINES = ("#3b82c4", "#d9822b", "#2f9e6e", "#b5559b", "#8570d4", "#a58a2c", "#c9554d", "#3899a8")
+MARKERS = "osD^vP*X"  # lines are told apart in grey as well
 INK = "#010203"  # black to the eye; in an SVG it gives way to the page's own text colour
+DELTA = "δ (percentile of the positive gradients)"
+NAMES = {"iou": "pooled IoU / %", "evidence": "evidence in the mask × ln(1 / its area)"}
 
 
 @contextmanager
@@ -43,12 +46,36 @@ def colour(number: int) -> str:
 
 
 @_plain()
-def delta_figure(table: pd.DataFrame) -> Figure:
+def draw_choice(curve: pd.DataFrame, path: Path) -> None:
+    """What chose δ, over δ, with the choice ringed.
+
+    Args:
+        curve: the columns delta, the criterion, and chosen.
+        path: of the PNG.
+
+    Raises:
+        LtcamError: if matplotlib is not installed.
+    """
+    [name] = [column for column in curve.columns if column not in {"delta", "chosen"}]
+    figure, [axis] = _figure(5.2, 3.4)
+    axis.plot(curve["delta"], curve[name], color=colour(0), marker="o", ms=4)
+    best = curve[curve["chosen"]]
+    axis.plot(best["delta"], best[name], "o", ms=11, mfc="none", mec=INK)
+    axis.set(xlabel=DELTA, ylabel=NAMES.get(name, name), title="on the training part")
+    _write(figure, path)
+
+
+@_plain()
+def delta_figure(
+    table: pd.DataFrame, title: str | None = None, band: str = "95 % interval"
+) -> Figure:
     """IoU over δ: a line per method and layer set, with its bootstrap band; a panel per part.
 
     Args:
         table: rows of a sweep, with the columns method, layers, delta, iou, iou_low, iou_high,
             part, and chosen (the row that the training part chose, ringed).
+        title: above the panels.
+        band: what iou_low and iou_high are.
 
     Raises:
         LtcamError: if matplotlib is not installed.
@@ -64,21 +91,31 @@ def delta_figure(table: pd.DataFrame) -> Figure:
             if swept.empty:
                 axis.axhline(line["iou"].iloc[0], ls=":", lw=1, color=look, label=label)
                 continue
-            axis.plot(swept["delta"], swept["iou"], color=look, marker="o", ms=3, label=label)
+            axis.plot(
+                swept["delta"], swept["iou"], color=look, marker=MARKERS[number % len(MARKERS)],
+                ms=4, label=label,
+            )  # fmt: skip
             axis.fill_between(
                 swept["delta"], swept["iou_low"], swept["iou_high"], color=look, alpha=0.12, lw=0
             )
         chosen = of_part[of_part["chosen"] & of_part["delta"].notna()]
         axis.plot(chosen["delta"], chosen["iou"], "o", ms=10, mfc="none", mec=INK)
-        axis.set(xlabel="δ (percentile of the positive gradients)", title=part)
-    axes[0].set_ylabel("pooled IoU / %, with 95 % interval")
+        axis.set(xlabel=DELTA, title=part if len(parts) > 1 or not title else title)
+    axes[0].set_ylabel(f"{NAMES['iou']}, with {band}")
     axes[-1].legend(fontsize=8, frameon=False)
+    if title and len(parts) > 1:
+        figure.suptitle(title)
     return figure
 
 
-def draw_delta_curve(table: pd.DataFrame, path: Path) -> None:
-    """Write `delta_figure` as PNG. Raises as it does."""
-    figure = delta_figure(table)
+def draw_delta_curve(
+    table: pd.DataFrame, path: Path, title: str | None = None, band: str = "95 % interval"
+) -> None:
+    """Write `delta_figure` as PNG. Arguments and errors are its own."""
+    _write(delta_figure(table, title, band), path)
+
+
+def _write(figure: Figure, path: Path) -> None:
     with atomic(path) as temporary:
         figure.savefig(temporary, dpi=140)
 

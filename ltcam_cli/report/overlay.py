@@ -26,20 +26,30 @@ def draw_strip(result: ImageResult, path: Path) -> None:
     Panels from left to right: the image, the true outline (green) where the truth is known, the
     heatmap over the image, and the mask's outline (red; with the truth's in green).
     """
+    panels = panels_of(result)
+    panels[f"mask, p={result.probability:.2f}"] = panels.pop("mask")
+    with atomic(path) as temporary:
+        _side_by_side(list(panels.items())).save(temporary)
+
+
+def panels_of(result: ImageResult, longest: int = LONGEST) -> dict[str, np.ndarray]:
+    """The panels `image`, `truth` (where it is known), `heatmap` and `mask`, (H, W, 3) uint8.
+
+    Args:
+        result: of one image.
+        longest: greatest side of a panel in pixels.
+    """
     original = result.item.original
     assert original is not None
-    size = shrunk_size(original, LONGEST)
+    size = shrunk_size(original, longest)
     image = np.asarray(Image.fromarray(as_rgb(original)).resize(size, Image.Resampling.BILINEAR))
     mask, truth = shrunk_mask(result.mask, size), result.item.mask
-    truth = None if truth is None else shrunk_mask(truth, size)
-    panels = [("image", image)]
+    panels, marked = {"image": image}, image
     if truth is not None:
-        panels.append(("truth", outlined(image, truth, GREEN)))
-    panels.append(("heatmap", blended(image, result.heatmap)))
-    marked = image if truth is None else outlined(image, truth, GREEN)
-    panels.append((f"mask, p={result.probability:.2f}", outlined(marked, mask, RED)))
-    with atomic(path) as temporary:
-        _side_by_side(panels).save(temporary)
+        marked = panels["truth"] = outlined(image, shrunk_mask(truth, size), GREEN)
+    panels["heatmap"] = blended(image, result.heatmap)
+    panels["mask"] = outlined(marked, mask, RED)
+    return panels
 
 
 def outlined(image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:

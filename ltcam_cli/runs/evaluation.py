@@ -31,6 +31,7 @@ from ltcam_cli.scores.samples import seg_miou, seg_recall
 
 T = TypeVar("T")
 IMAGES = ("defective", "predicted", "all")
+LABELS = ("image", "pixel-val")
 
 
 @dataclass
@@ -46,6 +47,9 @@ class EvaluationConfig:
             GPUs.
         overlays: pictures that are written, defective images first; None for all.
         save_maps: write heatmaps as float32 (H, W) at the image's own size.
+        labels: what `method.delta=auto` may read of the training part: `image` labels alone, or
+            its true masks as well (`pixel-val`).
+        deltas: what `method.delta=auto` chooses from.
     """
 
     images: str = "defective"
@@ -54,8 +58,16 @@ class EvaluationConfig:
     workers: int | None = None
     overlays: int | None = 20
     save_maps: bool = False
+    labels: str = "image"
+    deltas: list[float] = field(default_factory=lambda: [10.0 * step for step in range(10)])
 
     def __post_init__(self) -> None:
+        if self.labels not in LABELS:
+            raise LtcamError(
+                f"evaluation.labels={self.labels}: unknown{nearest(self.labels, LABELS)}"
+            )
+        if not self.deltas:
+            raise LtcamError("evaluation.deltas is empty; give percentiles, e.g. [0,50,90]")
         if self.images not in IMAGES:
             raise LtcamError(
                 f"evaluation.images={self.images}: unknown{nearest(self.images, IMAGES)}"

@@ -163,15 +163,22 @@ def find_trained(outputs: Path, digest: str, name: str, command: str) -> RunFold
     Raises:
         LtcamError: listing the runs there are.
     """
-    runs = sorted(list_runs(outputs), key=lambda run: run.name != name)
-    for run in runs:
-        if run.config.get("hash") == digest and run.checkpoint.is_file():
-            return run
+    if run := fitting_run(outputs, digest, name):
+        return run
+    runs = list_runs(outputs)
     there = ", ".join(run.name for run in runs if run.checkpoint.is_file()) or "none"
     raise LtcamError(
         f"no trained classifier fits this config (hash {digest}); train it with: {command} — "
         f"or choose one with --run (trained: {there})"
     )
+
+
+def fitting_run(outputs: Path, digest: str, name: str = "") -> RunFolder | None:
+    """The finished run with this training hash; the one called `name` first if several have it."""
+    for run in sorted(list_runs(outputs), key=lambda run: run.name != name):
+        if run.config.get("hash") == digest and run.checkpoint.is_file():
+            return run
+    return None
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:

@@ -1,0 +1,62 @@
+"""Some images of a run, from best to worst, with the maps of several methods: for pictures."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from ltcam_cli.classifier.checkpoint import load_classifier
+from ltcam_cli.commands.settings import Settings, aimed
+from ltcam_cli.data.sample import Sample
+from ltcam_cli.errors import LtcamError, require
+from ltcam_cli.maps.engine import CamEngine
+from ltcam_cli.maps.method import MethodConfig
+from ltcam_cli.masks.segmenters import make_segmenter
+from ltcam_cli.runs.evaluation import ImageResult, map_and_segment
+from ltcam_cli.runs.folder import RunFolder
+
+log = logging.getLogger("ltcam_cli")
+
+
+def drawable() -> bool:
+    """Whether matplotlib is there; a line says so if it is not."""
+    try:
+        require("matplotlib", "report")
+    except LtcamError as error:
+        log.info("no picture: %s", error)
+        return False
+    return True
+
+
+def ranking(run: RunFolder, cell: str, count: int) -> list[tuple[str, str]]:
+    """Names of images from best to worst IoU in a cell, evenly spaced, and what each is."""
+    table = pd.read_csv(run.path / "evaluate" / cell / "images.csv", dtype={"name": str})
+    table = table[table["label"] == 1].sort_values("iou", ascending=False, kind="stable")
+    places = np.unique(np.linspace(0, len(table) - 1, min(count, len(table))).round().astype(int))
+    words = {0: "best", len(table) - 1: "worst"}
+    return [
+        (table["name"].iloc[place], words.get(place, f"{place + 1} of {len(table)}"))
+        for place in map(int, places)
+    ]
+
+
+def maps_of(
+    settings: Settings, run: RunFolder, samples: Sequence[Sample], methods: Sequence[MethodConfig]
+) -> list[list[ImageResult]]:
+    """Heatmaps and masks of some images: of each, one a method."""
+    classifier = load_classifier(run.checkpoint, settings.torch_device())
+    specs = [aimed(method.spec(), classifier) for method in methods]
+    results = map_and_segment(
+        classifier,
+        CamEngine(classifier.model, specs),
+        make_segmenter(settings.segmenter),
+        samples,
+        masks=True,
+        gate=False,
+        batch_size=1,
+    )
+    found = list(results)
+    return [found[start : start + len(specs)] for start in range(0, len(found), len(specs))]
