@@ -42,7 +42,7 @@ def train_task(cfg: DictConfig) -> Row:
     settings = Settings.of(cfg)
     split = load_split(settings.dataset)
     run, _ = settings.run_to_train(split)
-    with alone(run.train / "last.pt"):
+    with alone(run.train):
         return train_run(settings, split)
 
 

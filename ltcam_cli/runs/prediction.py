@@ -18,7 +18,7 @@ from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import atomic
 from ltcam_cli.maps.engine import HeatmapSource
 from ltcam_cli.masks.segmenters import Segmenter
-from ltcam_cli.runs.evaluation import ImageResult, map_and_segment
+from ltcam_cli.runs.evaluation import ImageResult, Mapped, mapped, overlapped
 from ltcam_cli.runs.shards import Shard, Tables
 
 
@@ -41,7 +41,7 @@ class PredictConfig:
     save_maps: bool = False
     shard: str | None = None
     batch_size: int = 8
-    workers: int = 0
+    workers: int | None = None
     on_error: str = "raise"
 
     def __post_init__(self) -> None:
@@ -133,24 +133,19 @@ def predict(
     rows: list[dict[str, Any]] = []
     region_rows: list[dict[str, Any]] = []
     skipped: list[str] = []
-    try:
-        for result in map_and_segment(
-            classifier,
-            source,
-            segmenter,
-            todo,
-            masks=False,
-            gate=config.gate,
-            batch_size=config.batch_size,
-            workers=config.workers,
-            on_error=config.on_error,
-            skipped=skipped,
-            progress=progress,
-        ):
+
+    def save() -> None:
+        full, full_regions = rows.copy(), region_rows.copy()
+        rows.clear()
+        region_rows.clear()
+        tables.append(full, full_regions)  # no row twice, should this fail
+
+    def write(batch: Mapped) -> None:
+        for result in batch.results(segmenter, gate=config.gate):
             sample = result.item.sample
-            found = list(describe_regions(result))
+            found = describe_regions(result)
             _write_pictures(result, out, config, draw)
-            region_rows += [{"name": sample.name, **region} for region in found]
+            region_rows.extend({"name": sample.name, **region} for region in found)
             rows.append(
                 {
                     "name": sample.name,
@@ -161,11 +156,26 @@ def predict(
                     "area": int(result.mask.sum()),
                 }
             )
-            if len(rows) == 50:
-                full, full_regions, rows, region_rows = rows, region_rows, [], []
-                tables.append(full, full_regions)  # no row twice, should this fail
+        if len(rows) >= 50:
+            save()
+
+    try:
+        overlapped(
+            mapped(
+                classifier,
+                source,
+                todo,
+                masks=False,
+                batch_size=config.batch_size,
+                workers=config.workers,
+                on_error=config.on_error,
+                skipped=skipped,
+                progress=progress,
+            ),
+            write,
+        )
     finally:
-        tables.append(rows, region_rows)
+        save()
     if shard and skipped:
         tables.record(names, identity, skipped)
     return tables.read()[0], skipped
