@@ -157,6 +157,24 @@ def test_in_single_precision_too():
             assert_near(together[image], singly[image][n][0], tolerance)
 
 
+def test_in_bfloat16():
+    """Maps are near those of single precision, float32, and the model is left as it was."""
+    net, x = tiny().float(), pictures().float()
+    specs = [
+        MapSpec(name, ("features.1", "features.4") if name != "fullgrad" else ("all",), delta)
+        for name in ("gradcam", "gradcampp", "xgradcam", "layercam", "fullgrad")
+        for delta in (None, 0.0, 50.0)
+    ] + [MapSpec("ablationcam", ("features.4",)), MapSpec("scorecam", ("features.4",))]
+    full, half = CamEngine(net, specs)(x), CamEngine(net, specs, torch.bfloat16)(x)
+    assert half.logits.dtype == torch.float32 and not torch.equal(half.logits, full.logits)
+    for spec, near, exact in zip(specs, half.maps, full.maps, strict=True):
+        assert near.dtype == torch.float32
+        assert not torch.equal(near, exact), spec
+        error = (near - exact).abs().mean() / exact.abs().mean().clamp_min(1e-30)
+        assert error < 0.1, (spec, error)
+    assert all(p.dtype == torch.float32 for p in net.parameters())
+
+
 def test_the_same_spec_twice_is_the_same_map_twice():
     net, x = tiny(), pictures()
     for spec in (MapSpec("gradcam", ("all",)), MapSpec("layercam", ("all",), delta=50.0)):

@@ -127,6 +127,7 @@ def _by_images(
         sha256(run.checkpoint),
         [sample.name for sample in samples],
         ltcam_cli.__version__,
+        *(["bf16"] if settings.bf16 else []),
     ]
     names = [short_hash([asdict(cell), *known], 12) for cell in cells]
     path = run.path / "delta.json"
@@ -137,7 +138,7 @@ def _by_images(
         specs = [aimed(cells[number].spec(), classifier) for number in missing]
         values = judge(
             classifier,
-            CamEngine(classifier.model, specs),
+            CamEngine(classifier.model, specs, settings.half),
             make_segmenter(settings.segmenter),
             samples,
             Evidence(classifier),

@@ -51,7 +51,7 @@ def maps_of(
     specs = [aimed(method.spec(), classifier) for method in methods]
     results = map_and_segment(
         classifier,
-        CamEngine(classifier.model, specs),
+        CamEngine(classifier.model, specs, settings.half),
         make_segmenter(settings.segmenter),
         samples,
         masks=True,

@@ -57,13 +57,14 @@ def predict_task(paths: Sequence[str], cfg: DictConfig) -> Row:
     settings, run = _settings(cfg, HydraConfig.get().overrides.task)
     spec, segmenter = settings.method.spec(), make_segmenter(settings.segmenter)
     classifier = load_classifier(run.checkpoint, settings.torch_device())
-    engine = CamEngine(classifier.model, [aimed(spec, classifier)])
+    engine = CamEngine(classifier.model, [aimed(spec, classifier)], settings.half)
     identity = short_hash(
         [
             asdict(settings.method),
             asdict(settings.segmenter),
             sha256(run.checkpoint),
             settings.predict.gate,
+            *(["bf16"] if settings.bf16 else []),
         ]
     )
     places = [str(Path(path).resolve()) for path in paths]

@@ -149,7 +149,7 @@ def draw(
         samples = likeliest(everything, limit, classifier, settings.dataset.on_error)
         scores, _ = evaluate(
             classifier,
-            CamEngine(classifier.model, specs),
+            CamEngine(classifier.model, specs, settings.half),
             make_segmenter(settings.segmenter),
             samples,
             replace(settings.evaluation, images="predicted" if gate else "all"),

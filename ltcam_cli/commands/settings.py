@@ -56,6 +56,7 @@ class Settings:
     seed: int = 0
     device: str = "auto"
     threads: int | None = None
+    bf16: bool = False
     resume: bool = False
     overwrite: bool = False
 
@@ -99,6 +100,11 @@ class Settings:
         except (RuntimeError, AssertionError) as error:
             raise LtcamError(f"device={self.device}: is not there; use auto or cpu") from error
         return device
+
+    @property
+    def half(self) -> torch.dtype | None:
+        """The type that maps' forwards and backwards compute in where that is safe."""
+        return torch.bfloat16 if self.bf16 else None
 
     def training_part(self) -> dict[str, Any]:
         """What decides a training, for its `config.yaml`."""

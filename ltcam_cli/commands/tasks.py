@@ -113,9 +113,8 @@ def evaluate_methods(
     seconds = 0.0
     if missing:
         classifier = load_classifier(run.checkpoint, settings.torch_device())
-        engine = CamEngine(
-            classifier.model, [aimed(specs[folders[folder]], classifier) for folder in missing]
-        )
+        aims = [aimed(specs[folders[folder]], classifier) for folder in missing]
+        engine = CamEngine(classifier.model, aims, settings.half)
         scores, loop = evaluate(
             classifier,
             engine,
@@ -239,6 +238,7 @@ def cell_names(
                 images,
                 ltcam_cli.__version__,
                 *([labels] if labels else []),
+                *(["bf16"] if settings.bf16 else []),
             ]
         )
         delta = settings.method.delta
@@ -249,6 +249,7 @@ def cell_names(
             settings.segmenter.name,
             settings.evaluation.images,
             *([] if settings.evaluation.split == "test" else [settings.evaluation.split]),
+            *(["bf16"] if settings.bf16 else []),
         ]
         names.append("-".join([*stem, digest]))
     return names

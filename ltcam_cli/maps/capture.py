@@ -127,6 +127,7 @@ def capture(
     biases: bool = False,
     markers: Sequence[str] = (),
     use_term: Callable[[Layer], Any] = lambda term: term,
+    half: torch.dtype | None = None,
 ) -> Capture:
     """Run the model once forward, and once backward from the sum of y where gradients are needed.
 
@@ -140,6 +141,8 @@ def capture(
         markers: module names that divide the bias terms into stages.
         use_term: makes something of each bias term as soon as its gradient is there, and may let
             go of it: all of a network's ∂y/∂z together take as much memory as its activations.
+        half: type that the network computes in where that is safe (autocast), e.g.
+            torch.bfloat16; what is captured is float32 all the same.
 
     Raises:
         LtcamError: if a layer is unknown, called twice, not upstream of the logit, changed in
@@ -148,15 +151,26 @@ def capture(
     recorder = _Recorder(model, layers, gradients, biases, markers, use_term)
     with torch.inference_mode(False), torch.set_grad_enabled(gradients or biases):
         x = x.detach().clone().requires_grad_(biases)
-        with recorder:
+        with recorder, lowered(x, half):
             logits = model(x.clone())  # which the model may change
         recorder.check()
+        logits = _full(logits)
         y = select_logit(logits, target)
-        result = Capture(x.detach(), logits.detach(), y.detach(), Forwards(model, target))
+        result = Capture(x.detach(), logits.detach(), y.detach(), Forwards(model, target, half))
         if gradients or biases:
             recorder.backward(y, x, result)
     recorder.fill(result)
     return result
+
+
+def lowered(x: Tensor, half: torch.dtype | None) -> torch.autocast:
+    """Autocast to `half` on the device of x; nothing where that is None."""
+    return torch.autocast(x.device.type, half or torch.bfloat16, enabled=half is not None)
+
+
+def _full(values: Tensor) -> Tensor:
+    """Half precision as float32."""
+    return values.float() if values.dtype in {torch.bfloat16, torch.float16} else values
 
 
 def submodule(model: nn.Module, name: str) -> nn.Module:
@@ -182,14 +196,16 @@ def stages_of(model: nn.Module) -> dict[str, str]:
 class Forwards:
     """Further runs of the model, without gradients."""
 
-    def __init__(self, model: nn.Module, target: Target) -> None:
-        self.model, self.target = model, target
+    def __init__(self, model: nn.Module, target: Target, half: torch.dtype | None = None) -> None:
+        self.model, self.target, self.half = model, target, half
         self.tails: dict[str, Tail | None] = {}
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """y (M,) of images (M, C, H, W)."""
-        return select_logit(self.model(images), self.target)
+        with lowered(images, self.half):
+            logits = self.model(images)
+        return select_logit(_full(logits), self.target)
 
     @torch.no_grad()
     def ablated(self, layer: str, x: Tensor, A: Tensor, batch: int) -> Tensor:
@@ -206,7 +222,9 @@ class Forwards:
         if layer not in self.tails:
             self.tails[layer] = tail(self.model, layer)
         if (after := self.tails[layer]) is not None:
-            return select_logit(after.ablated(A, batch), self.target)
+            with lowered(A, self.half):
+                logits = after.ablated(A, batch)
+            return select_logit(_full(logits), self.target)
         return torch.cat([self._replaced(layer, x, each) for each in silenced(A, batch)])
 
     def _replaced(self, layer: str, x: Tensor, output: Tensor) -> Tensor:
@@ -327,7 +345,7 @@ class _Recorder:
     def _term_hook(self, name: str) -> Callable[[Tensor], None]:
         def hook(g: Tensor) -> None:
             assert self.result is not None
-            g, stage = g.detach(), self.stage_of.get(name, "")
+            g, stage = _full(g.detach()), self.stage_of.get(name, "")
             self.finite[name] = torch.isfinite(g.sum())  # NaN and infinity pass through a sum
             term = Layer(name, None, g, self.result, self.biases[name], stage)
             with torch.no_grad():
@@ -357,6 +375,7 @@ class _Recorder:
             raise LtcamError(f"layer {name}: is not upstream of the logit; choose another")
         grads = torch.autograd.grad(y.sum(), list(starts.values()), allow_unused=True)
         self.g |= {n: g for n, g in zip(starts, grads, strict=True) if g is not None}
+        self.g = {name: _full(g) for name, g in self.g.items()}
         for name in self.layers if self.gradients else ():
             if name not in self.g:
                 raise LtcamError(f"layer {name}: is not upstream of the logit; choose another")
@@ -367,7 +386,7 @@ class _Recorder:
 
     def fill(self, result: Capture) -> None:
         for name, A in self.A.items():
-            result.layers[name] = Layer(name, A.detach(), self.g.get(name), result)
+            result.layers[name] = Layer(name, _full(A.detach()), self.g.get(name), result)
         result.terms = [self.terms[name] for name in self.biases if name in self.terms]
         result.finite = self.finite
         if "" in self.g:
@@ -394,7 +413,7 @@ def _scale(norm: nn.BatchNorm2d) -> Tensor:
 
 def _bias(module: nn.Module, output: Tensor) -> Tensor:
     """What the layer adds wherever its input is 0, (K, 1, 1)."""
-    zero = torch.zeros(output.shape[1], 1, 1, dtype=output.dtype, device=output.device)
+    zero = _full(output.new_zeros(output.shape[1], 1, 1))
     bias = getattr(module, "bias", None)
     bias = zero if bias is None else bias.detach().view(-1, 1, 1)
     if not isinstance(module, nn.BatchNorm2d):

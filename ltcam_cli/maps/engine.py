@@ -72,8 +72,11 @@ class HeatmapSource(Protocol):
 class CamEngine:
     """The heatmap source of class activation maps."""
 
-    def __init__(self, model: nn.Module, specs: Sequence[MapSpec]) -> None:
-        self.model = model
+    def __init__(
+        self, model: nn.Module, specs: Sequence[MapSpec], half: torch.dtype | None = None
+    ) -> None:
+        """Of a model and the cells wanted; `half`: see `capture`."""
+        self.model, self.half = model, half
         self.specs = list(specs)
         self.layers = {spec: resolve_layers(model, spec) for spec in self.specs}
 
@@ -115,6 +118,7 @@ class CamEngine:
             biases="biases" in needs,
             markers=_stages(self.model) if "biases" in needs else (),
             use_term=lambda term: _drawn(term, self._readers(term, specs)),
+            half=self.half,
         )
 
     def _layer_maps(self, seen: Capture, specs: Sequence[MapSpec]) -> dict[MapSpec, list[Tensor]]:
