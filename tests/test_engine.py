@@ -1,3 +1,7 @@
+import gc
+import weakref
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -155,6 +159,25 @@ def test_in_single_precision_too():
         tolerance = 1e-5 if spec.delta is None else 1e-3
         for image in range(2):
             assert_near(together[image], singly[image][n][0], tolerance)
+
+
+@pytest.mark.parametrize("name", ["gradcam", "fullgrad"])
+def test_nothing_of_a_batch_waits_for_the_garbage_collector(name, monkeypatch):
+    """Few but large objects: it would come late, and memory would grow with the images."""
+    seen, plain = [], weightings._REGISTRY[name]
+
+    def spy(layer):
+        seen.extend(weakref.ref(value) for value in (layer.A, layer.g) if value is not None)
+        return plain.function(layer)
+
+    monkeypatch.setitem(weightings._REGISTRY, name, replace(plain, function=spy))
+    gc.collect()
+    gc.disable()
+    try:
+        explain(tiny(), pictures(), [MapSpec(name, ("all",))])
+        assert len(seen) > 1 and all(reference() is None for reference in seen)
+    finally:
+        gc.enable()
 
 
 def test_in_bfloat16():

@@ -32,7 +32,8 @@ class Layer:
         A: (N, K, h, w) its output; None for terms of biases.
         g: (N, K, h, w) ∂y/∂A, or ∂y/∂z for terms of biases; None if nobody needs gradients.
         b: (K, 1, 1) bias of a term; for the input's own term, the input (N, K, H, W) itself.
-        capture: where it was captured.
+        capture: x, logits, y and forwards of its batch. Not its layers: in a circle of references
+            all activations would wait for the garbage collector, batch upon batch.
         stage: of a term, the first marked layer that came after it, or "".
     """
 
@@ -42,6 +43,11 @@ class Layer:
     capture: Capture
     b: Tensor | None = None
     stage: str = ""
+
+    @property
+    def is_input(self) -> bool:
+        """Whether it is the input's own term, which is never truncated."""
+        return self.b is not None and self.b.ndim == 4
 
 
 @dataclass
@@ -156,11 +162,11 @@ def capture(
         recorder.check()
         logits = _full(logits)
         y = select_logit(logits, target)
-        result = Capture(x.detach(), logits.detach(), y.detach(), Forwards(model, target, half))
+        of_batch = (x.detach(), logits.detach(), y.detach(), Forwards(model, target, half))
+        recorder.batch = Capture(*of_batch)
         if gradients or biases:
-            recorder.backward(y, x, result)
-    recorder.fill(result)
-    return result
+            recorder.backward(y, x)
+    return recorder.fill(Capture(*of_batch))
 
 
 def lowered(x: Tensor, half: torch.dtype | None) -> torch.autocast:
@@ -282,7 +288,7 @@ class _Recorder:
         self.biases: dict[str, Tensor] = {}  # by term name, in the order of execution
         self.terms: dict[str, Any] = {}
         self.use_term = use_term
-        self.result: Capture | None = None
+        self.batch: Capture | None = None
         self.stage_of: dict[str, str] = {}
         self.finite: dict[str, Tensor] = {}
         self._last: _Convolution | None = None
@@ -344,10 +350,10 @@ class _Recorder:
 
     def _term_hook(self, name: str) -> Callable[[Tensor], None]:
         def hook(g: Tensor) -> None:
-            assert self.result is not None
+            assert self.batch is not None
             g, stage = _full(g.detach()), self.stage_of.get(name, "")
             self.finite[name] = torch.isfinite(g.sum())  # NaN and infinity pass through a sum
-            term = Layer(name, None, g, self.result, self.biases[name], stage)
+            term = Layer(name, None, g, self.batch, self.biases[name], stage)
             with torch.no_grad():
                 self.terms[name] = self.use_term(term)
 
@@ -367,8 +373,7 @@ class _Recorder:
             if self.A[name]._version != self.versions[name]:
                 raise _changed(name)
 
-    def backward(self, y: Tensor, x: Tensor, result: Capture) -> None:
-        self.result = result
+    def backward(self, y: Tensor, x: Tensor) -> None:
         starts = {"": x, **self.leaves} if x.requires_grad else self.leaves
         if not y.requires_grad:
             name = next(iter(self.layers), "?")
@@ -384,13 +389,16 @@ class _Recorder:
         if not y.is_cuda:
             check_finite(self.finite)
 
-    def fill(self, result: Capture) -> None:
+    def fill(self, result: Capture) -> Capture:
+        assert self.batch is not None
         for name, A in self.A.items():
-            result.layers[name] = Layer(name, _full(A.detach()), self.g.get(name), result)
+            result.layers[name] = Layer(name, _full(A.detach()), self.g.get(name), self.batch)
         result.terms = [self.terms[name] for name in self.biases if name in self.terms]
         result.finite = self.finite
         if "" in self.g:
-            result.input = Layer("input", None, self.g[""], result, result.x)
+            result.input = Layer("input", None, self.g[""], self.batch, result.x)
+        self.A, self.leaves = {}, {}  # whose graph's hooks refer to this recorder
+        return result
 
 
 def _changed(name: str) -> LtcamError:

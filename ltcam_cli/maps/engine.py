@@ -243,7 +243,7 @@ def _each_drawn(layer: Layer, drawings: Iterable[MapSpec]) -> Iterator[tuple[Map
     """The layer's map of each drawing; one sort a scope, and one pass for all its δ."""
     truncated: dict[str, list[MapSpec]] = {}
     for drawing in drawings:
-        if drawing.delta is None or layer is layer.capture.input:
+        if drawing.delta is None or layer.is_input:
             yield drawing, layer_map(layer, None, drawing)
         else:
             truncated.setdefault(drawing.scope, []).append(drawing)
