@@ -156,8 +156,8 @@ def predict(
                     "area": int(result.mask.sum()),
                 }
             )
-        if len(rows) >= 50:
-            save()
+            if len(rows) == 50:
+                save()
 
     try:
         overlapped(
