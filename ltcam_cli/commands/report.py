@@ -136,7 +136,9 @@ def draw(
     for cell, number in cells.items():
         settings = settings_of(cell, cfg, overrides)
         gate = settings.evaluation.images == "predicted"
-        alike = (settings.dataset, settings.segmenter, settings.evaluation.split, gate)
+        alike = (
+            settings.dataset, settings.segmenter, settings.evaluation.split, gate, settings.bf16
+        )  # fmt: skip
         passes.setdefault(repr(alike), []).append((settings, number))
     classifier, left_out = None, 0
     for group in passes.values():
@@ -168,7 +170,7 @@ def settings_of(cell: Cell, cfg: DictConfig, overrides: Sequence[str]) -> Settin
     δ is the one that was used, also where the config asked for another to be found.
     """
     held = cell.config
-    parts = (*TRAINING, *HELD, "evaluation")
+    parts = (*TRAINING, *HELD, "evaluation", "bf16")
     settings = Settings.of(with_parts_of(held, parts, cfg, overrides))
     return replace(settings, method=replace(settings.method, delta=cell.metrics["delta"]))
 
