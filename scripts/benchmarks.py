@@ -40,7 +40,7 @@ from ltcam_cli.maps.sweep import swept
 from ltcam_cli.maps.truncation import keep, thresholds
 from ltcam_cli.masks.histogram import histogram
 from ltcam_cli.masks.segmenters import SegmenterConfig, at_size, make_segmenter
-from ltcam_cli.runs.evaluation import EvaluationConfig, evaluate
+from ltcam_cli.runs.evaluation import EvaluationConfig, drawn_by, evaluate
 from ltcam_cli.runs.folder import write_table
 from ltcam_cli.runs.tables import as_markdown
 from ltcam_cli.scores.curves import PixelCurves
@@ -424,10 +424,10 @@ def _memory_of_evaluation(data: str, count: int) -> float:
     samples = real_or_synthetic(data)[:count]
     classifier = slim_classifier()
     source = CamEngine(classifier.model, [MapSpec("gradcam", ALL, 50.0)])
-    segmenter = make_segmenter(SegmenterConfig())
+    drawings = drawn_by(make_segmenter(SegmenterConfig()))
     bare_pass(classifier.model, torch.rand(1, 1, 64, 64))
     config = EvaluationConfig(images="all")
-    return peak(lambda: evaluate(classifier, source, segmenter, samples, config))
+    return peak(lambda: evaluate(classifier, source, drawings, samples, config))
 
 
 def real_or_synthetic(data: str) -> list[Sample]:

@@ -28,10 +28,10 @@ from ltcam_cli.maps.spec import MapSpec
 from ltcam_cli.masks.segmenters import SegmenterConfig, make_segmenter
 from ltcam_cli.report.curves import draw_choice
 from ltcam_cli.runs.delta import Evidence, judge
-from ltcam_cli.runs.evaluation import EvaluationConfig, ImageResult
+from ltcam_cli.runs.evaluation import EvaluationConfig, ImageResult, drawn_by
 from ltcam_cli.runs.folder import RunFolder
 
-OTSU = make_segmenter(SegmenterConfig())
+OTSU = drawn_by(make_segmenter(SegmenterConfig()), 4)
 AUTO = MethodConfig(delta="auto")
 
 
@@ -180,7 +180,7 @@ def test_no_mask_is_read() -> None:
     classifier = tiny_classifier()
     samples = [replace(sample, read_mask=never) for sample in toys(6)]
     source = CamEngine(classifier.model, [MapSpec("layercam", ("all",), d) for d in (0.0, 90.0)])
-    values = judge(classifier, source, OTSU, samples, Evidence(classifier), batch_size=3)
+    values = judge(classifier, source, OTSU[:2], samples, Evidence(classifier), batch_size=3)
     assert len(values) == 2
 
 

@@ -24,12 +24,15 @@ from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.maps.engine import CamEngine, Heatmaps
 from ltcam_cli.maps.spec import MapSpec
-from ltcam_cli.masks.segmenters import SegInput, SegmenterConfig, make_segmenter
+from ltcam_cli.masks.segmenters import SegInput, SegmenterConfig, at_size, make_segmenter
 from ltcam_cli.report.overlay import GREEN, LONGEST, RED, blended, draw_strip, outlined
+from ltcam_cli.runs import evaluation
 from ltcam_cli.runs.evaluation import (
+    Drawing,
     EvaluationConfig,
     ImageResult,
     Scores,
+    drawn_by,
     evaluate,
     map_and_segment,
     overlapped,
@@ -38,7 +41,7 @@ from ltcam_cli.runs.evaluation import (
 )
 from ltcam_cli.scores.pixels import PixelCounts
 
-OTSU = make_segmenter(SegmenterConfig())
+OTSU = drawn_by(make_segmenter(SegmenterConfig()))
 SIZES = [(40, 36), (70, 31), (32, 32), (25, 60)]
 
 
@@ -259,7 +262,8 @@ def test_the_map_is_scaled_to_the_mask_and_not_the_mask_down() -> None:
 
     samples = [toy(0, 1, (300, 200)), toy(3, 1, (20, 25))]
     source = RandomMaps(LOGITS)
-    _, summary = evaluate_one(tiny_classifier(), source, Spy(), samples, EvaluationConfig())
+    spy = drawn_by(Spy())
+    _, summary = evaluate_one(tiny_classifier(), source, spy, samples, EvaluationConfig())
     for given, sample, map_ in zip(seen, samples, source.given, strict=True):
         truth = sample.mask
         assert truth is not None
@@ -296,6 +300,38 @@ def test_results_are_streamed() -> None:
     for _ in range(3):
         result = next(results)
     assert source.batches == [2, 2] and result.item.mask is None
+
+
+class TwoMaps(RandomMaps):
+    """Each map, and it upside down."""
+
+    def __call__(self, images: torch.Tensor) -> Heatmaps:
+        found = super().__call__(images)
+        return Heatmaps([found.maps[0], found.maps[0].flip(-2)], found.logits)
+
+
+def test_cells_of_one_map_share_its_upscaling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And each cell, in whatever order they are listed, has the scores it has alone."""
+    scaled: list[tuple[int, int]] = []
+
+    def counting(maps: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
+        scaled.append(size)
+        return at_size(maps, size)
+
+    monkeypatch.setattr(evaluation, "at_size", counting)
+    half = make_segmenter(SegmenterConfig("half", "fraction"))
+    cells = [Drawing(1, half), *drawn_by(half), *drawn_by(OTSU[0].segmenter, 2)]
+    config, classifier = EvaluationConfig("all", batch_size=4), tiny_classifier()
+
+    def scores(drawings: Sequence[Drawing]) -> list[Scores]:
+        return evaluate(classifier, TwoMaps(LOGITS), drawings, many_sizes(), config)[0]
+
+    together = scores(cells)
+    assert len(scaled) == 2 * len(many_sizes())
+    for cell, found in zip(cells, together, strict=True):
+        [alone] = scores([cell])
+        assert found.table.equals(alone.table) and found.summary() == alone.summary()
+    assert len({found.summary()["iou"] for found in together}) == len(cells)
 
 
 def test_scores_are_made_while_the_next_batch_is_mapped() -> None:

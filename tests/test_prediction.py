@@ -27,11 +27,11 @@ from ltcam_cli.maps.spec import MapSpec
 from ltcam_cli.masks.segmenters import SegmenterConfig, at_size, make_segmenter, segment
 from ltcam_cli.report.overlay import draw_strip
 from ltcam_cli.runs import shards
-from ltcam_cli.runs.evaluation import ImageResult
+from ltcam_cli.runs.evaluation import Drawing, ImageResult
 from ltcam_cli.runs.prediction import PredictConfig, describe_regions, find_images, predict
 from ltcam_cli.runs.shards import REGIONS, SCORES, Shard, gather
 
-OTSU = make_segmenter(SegmenterConfig())
+OTSU = Drawing(0, make_segmenter(SegmenterConfig()))
 
 
 @dataclass

@@ -23,7 +23,7 @@ from ltcam_cli.errors import LtcamError
 from ltcam_cli.maps.engine import CamEngine
 from ltcam_cli.maps.spec import MapSpec
 from ltcam_cli.masks.segmenters import SegmenterConfig, make_segmenter
-from ltcam_cli.runs.evaluation import EvaluationConfig, evaluate
+from ltcam_cli.runs.evaluation import EvaluationConfig, drawn_by, evaluate
 from ltcam_cli.scores.pixels import PixelCounts
 
 pytestmark = pytest.mark.real
@@ -168,8 +168,8 @@ def test_the_way_through(paper: Split, real_ksdd: Path, tmp_path: Path) -> None:
     assert (metrics["test_images"], metrics["train_images"]) == (80, 319)
     classifier = load_classifier(tmp_path / "checkpoint.pt")
     source = CamEngine(classifier.model, [MapSpec("gradcam", ("all",), 50.0)])
-    segmenter = make_segmenter(SegmenterConfig())
-    [scores], _ = evaluate(classifier, source, segmenter, paper.test, EvaluationConfig())
+    drawings = drawn_by(make_segmenter(SegmenterConfig()))
+    [scores], _ = evaluate(classifier, source, drawings, paper.test, EvaluationConfig())
     row = scores.summary()
     assert row["n_images"] == 10 and scores.table["label"].eq(1).all()
     masks = [sample.mask for sample in paper.test if sample.label]

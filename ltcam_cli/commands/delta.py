@@ -12,13 +12,12 @@ import pandas as pd
 import ltcam_cli
 from ltcam_cli.classifier.checkpoint import load_classifier
 from ltcam_cli.commands.compose import Row
-from ltcam_cli.commands.settings import Settings, aimed
+from ltcam_cli.commands.pipeline import drawings, heatmap_source
+from ltcam_cli.commands.settings import Settings
 from ltcam_cli.data.split import Split
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import lock, read_json, sha256, short_hash, write_json
-from ltcam_cli.maps.engine import CamEngine
 from ltcam_cli.maps.method import AUTO, MethodConfig
-from ltcam_cli.masks.segmenters import make_segmenter
 from ltcam_cli.report.curves import draw_choice
 from ltcam_cli.runs.delta import Evidence, judge
 from ltcam_cli.runs.folder import RunFolder, write_table
@@ -135,11 +134,11 @@ def _by_images(
     missing = [number for number, name in enumerate(names) if name not in held]
     if missing:
         classifier = load_classifier(run.checkpoint, settings.torch_device())
-        specs = [aimed(cells[number].spec(), classifier) for number in missing]
+        methods = [cells[number] for number in missing]
         values = judge(
             classifier,
-            CamEngine(classifier.model, specs, settings.half),
-            make_segmenter(settings.segmenter),
+            heatmap_source(settings, run, classifier, methods),
+            drawings(settings, run, classifier, methods),
             samples,
             Evidence(classifier),
             batch_size=settings.evaluation.batch_size,

@@ -9,12 +9,11 @@ import numpy as np
 import pandas as pd
 
 from ltcam_cli.classifier.checkpoint import load_classifier
-from ltcam_cli.commands.settings import Settings, aimed
+from ltcam_cli.commands.pipeline import drawings, heatmap_source
+from ltcam_cli.commands.settings import Settings
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError, require
-from ltcam_cli.maps.engine import CamEngine
 from ltcam_cli.maps.method import MethodConfig
-from ltcam_cli.masks.segmenters import make_segmenter
 from ltcam_cli.runs.evaluation import ImageResult, map_and_segment
 from ltcam_cli.runs.folder import RunFolder
 
@@ -48,15 +47,14 @@ def maps_of(
 ) -> list[list[ImageResult]]:
     """Heatmaps and masks of some images: of each, one a method."""
     classifier = load_classifier(run.checkpoint, settings.torch_device())
-    specs = [aimed(method.spec(), classifier) for method in methods]
     results = map_and_segment(
         classifier,
-        CamEngine(classifier.model, specs, settings.half),
-        make_segmenter(settings.segmenter),
+        heatmap_source(settings, run, classifier, methods),
+        drawings(settings, run, classifier, methods),
         samples,
         masks=True,
         gate=False,
         batch_size=1,
     )
     found = list(results)
-    return [found[start : start + len(specs)] for start in range(0, len(found), len(specs))]
+    return [found[start : start + len(methods)] for start in range(0, len(found), len(methods))]

@@ -15,12 +15,11 @@ from omegaconf import DictConfig
 
 from ltcam_cli.classifier.checkpoint import load_classifier
 from ltcam_cli.commands.compose import Row, launch
+from ltcam_cli.commands.pipeline import drawings, heatmap_source
 from ltcam_cli.commands.run import run_task
-from ltcam_cli.commands.settings import Settings, aimed, trained, with_training_of
+from ltcam_cli.commands.settings import Settings, trained, with_training_of
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import alone, lock, sha256, short_hash
-from ltcam_cli.maps.engine import CamEngine
-from ltcam_cli.masks.segmenters import make_segmenter
 from ltcam_cli.report.overlay import draw_strip
 from ltcam_cli.runs.folder import RunFolder, find_run, write_config
 from ltcam_cli.runs.prediction import find_images
@@ -55,9 +54,10 @@ def predict(
 def predict_task(paths: Sequence[str], cfg: DictConfig) -> Row:
     """The task; with a `run` no data set needs to be there."""
     settings, run = _settings(cfg, HydraConfig.get().overrides.task)
-    spec, segmenter = settings.method.spec(), make_segmenter(settings.segmenter)
+    settings.method.spec()  # refuses what does not exist before a checkpoint is read
     classifier = load_classifier(run.checkpoint, settings.torch_device())
-    engine = CamEngine(classifier.model, [aimed(spec, classifier)], settings.half)
+    source = heatmap_source(settings, run, classifier, [settings.method])
+    [drawing] = drawings(settings, run, classifier, [settings.method])
     identity = short_hash(
         [
             asdict(settings.method),
@@ -77,8 +77,8 @@ def predict_task(paths: Sequence[str], cfg: DictConfig) -> Row:
     with alone(tables.path("scores")):
         table, skipped = predict_images(
             classifier,
-            engine,
-            segmenter,
+            source,
+            drawing,
             samples,
             settings.predict,
             out,

@@ -14,13 +14,12 @@ from ltcam_cli.classifier.train import predict_images
 from ltcam_cli.commands.compose import compose
 from ltcam_cli.commands.invocation import command_of_cell, command_of_run
 from ltcam_cli.commands.options import deltas_of
-from ltcam_cli.commands.settings import TRAINING, Settings, aimed, trained, with_parts_of
+from ltcam_cli.commands.pipeline import drawings, heatmap_source
+from ltcam_cli.commands.settings import TRAINING, Settings, trained, with_parts_of
 from ltcam_cli.data.load import load_split
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError, require
 from ltcam_cli.files import sha256, short_hash, write_text
-from ltcam_cli.maps.engine import CamEngine
-from ltcam_cli.masks.segmenters import make_segmenter
 from ltcam_cli.report.gallery import Gallery, Visitor
 from ltcam_cli.report.page import Shown, render
 from ltcam_cli.runs.cells import Cell, chosen_by_training, find_cells, newest
@@ -144,15 +143,15 @@ def draw(
     for group in passes.values():
         settings = group[0][0]
         classifier = classifier or load_classifier(run.checkpoint, settings.torch_device())
-        specs = [aimed(each.method.spec(), classifier) for each, _ in group]
+        methods = [each.method for each, _ in group]
         everything = load_split(settings.dataset).part(settings.evaluation.split)
         gate = settings.evaluation.images == "predicted"
         visit = Visitor(gallery, [number for _, number in group])
         samples = likeliest(everything, limit, classifier, settings.dataset.on_error)
         scores, _ = evaluate(
             classifier,
-            CamEngine(classifier.model, specs, settings.half),
-            make_segmenter(settings.segmenter),
+            heatmap_source(settings, run, classifier, methods),
+            drawings(settings, run, classifier, methods),
             samples,
             replace(settings.evaluation, images="predicted" if gate else "all"),
             on_error=settings.dataset.on_error,

@@ -17,13 +17,13 @@ from ltcam_cli.classifier.checkpoint import load_classifier
 from ltcam_cli.classifier.train import train as fit
 from ltcam_cli.commands.compose import Row
 from ltcam_cli.commands.delta import chosen
-from ltcam_cli.commands.settings import Settings, aimed, trained
+from ltcam_cli.commands.pipeline import drawings, heatmap_source
+from ltcam_cli.commands.settings import Settings, trained
 from ltcam_cli.data.load import dataset_name, load_split
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import alone, read_json, sha256, short_hash, write_json
-from ltcam_cli.maps.engine import CamEngine
 from ltcam_cli.maps.method import MethodConfig
 from ltcam_cli.maps.spec import MapSpec
 from ltcam_cli.masks.segmenters import make_segmenter
@@ -113,12 +113,11 @@ def evaluate_methods(
     seconds = 0.0
     if missing:
         classifier = load_classifier(run.checkpoint, settings.torch_device())
-        aims = [aimed(specs[folders[folder]], classifier) for folder in missing]
-        engine = CamEngine(classifier.model, aims, settings.half)
+        drawn = [each[folders[folder]].method for folder in missing]
         scores, loop = evaluate(
             classifier,
-            engine,
-            segmenter,
+            heatmap_source(settings, run, classifier, drawn),
+            drawings(settings, run, classifier, drawn),
             samples,
             settings.evaluation,
             on_error=settings.dataset.on_error,

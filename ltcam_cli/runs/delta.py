@@ -16,8 +16,7 @@ from ltcam_cli.data.batches import Item
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.maps.engine import HeatmapSource
-from ltcam_cli.masks.segmenters import Segmenter
-from ltcam_cli.runs.evaluation import ImageResult, map_and_segment
+from ltcam_cli.runs.evaluation import Drawing, ImageResult, map_and_segment
 
 BLUR = 1 / 32  # standard deviation of the blur, as a share of the image's longer side
 
@@ -69,7 +68,7 @@ class Evidence:
 def judge(
     classifier: Classifier,
     source: HeatmapSource,
-    segmenter: Segmenter,
+    drawings: Sequence[Drawing],
     samples: Sequence[Sample],
     criterion: Callable[[ImageResult], float],
     *,
@@ -77,7 +76,7 @@ def judge(
     on_error: str = "raise",
     progress: str | None = None,
 ) -> list[float]:
-    """The mean of a criterion over the defective ones of the samples, for each cell of a source.
+    """The mean of a criterion over the defective ones of the samples, for each cell.
 
     Reads images and image labels; no mask.
 
@@ -87,7 +86,7 @@ def judge(
     results = map_and_segment(
         classifier,
         source,
-        segmenter,
+        drawings,
         [sample for sample in samples if sample.label],
         masks=False,
         gate=False,

@@ -6,10 +6,10 @@ Streamed: nothing grows with the data set but the rows of the per-image table.
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, TypeVar
 
 import numpy as np
@@ -77,6 +77,24 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
+class Drawing:
+    """A cell: which of a source's maps, and who draws a mask from it.
+
+    Attributes:
+        map: number of the map, as the source lists them.
+        segmenter: fitted, if it must be.
+    """
+
+    map: int
+    segmenter: Segmenter
+
+
+def drawn_by(segmenter: Segmenter, maps: int = 1) -> list[Drawing]:
+    """The cells of one segmenter for all of a source's maps."""
+    return [Drawing(number, segmenter) for number in range(maps)]
+
+
+@dataclass(frozen=True)
 class ImageResult:
     """One image and what was made of it.
 
@@ -86,7 +104,7 @@ class ImageResult:
         mask: (H, W) bool.
         probability: of a defect.
         predicted: whether the classifier calls it defective.
-        cell: number of the source's cell that drew the heatmap.
+        cell: number of the drawing.
     """
 
     item: Item
@@ -105,14 +123,15 @@ class Mapped:
     found: Heatmaps
     classifier: Classifier
 
-    def results(self, segmenter: Segmenter, *, gate: bool) -> Iterator[ImageResult]:
-        """Heatmap and mask of each image, cell by cell.
+    def results(self, drawings: Sequence[Drawing], *, gate: bool) -> Iterator[ImageResult]:
+        """Heatmap and mask of each image, cell by cell; those of one map one after another.
 
         Args:
-            segmenter: fitted, if it must be.
+            drawings: the cells; of one map, they share its up-scaling.
             gate: empty masks for images that the classifier calls clean.
         """
         found = self.found.to_host()
+        numbered = sorted(enumerate(drawings), key=lambda cell: cell[1].map)
         probabilities = self.classifier.probability(found.logits.float()).tolist()
         for index, (item, probability) in enumerate(
             zip(self.batch.items, probabilities, strict=True)
@@ -120,13 +139,14 @@ class Mapped:
             assert item.original is not None
             size = (item.original.shape[0], item.original.shape[1])
             predicted = probability >= self.classifier.threshold
-            for cell, maps in enumerate(found.maps):
-                heatmap = at_size(maps[index : index + 1], size)[0]
-                if gate and not predicted:
-                    mask = np.zeros(size, dtype=bool)
-                else:
-                    mask = segmenter(SegInput(heatmap, item.original))
-                yield ImageResult(item, heatmap, mask, probability, predicted, cell)
+            for number, cells in groupby(numbered, key=lambda cell: cell[1].map):
+                heatmap = at_size(found.maps[number][index : index + 1], size)[0]
+                for cell, drawing in cells:
+                    if gate and not predicted:
+                        mask = np.zeros(size, dtype=bool)
+                    else:
+                        mask = drawing.segmenter(SegInput(heatmap, item.original))
+                    yield ImageResult(item, heatmap, mask, probability, predicted, cell)
 
 
 def mapped(
@@ -145,7 +165,7 @@ def mapped(
 
     Args:
         classifier: prepares the images and says which are defective.
-        source: of one cell, or of several.
+        source: of one map, or of several.
         samples: in the order wanted.
         masks: read the true masks too.
         batch_size, workers, on_error: of loading.
@@ -176,7 +196,7 @@ def mapped(
 def map_and_segment(
     classifier: Classifier,
     source: HeatmapSource,
-    segmenter: Segmenter,
+    drawings: Sequence[Drawing],
     samples: Sequence[Sample],
     *,
     gate: bool,
@@ -185,11 +205,11 @@ def map_and_segment(
     """Heatmap and mask of each sample, as they are ready: image by image, cell by cell.
 
     Args:
-        gate: see `Mapped.results`.
+        drawings, gate: see `Mapped.results`.
         options: and all else: see `mapped`.
     """
     for batch in mapped(classifier, source, samples, **options):
-        yield from batch.results(segmenter, gate=gate)
+        yield from batch.results(drawings, gate=gate)
 
 
 def overlapped(items: Iterable[T], use: Callable[[T], None]) -> None:
@@ -297,7 +317,7 @@ class Scores:
 def evaluate(
     classifier: Classifier,
     source: HeatmapSource,
-    segmenter: Segmenter,
+    drawings: Sequence[Drawing],
     samples: Sequence[Sample],
     config: EvaluationConfig,
     *,
@@ -305,7 +325,7 @@ def evaluate(
     visit: Callable[[ImageResult, PixelCounts], None] | None = None,
     progress: str | None = None,
 ) -> tuple[list[Scores], dict[str, Any]]:
-    """Map, segment and score the images that count, for all cells of a source in one pass.
+    """Map, segment and score the images that count, for all cells in one pass.
 
     Masks of a batch are drawn and scored while the heatmaps of the next one are made.
 
@@ -322,12 +342,13 @@ def evaluate(
     if not counted:
         raise LtcamError("no defective image in this split; choose another evaluation.split")
     gate = config.images == "predicted"
-    scores, skipped = defaultdict[int, Scores](Scores), list[str]()
+    scores, skipped = [Scores() for _ in drawings], list[str]()
 
     def score(batch: Mapped) -> None:
-        for result in batch.results(segmenter, gate=gate):
-            if result.cell == 0:  # an image's results come one after another
-                truth = Truth(true_mask(result.item))
+        item = None
+        for result in batch.results(drawings, gate=gate):
+            if result.item is not item:  # an image's results come one after another
+                item, truth = result.item, Truth(true_mask(result.item))
             counts = scores[result.cell].update(result, truth, gate=gate)
             if visit is not None:
                 visit(result, counts)
@@ -348,9 +369,9 @@ def evaluate(
         score,
     )
     seconds = time.perf_counter() - started
-    if not scores:
+    if not scores[0].rows:
         raise LtcamError(f"none of the {len(counted)} images could be read")
-    return list(scores.values()), {"seconds": seconds, "skipped": len(skipped)}
+    return scores, {"seconds": seconds, "skipped": len(skipped)}
 
 
 def true_mask(item: Item) -> np.ndarray:

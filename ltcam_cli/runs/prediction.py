@@ -17,8 +17,7 @@ from ltcam_cli.data.sample import IMAGE_SUFFIXES, Sample
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import atomic
 from ltcam_cli.maps.engine import HeatmapSource
-from ltcam_cli.masks.segmenters import Segmenter
-from ltcam_cli.runs.evaluation import ImageResult, Mapped, mapped, overlapped
+from ltcam_cli.runs.evaluation import Drawing, ImageResult, Mapped, mapped, overlapped
 from ltcam_cli.runs.shards import Shard, Tables
 
 
@@ -93,7 +92,7 @@ def find_images(paths: Sequence[Path], besides: Path | None = None) -> list[Samp
 def predict(
     classifier: Classifier,
     source: HeatmapSource,
-    segmenter: Segmenter,
+    drawing: Drawing,
     samples: Sequence[Sample],
     config: PredictConfig,
     out: Path,
@@ -107,6 +106,7 @@ def predict(
     Images that `scores.csv` already lists are not computed again, unless their file is newer.
 
     Args:
+        drawing: of one of the source's maps.
         samples: all of them; with `config.shard` its own are taken, and its tables are called
             `scores.3of8.csv`, `regions.3of8.csv`.
         identity: hash of method, segmenter and classifier: shards of one hash can be joined.
@@ -141,7 +141,7 @@ def predict(
         tables.append(full, full_regions)  # no row twice, should this fail
 
     def write(batch: Mapped) -> None:
-        for result in batch.results(segmenter, gate=config.gate):
+        for result in batch.results([drawing], gate=config.gate):
             sample = result.item.sample
             found = describe_regions(result)
             _write_pictures(result, out, config, draw)
