@@ -23,7 +23,7 @@ from ltcam_cli.data.load import dataset_name, load_split
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split
 from ltcam_cli.errors import LtcamError
-from ltcam_cli.files import alone, read_json, sha256, short_hash, write_json
+from ltcam_cli.files import alone, hashed, read_json, sha256, short_hash, write_json
 from ltcam_cli.maps.method import MethodConfig
 from ltcam_cli.maps.spec import MapSpec
 from ltcam_cli.masks.segmenters import make_segmenter
@@ -194,7 +194,8 @@ def result_row(
         "scope": spec.scope,
         "form": spec.form,
         "fusion": spec.fusion.rule,
-        "normalize": spec.fusion.normalize,
+        "normalize": spec.fusion.normalization,
+        "weights": spec.fusion.weighting,
         "checkpoint": checkpoint[:12],
         "cell": cell,
         "run": run.name,
@@ -228,8 +229,8 @@ def cell_names(
         size = [settings.dataset.height, settings.dataset.width]
         digest = short_hash(
             [
-                asdict(settings.method),
-                asdict(settings.segmenter),
+                hashed(settings.method),
+                hashed(settings.segmenter),
                 state,
                 evaluation,
                 size,

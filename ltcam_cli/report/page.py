@@ -70,6 +70,8 @@ COLUMNS = (
     Column("fusion", "fusion", "How the stages' maps become one.", number=False, always=False),
     Column("normalize", "normalize", "What is done to each stage's map before.",
            number=False, always=False),
+    Column("weights", "weights", "Of the stages' maps; empty: all are 1.",
+           number=False, always=False),
     Column("target", "target", "The logit that is explained.", number=False, always=False),
     Column("iou", "IoU", "Intersection over union of mask and truth, pooled over the pixels of all "
            "images that count."),

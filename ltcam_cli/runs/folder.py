@@ -6,7 +6,7 @@ outputs/<name>/train/…, outputs/<name>/evaluate/<cell>/…, outputs/<name>/res
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from ltcam_cli.data.config import DatasetConfig
 from ltcam_cli.data.load import dataset_name
 from ltcam_cli.data.split import Split
 from ltcam_cli.errors import LtcamError, nearest
-from ltcam_cli.files import atomic, read_json, sha256, short_hash, write_text
+from ltcam_cli.files import atomic, hashed, read_json, sha256, short_hash, write_text
 
 # Neither paths, nor what changes speed alone, nor what is said of the download.
 UNHASHED_DATASET = {
@@ -97,11 +97,11 @@ def training_hash(
     seed: int,
 ) -> str:
     """Six hex digits of all that decides what is learnt: data, split, network, training, seed."""
-    data = {k: v for k, v in asdict(dataset).items() if k not in UNHASHED_DATASET}
-    network = asdict(backbone)
+    data = {k: v for k, v in hashed(dataset).items() if k not in UNHASHED_DATASET}
+    network = hashed(backbone)
     if backbone.weights and Path(backbone.weights).is_file():
         network["weights"] = sha256(Path(backbone.weights))
-    training = {k: v for k, v in asdict(trainer).items() if k not in UNHASHED_TRAINER}
+    training = {k: v for k, v in hashed(trainer).items() if k not in UNHASHED_TRAINER}
     return short_hash([data, split.fingerprint(), network, training, seed])
 
 
