@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ltcam_cli.classifier.augment import AugmentConfig, BalancedOrder, augmentation
+from ltcam_cli.classifier.augment import AugmentConfig, BalancedOrder, CutMix, augmentation
 from ltcam_cli.classifier.backbones import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -43,7 +43,7 @@ from ltcam_cli.data.config import DatasetConfig
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split, check_classes, split_fraction
 from ltcam_cli.errors import LtcamError, nearest
-from ltcam_cli.files import atomic, write_json
+from ltcam_cli.files import LATER, atomic, write_json
 from ltcam_cli.scores import images as image_scores
 
 log = logging.getLogger(__name__)
@@ -69,6 +69,8 @@ class TrainerConfig:
         cache: keep resized images in memory (up to 2 GB).
         workers: loading processes; None is 0 on CPU, and up to 8 on GPU.
         augment: random changes of the images.
+        label_smoothing: ε in [0, 1); the target of a defect is 1 - ε/2, of a good image ε/2.
+        cutmix: share of the batches that are mixed; see `CutMix`.
     """
 
     epochs: int = 20
@@ -85,6 +87,8 @@ class TrainerConfig:
     cache: bool = True
     workers: int | None = None
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    label_smoothing: float = field(default=0.0, metadata=LATER)
+    cutmix: float = field(default=0.0, metadata=LATER)
 
     def __post_init__(self) -> None:
         for name, known in {
@@ -96,6 +100,12 @@ class TrainerConfig:
                 raise LtcamError(f"trainer.{name}={value}: unknown{nearest(value, known)}")
         if self.epochs < 1 or self.batch_size < 2:
             raise LtcamError("trainer.epochs must be at least 1, and trainer.batch_size at least 2")
+        if not 0 <= self.label_smoothing < 1:
+            raise LtcamError(
+                f"trainer.label_smoothing={self.label_smoothing:g}: must lie in [0, 1), e.g. 0.1"
+            )
+        if not 0 <= self.cutmix <= 1:
+            raise LtcamError(f"trainer.cutmix={self.cutmix:g}: a share of batches lies in 0..1")
         self.wanted_recall()
         if self.threshold != "prior" and not self.validation:
             raise LtcamError(
@@ -245,11 +255,19 @@ def _new_classifier(
     )
 
 
-def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
-    """Binary cross-entropy of one logit, cross-entropy of two."""
+def loss_of(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Binary cross-entropy of one logit, cross-entropy of two.
+
+    Args:
+        logits: (N, 1) or (N, 2).
+        labels: (N,) 0 or 1, or as floats the share of a defect.
+        smoothing: ε; the share is drawn to 1/2 by it (Szegedy et al. 2016).
+    """
     if logits.shape[1] == 1:
-        return F.binary_cross_entropy_with_logits(logits[:, 0], labels.float())
-    return F.cross_entropy(logits, labels)
+        share = labels.float() * (1 - smoothing) + smoothing / 2
+        return F.binary_cross_entropy_with_logits(logits[:, 0], share)
+    target = torch.stack([1 - labels, labels], dim=1) if labels.is_floating_point() else labels
+    return F.cross_entropy(logits, target, label_smoothing=smoothing)
 
 
 class _Loop:
@@ -281,6 +299,7 @@ class _Loop:
             on_error=dataset.on_error,
         )
         self.loader = self._loader(images)
+        self.cutmix = CutMix(trainer.cutmix)
         self.lr = trainer.lr or (3e-3 if classifier.backbone.weights is None else 1e-4)
         self.optimizer = _optimizer(self.model, trainer, self.lr)
         self.steps = trainer.epochs * len(self.loader)
@@ -380,10 +399,10 @@ class _Loop:
         return LtcamError(f"{what} in epoch {epoch + 1}: lower trainer.lr (now {self.lr:g}){kept}")
 
     def _step(self, batch: Batch) -> float:
-        images = self.classifier.prepare(batch.images)
-        labels = batch.labels.to(self.device)
+        pixels, labels = self.cutmix(batch.images, batch.labels)
+        images, labels = self.classifier.prepare(pixels), labels.to(self.device)
         with self._autocast():
-            loss = loss_of(self.model(images), labels)
+            loss = loss_of(self.model(images), labels, self.trainer.label_smoothing)
         value = float(loss.detach())
         if not math.isfinite(value):
             return value
