@@ -126,7 +126,7 @@ def _by_images(
         sha256(run.checkpoint),
         [sample.name for sample in samples],
         ltcam_cli.__version__,
-        *(["bf16"] if settings.bf16 else []),
+        *settings.options,
     ]
     names = [short_hash([hashed(cell), *known], 12) for cell in cells]
     path = run.path / "delta.json"

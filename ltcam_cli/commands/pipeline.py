@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ltcam_cli.classifier.checkpoint import Classifier
 from ltcam_cli.commands.settings import Settings, aimed
 from ltcam_cli.data.sample import Sample
+from ltcam_cli.maps.averaged import averaged
 from ltcam_cli.maps.engine import CamEngine, HeatmapSource
 from ltcam_cli.maps.method import MethodConfig
 from ltcam_cli.masks.segmenters import make_segmenter
@@ -17,14 +18,15 @@ from ltcam_cli.runs.folder import RunFolder
 def heatmap_source(
     settings: Settings, run: RunFolder, classifier: Classifier, methods: Sequence[MethodConfig]
 ) -> HeatmapSource:
-    """One map a method.
+    """One map a method, with the settings' test-time options.
 
     Args:
         settings: of everything but the methods.
         run: that the classifier is of.
     """
     specs = [aimed(method.spec(), classifier) for method in methods]
-    return CamEngine(classifier.model, specs, settings.half)
+    engine = CamEngine(classifier.model, specs, settings.half)
+    return averaged(engine, settings.tta, (classifier.height, classifier.width))
 
 
 def drawings(

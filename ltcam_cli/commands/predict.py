@@ -64,7 +64,7 @@ def predict_task(paths: Sequence[str], cfg: DictConfig) -> Row:
             hashed(settings.segmenter),
             sha256(run.checkpoint),
             settings.predict.gate,
-            *(["bf16"] if settings.bf16 else []),
+            *settings.options,
         ]
     )
     places = [str(Path(path).resolve()) for path in paths]

@@ -173,6 +173,7 @@ def identity(settings: Settings, entries: Sequence[Entry], each: Sequence[list[s
             hashed(settings.reproduce),
             [evaluation.images, evaluation.split, evaluation.labels, evaluation.deltas],
             settings.run,
+            *settings.options,
             [chosen[:-1] if len(each) > 1 else chosen for chosen in each],
         ]
     )

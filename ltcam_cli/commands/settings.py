@@ -19,6 +19,8 @@ from ltcam_cli.data.config import DatasetConfig
 from ltcam_cli.data.load import load_split
 from ltcam_cli.data.split import Split
 from ltcam_cli.errors import LtcamError, nearest
+from ltcam_cli.files import hashed
+from ltcam_cli.maps.averaged import TtaConfig
 from ltcam_cli.maps.method import MethodConfig
 from ltcam_cli.maps.spec import MapSpec
 from ltcam_cli.masks.segmenters import SegmenterConfig
@@ -46,6 +48,7 @@ class Settings:
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     method: MethodConfig = field(default_factory=MethodConfig)
+    tta: TtaConfig = field(default_factory=TtaConfig)
     segmenter: SegmenterConfig = field(default_factory=SegmenterConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     predict: PredictConfig = field(default_factory=PredictConfig)
@@ -105,6 +108,14 @@ class Settings:
     def half(self) -> torch.dtype | None:
         """The type that maps' forwards and backwards compute in where that is safe."""
         return torch.bfloat16 if self.bf16 else None
+
+    @property
+    def options(self) -> list[Any]:
+        """What of all but the method decides maps, to be hashed; empty at the defaults."""
+        return [
+            *(["bf16"] if self.bf16 else []),
+            *([hashed(self.tta)] if self.tta.label else []),
+        ]
 
     def training_part(self) -> dict[str, Any]:
         """What decides a training, for its `config.yaml`."""

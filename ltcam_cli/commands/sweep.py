@@ -104,7 +104,7 @@ class SweepTask:
         table = mark_chosen(pd.DataFrame(rows))
         identity = [[hashed(method) for method in self.methods], self.parts, rows[0]["checkpoint"]]
         names = "+".join(dict.fromkeys(method.name for method in self.methods))
-        folder = run.path / "sweep" / f"{names}-{short_hash(identity)}"
+        folder = run.path / "sweep" / f"{names}-{short_hash(identity + settings.options)}"
         write_config(folder, {**asdict(settings), "methods": [asdict(m) for m in self.methods]})
         marked = [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
         write_results(folder, marked, "sweep")

@@ -196,6 +196,7 @@ def result_row(
         "fusion": spec.fusion.rule,
         "normalize": spec.fusion.normalization,
         "weights": spec.fusion.weighting,
+        "tta": settings.tta.label,
         "checkpoint": checkpoint[:12],
         "cell": cell,
         "run": run.name,
@@ -238,7 +239,7 @@ def cell_names(
                 images,
                 ltcam_cli.__version__,
                 *([labels] if labels else []),
-                *(["bf16"] if settings.bf16 else []),
+                *settings.options,
             ]
         )
         delta = settings.method.delta
@@ -250,6 +251,7 @@ def cell_names(
             settings.evaluation.images,
             *([] if settings.evaluation.split == "test" else [settings.evaluation.split]),
             *(["bf16"] if settings.bf16 else []),
+            *(["tta"] if settings.tta.label else []),
         ]
         names.append("-".join([*stem, digest]))
     return names

@@ -61,12 +61,28 @@ class Heatmaps:
         return Heatmaps(rest[: len(self.maps)], logits)
 
 
+FULL = "full"
+Size = tuple[int, int] | str | None
+
+
 class HeatmapSource(Protocol):
-    """Normalised images (N, C, H, W) -> heatmaps: a CAM engine, or a network that draws masks."""
+    """Normalised images (N, C, H, W) -> heatmaps: a CAM engine, or a network that draws masks.
+
+    One that wants images of another size than the network's input says so: see `wanted_size`.
+    """
 
     def __call__(self, images: Tensor) -> Heatmaps:
         """Heatmaps of a batch."""
         ...
+
+
+def wanted_size(source: HeatmapSource) -> Size:
+    """A source's attribute `size`, if it has one.
+
+    That is (height, width) of the images it wants, `FULL` for each image's own size, one image a
+    batch, or None for the network's input.
+    """
+    return getattr(source, "size", None)
 
 
 Placed = tuple[list[int | None], list[Tensor]]  # places of the layers, and their maps
