@@ -27,7 +27,7 @@ from ltcam_cli.runs.evaluation import evaluate
 from ltcam_cli.runs.folder import RunFolder, find_run
 
 MOST = 4  # cells of a page, where none are named
-HELD = ("method", "segmenter", "tta")  # parts of a cell that no override changes
+HELD = ("method", "segmenter", "tta", "ensemble")  # parts of a cell that no override changes
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def draw(
         gate = settings.evaluation.images == "predicted"
         alike = (
             settings.dataset, settings.segmenter, settings.evaluation.split, gate, settings.bf16,
-            settings.tta,
+            settings.tta, settings.ensemble,
         )  # fmt: skip
         passes.setdefault(repr(alike), []).append((settings, number))
     classifier, left_out = None, 0

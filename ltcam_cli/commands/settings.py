@@ -19,7 +19,7 @@ from ltcam_cli.data.config import DatasetConfig
 from ltcam_cli.data.load import load_split
 from ltcam_cli.data.split import Split
 from ltcam_cli.errors import LtcamError, nearest
-from ltcam_cli.files import hashed
+from ltcam_cli.files import hashed, sha256
 from ltcam_cli.maps.averaged import TtaConfig
 from ltcam_cli.maps.method import MethodConfig
 from ltcam_cli.maps.spec import MapSpec
@@ -56,6 +56,7 @@ class Settings:
     outputs: str = "outputs"
     name: str | None = None
     run: str | None = None
+    ensemble: list[str] = field(default_factory=list)
     seed: int = 0
     device: str = "auto"
     threads: int | None = None
@@ -115,7 +116,20 @@ class Settings:
         return [
             *(["bf16"] if self.bf16 else []),
             *([hashed(self.tta)] if self.tta.label else []),
+            *(sha256(run.checkpoint) for run in self.members()),
         ]
+
+    def members(self) -> list[RunFolder]:
+        """The runs of `ensemble`.
+
+        Raises:
+            LtcamError: if there is no such run, or its training is not finished.
+        """
+        runs = [find_run(self.root, name, "ensemble") for name in self.ensemble]
+        for run in runs:
+            if not run.checkpoint.is_file():
+                raise LtcamError(f"ensemble={run.name}: its training is not finished")
+        return runs
 
     def training_part(self) -> dict[str, Any]:
         """What decides a training, for its `config.yaml`."""

@@ -197,6 +197,7 @@ def result_row(
         "normalize": spec.fusion.normalization,
         "weights": spec.fusion.weighting,
         "tta": settings.tta.label,
+        "ensemble": " ".join(settings.ensemble) or None,
         "checkpoint": checkpoint[:12],
         "cell": cell,
         "run": run.name,
@@ -224,6 +225,7 @@ def cell_names(
         by: the labels that chose a cell's δ; empty where nothing was chosen.
     """
     images = [(s.name, s.label, s.mask_digest()) for s in samples]
+    options = each[0].options if each else []  # all but the methods are the same
     names = []
     for settings, labels in zip(each, by, strict=True):
         evaluation = {"images": settings.evaluation.images, "split": settings.evaluation.split}
@@ -239,7 +241,7 @@ def cell_names(
                 images,
                 ltcam_cli.__version__,
                 *([labels] if labels else []),
-                *settings.options,
+                *options,
             ]
         )
         delta = settings.method.delta
@@ -252,6 +254,7 @@ def cell_names(
             *([] if settings.evaluation.split == "test" else [settings.evaluation.split]),
             *(["bf16"] if settings.bf16 else []),
             *(["tta"] if settings.tta.label else []),
+            *(["ensemble"] if settings.ensemble else []),
         ]
         names.append("-".join([*stem, digest]))
     return names

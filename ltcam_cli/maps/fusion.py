@@ -79,16 +79,16 @@ def normalized(M: Tensor, fusion: Fusion, place: int | None = 0) -> Tensor:
         flat = M.flatten(1)
         k = ceil((flat.shape[1] - 1) * Fraction(str(fusion.quantile)))
         x = flat.kthvalue(k + 1, dim=1).values
-        return _ratio(M, torch.where(x > 0, x, flat.amax(dim=1))).clamp_(0, 1)
+        return ratio(M, torch.where(x > 0, x, flat.amax(dim=1))).clamp_(0, 1)
     if fusion.normalize == "unit-energy":
-        M = _ratio(M, M.abs().amax(dim=(1, 2)))  # whose squares do not underflow
-        return _ratio(M, M.square().mean(dim=(1, 2)).sqrt())
-    M = _ratio(M, M.amax(dim=(1, 2)))
+        M = ratio(M, M.abs().amax(dim=(1, 2)))  # whose squares do not underflow
+        return ratio(M, M.square().mean(dim=(1, 2)).sqrt())
+    M = ratio(M, M.amax(dim=(1, 2)))
     among = place is not None and (fusion.scaled is None or place < fusion.scaled)
     return torch.tanh(fusion.gamma * M) if among else M
 
 
-def _ratio(M: Tensor, by: Tensor) -> Tensor:
+def ratio(M: Tensor, by: Tensor) -> Tensor:
     """M (N, h, w) / by (N,), and 0 where that is not positive."""
     by = by[:, None, None]
     return torch.where(by > 0, M / torch.where(by > 0, by, 1), 0)

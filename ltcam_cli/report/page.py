@@ -74,6 +74,8 @@ COLUMNS = (
            number=False, always=False),
     Column("tta", "averaged", "Over which changed images the heatmaps were averaged; empty: none.",
            number=False, always=False),
+    Column("ensemble", "ensemble", "Runs whose maps and log-odds were averaged with the run's.",
+           number=False, always=False),
     Column("target", "target", "The logit that is explained.", number=False, always=False),
     Column("iou", "IoU", "Intersection over union of mask and truth, pooled over the pixels of all "
            "images that count."),

@@ -17,7 +17,7 @@ from ltcam_cli.runs.folder import RunFolder
 
 # What may tell two cells of one method apart, in the order of a label.
 TELLING = ("layers", "segmenter", "images", "scope", "form", "fusion", "normalize", "weights",
-           "tta", "target", "split", "run")  # fmt: skip
+           "tta", "ensemble", "target", "split", "run")  # fmt: skip
 
 
 @dataclass(frozen=True)

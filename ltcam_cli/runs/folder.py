@@ -139,8 +139,8 @@ def list_runs(outputs: Path) -> list[RunFolder]:
     return [RunFolder(path.parent.parent) for path in sorted(outputs.glob("*/train/config.yaml"))]
 
 
-def find_run(outputs: Path, name: str) -> RunFolder:
-    """The run called `name`, or the run at that path.
+def find_run(outputs: Path, name: str, key: str = "run") -> RunFolder:
+    """The run called `name`, or the run at that path, which a config's `key` asks for.
 
     Raises:
         LtcamError: with the nearest names if there is none.
@@ -148,9 +148,8 @@ def find_run(outputs: Path, name: str) -> RunFolder:
     for path in (Path(name), outputs / name):
         if (path / "train" / "config.yaml").is_file():
             return RunFolder(path)
-    raise LtcamError(
-        f"run={name}: no such run in {outputs}{nearest(name, [r.name for r in list_runs(outputs)])}"
-    )
+    known = [run.name for run in list_runs(outputs)]
+    raise LtcamError(f"{key}={name}: no such run in {outputs}{nearest(name, known)}")
 
 
 def find_trained(outputs: Path, digest: str, name: str, command: str) -> RunFolder:

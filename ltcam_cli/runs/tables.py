@@ -16,7 +16,7 @@ COLUMNS = (
     "pixel_ap aupro oracle_iou n_images seconds "
     "dataset split fold seed labels target scope form fusion normalize regions_touched "
     "false_regions tp fp fn tn checkpoint cell skipped undefined_iou seg_miou seg_recall "
-    "weights tta"
+    "weights tta ensemble"
 ).split()
 COUNTS = ("n_images", "fold", "seed", "tp", "fp", "fn", "tn", "skipped", "undefined_iou")
 SHOWN = (
