@@ -88,7 +88,7 @@ def test_another_fusion_has_another_hash() -> None:
 def test_a_run_of_before_there_were_these_keys_is_found(own_run: Run, cli: Cli) -> None:
     path = own_run.path / "train" / "config.yaml"
     config = yaml.safe_load(path.read_text())
-    for key in ("label_smoothing", "cutmix"):
+    for key in ("label_smoothing", "cutmix", "guide", "guide_weight"):
         del config["trainer"][key]
     path.write_text(yaml.safe_dump(config))
     cli.ok("evaluate", *own_run.overrides, "--method", "gradcam")

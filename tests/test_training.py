@@ -444,6 +444,7 @@ def test_unknown_threshold_rules_are_refused_before_training(rule: str) -> None:
         ({"epochs": 0}, r"trainer\.epochs must be at least 1"),
         ({"batch_size": 1}, r"trainer\.batch_size at least 2"),
         ({"label_smoothing": 1.0}, r"trainer\.label_smoothing=1: must lie in \[0, 1\)"),
+        ({"guide_weight": -1.0}, r"trainer\.guide_weight=-1: must be at least 0"),
         ({"cutmix": 1.5}, r"trainer\.cutmix=1\.5: a share of batches lies in 0\.\.1"),
     ],
 )

@@ -30,6 +30,7 @@ from ltcam_cli.classifier.backbones import (
     load_weights,
 )
 from ltcam_cli.classifier.checkpoint import Classifier, prior_shift
+from ltcam_cli.classifier.guidance import Guide, consistency, saliency
 from ltcam_cli.classifier.tensors import read_tensors
 from ltcam_cli.data.batches import (
     Batch,
@@ -71,6 +72,9 @@ class TrainerConfig:
         augment: random changes of the images.
         label_smoothing: ε in [0, 1); the target of a defect is 1 - ε/2, of a good image ε/2.
         cutmix: share of the batches that are mixed; see `CutMix`.
+        guide: checkpoint, or in a config also a run, of a first classifier whose maps those of
+            this one shall resemble; None for none. See `guidance`.
+        guide_weight: of the difference of the maps in the loss.
     """
 
     epochs: int = 20
@@ -89,6 +93,8 @@ class TrainerConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     label_smoothing: float = field(default=0.0, metadata=LATER)
     cutmix: float = field(default=0.0, metadata=LATER)
+    guide: str | None = field(default=None, metadata=LATER)
+    guide_weight: float = field(default=1.0, metadata=LATER)
 
     def __post_init__(self) -> None:
         for name, known in {
@@ -106,6 +112,8 @@ class TrainerConfig:
             )
         if not 0 <= self.cutmix <= 1:
             raise LtcamError(f"trainer.cutmix={self.cutmix:g}: a share of batches lies in 0..1")
+        if not 0 <= self.guide_weight < math.inf:
+            raise LtcamError(f"trainer.guide_weight={self.guide_weight:g}: must be at least 0")
         self.wanted_recall()
         if self.threshold != "prior" and not self.validation:
             raise LtcamError(
@@ -300,6 +308,7 @@ class _Loop:
         )
         self.loader = self._loader(images)
         self.cutmix = CutMix(trainer.cutmix)
+        self.guide = Guide(Path(trainer.guide), classifier) if trainer.guide else None
         self.lr = trainer.lr or (3e-3 if classifier.backbone.weights is None else 1e-4)
         self.optimizer = _optimizer(self.model, trainer, self.lr)
         self.steps = trainer.epochs * len(self.loader)
@@ -402,7 +411,7 @@ class _Loop:
         pixels, labels = self.cutmix(batch.images, batch.labels)
         images, labels = self.classifier.prepare(pixels), labels.to(self.device)
         with self._autocast():
-            loss = loss_of(self.model(images), labels, self.trainer.label_smoothing)
+            loss = self._loss(pixels, images, labels)
         value = float(loss.detach())
         if not math.isfinite(value):
             return value
@@ -415,6 +424,15 @@ class _Loop:
         self.scaler.update()
         self.schedule.step()
         return value
+
+    def _loss(self, pixels: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        """Of images in [0, 1], which are prepared as well."""
+        if self.guide is None:
+            return loss_of(self.model(images), labels, self.trainer.label_smoothing)
+        prior = self.guide.maps(pixels)
+        logits, maps = saliency(self.classifier, images, differentiable=True)
+        loss = loss_of(logits, labels, self.trainer.label_smoothing)
+        return loss + self.trainer.guide_weight * consistency(maps, prior, labels)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.half is None:

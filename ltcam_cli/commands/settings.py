@@ -125,11 +125,14 @@ class Settings:
         Raises:
             LtcamError: if there is no such run, or its training is not finished.
         """
-        runs = [find_run(self.root, name, "ensemble") for name in self.ensemble]
-        for run in runs:
-            if not run.checkpoint.is_file():
-                raise LtcamError(f"ensemble={run.name}: its training is not finished")
-        return runs
+        return [self._finished("ensemble", name) for name in self.ensemble]
+
+    def _finished(self, key: str, name: str) -> RunFolder:
+        """The run that a key asks for."""
+        run = find_run(self.root, name, key)
+        if not run.checkpoint.is_file():
+            raise LtcamError(f"{key}={name}: its training is not finished")
+        return run
 
     def training_part(self) -> dict[str, Any]:
         """What decides a training, for its `config.yaml`."""
@@ -142,7 +145,18 @@ class Settings:
 
     def hash(self, split: Split) -> str:
         """Of the training that this config describes."""
-        return training_hash(self.dataset, split, self.backbone, self.trainer, self.seed)
+        return training_hash(self.dataset, split, self.backbone, self.guided(), self.seed)
+
+    def guided(self) -> TrainerConfig:
+        """The trainer, with the checkpoint of a run that is its guide.
+
+        Raises:
+            LtcamError: if there is no such run, or its training is not finished.
+        """
+        guide = self.trainer.guide
+        if guide is None or Path(guide).is_file():
+            return self.trainer
+        return replace(self.trainer, guide=str(self._finished("trainer.guide", guide).checkpoint))
 
     def run_to_train(self, split: Split) -> tuple[RunFolder, str]:
         """The folder that `train` writes to, and the training's hash."""

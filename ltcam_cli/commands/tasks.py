@@ -70,7 +70,7 @@ def train_run(settings: Settings, split: Split) -> Row:
             split,
             settings.dataset,
             settings.backbone,
-            settings.trainer,
+            settings.guided(),
             seed=settings.seed,
             device=settings.torch_device(),
             resume=settings.resume,

@@ -102,6 +102,8 @@ def training_hash(
     if backbone.weights and Path(backbone.weights).is_file():
         network["weights"] = sha256(Path(backbone.weights))
     training = {k: v for k, v in hashed(trainer).items() if k not in UNHASHED_TRAINER}
+    if trainer.guide and Path(trainer.guide).is_file():
+        training["guide"] = sha256(Path(trainer.guide))
     return short_hash([data, split.fingerprint(), network, training, seed])
 
 
