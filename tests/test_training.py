@@ -24,6 +24,7 @@ from ltcam_cli.classifier.backbones import IMAGENET_MEAN, BackboneConfig, build_
 from ltcam_cli.classifier.checkpoint import load_classifier
 from ltcam_cli.classifier.train import TrainerConfig, predict_images, train
 from ltcam_cli.data.batches import Images, batches
+from ltcam_cli.data.config import DatasetConfig
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split
 from ltcam_cli.errors import LtcamError
@@ -37,6 +38,7 @@ def fit(
     folder: Path,
     *,
     split: Split | None = None,
+    dataset: DatasetConfig = TOYS,
     backbone: BackboneConfig = SLIM,
     seed: int = 0,
     resume: bool = False,
@@ -48,7 +50,7 @@ def fit(
     return train(
         folder,
         split or toy_split(),
-        replace(TOYS, on_error=on_error),
+        replace(dataset, on_error=on_error),
         backbone,
         trainer,
         seed=seed,
