@@ -147,3 +147,4 @@ def test_a_run_guides_another(cli: Cli, own_run: Run) -> None:
     cli.ok("evaluate", *guided, "--method", "gradcam")
     assert not (own_run.path / "evaluate").exists()
     cli.fault("train", *own_run.overrides, "trainer.guide=none", says=["trainer.guide=none: no"])
+    cli.fault("train", *guided, "dataset.split_seed=5", says=["trainer.guide=", "another data set"])

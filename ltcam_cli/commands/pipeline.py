@@ -14,7 +14,7 @@ from ltcam_cli.maps.ensemble import Ensemble
 from ltcam_cli.maps.method import MethodConfig
 from ltcam_cli.masks.segmenters import make_segmenter
 from ltcam_cli.runs.evaluation import Drawing, drawn_by
-from ltcam_cli.runs.folder import UNHASHED_DATASET, RunFolder
+from ltcam_cli.runs.folder import RunFolder, same_data
 
 
 def heatmap_source(
@@ -53,11 +53,7 @@ def _check_member(
             f"ensemble={other.name}: takes images of {'x'.join(map(str, inputs[0]))}, {run.name} "
             f"of {'x'.join(map(str, inputs[1]))}; train them alike"
         )
-    trained = [
-        {k: v for k, v in each.config.get("dataset", {}).items() if k not in UNHASHED_DATASET}
-        for each in (other, run)
-    ]
-    if trained[0] != trained[1]:
+    if not same_data(other.config.get("dataset", {}), run.config.get("dataset", {})):
         raise LtcamError(
             f"ensemble={other.name}: was trained on another data set or split than {run.name}"
         )

@@ -32,6 +32,7 @@ from ltcam_cli.runs.folder import (
     find_trained,
     open_run,
     run_name,
+    same_data,
     training_hash,
 )
 from ltcam_cli.runs.prediction import PredictConfig
@@ -151,12 +152,16 @@ class Settings:
         """The trainer, with the checkpoint of a run that is its guide.
 
         Raises:
-            LtcamError: if there is no such run, or its training is not finished.
+            LtcamError: if there is no such run, its training is not finished, or it may have seen
+                this training's test images.
         """
         guide = self.trainer.guide
         if guide is None or Path(guide).is_file():
             return self.trainer
-        return replace(self.trainer, guide=str(self._finished("trainer.guide", guide).checkpoint))
+        run = self._finished("trainer.guide", guide)
+        if not same_data(run.config.get("dataset", {}), asdict(self.dataset)):
+            raise LtcamError(f"trainer.guide={guide}: was trained on another data set or split")
+        return replace(self.trainer, guide=str(run.checkpoint))
 
     def run_to_train(self, split: Split) -> tuple[RunFolder, str]:
         """The folder that `train` writes to, and the training's hash."""

@@ -107,6 +107,14 @@ def training_hash(
     return short_hash([data, split.fingerprint(), network, training, seed])
 
 
+def same_data(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether two data sets' configs part the same images in the same way; paths do not count."""
+    parts = [{**hashed(DatasetConfig()), **held} for held in (first, second)]
+    return parts[0].keys() == parts[1].keys() and all(
+        parts[0][key] == parts[1][key] for key in parts[0].keys() - UNHASHED_DATASET
+    )
+
+
 def run_name(dataset: DatasetConfig, backbone: BackboneConfig, seed: int, digest: str) -> str:
     """`<dataset>-<backbone>-<split><fold>-s<seed>-<hash>`."""
     fold = "" if dataset.fold is None else str(dataset.fold)
