@@ -55,7 +55,7 @@ def _check_member(
         )
     if not same_data(other.config.get("dataset", {}), run.config.get("dataset", {})):
         raise LtcamError(
-            f"ensemble={other.name}: was trained on another data set or split than {run.name}"
+            f"ensemble={other.name}: was trained on another data set, split or size than {run.name}"
         )
 
 

@@ -160,7 +160,9 @@ class Settings:
             return self.trainer
         run = self._finished("trainer.guide", guide)
         if not same_data(run.config.get("dataset", {}), asdict(self.dataset)):
-            raise LtcamError(f"trainer.guide={guide}: was trained on another data set or split")
+            raise LtcamError(
+                f"trainer.guide={guide}: was trained on another data set, split or size"
+            )
         return replace(self.trainer, guide=str(run.checkpoint))
 
     def run_to_train(self, split: Split) -> tuple[RunFolder, str]:
