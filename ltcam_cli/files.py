@@ -10,12 +10,15 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 log = logging.getLogger(__name__)
+
+LATER = {"later": True}  # see `hashed`
 
 
 @contextmanager
@@ -96,6 +99,21 @@ def short_hash(value: Any, length: int = 6) -> str:
     """First hex digits of the SHA-256 of a JSON-like value; dictionaries count without order."""
     text = json.dumps(value, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def hashed(config: Any) -> Any:
+    """What of a config is hashed, as dictionaries.
+
+    A field that came after hashes of its config were written, `field(default=…, metadata=LATER)`,
+    counts only where it is not its default: so what was hashed before keeps its hash.
+    """
+    if not is_dataclass(config):
+        return config
+    return {
+        each.name: hashed(getattr(config, each.name))
+        for each in fields(config)
+        if not (each.metadata.get("later") and getattr(config, each.name) == each.default)
+    }
 
 
 def _umask() -> int:

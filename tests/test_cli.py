@@ -263,7 +263,8 @@ def test_methods_lists_all_and_their_needs(cli: Cli) -> None:
     shown = cli.ok("methods")
     rows = {row["method"]: row for row in table_on(shown)}
     plain = "gradcam gradcampp xgradcam layercam fullgrad".split()
-    assert set(rows) == {*plain, *(f"lt{name}" for name in plain), "scorecam", "ablationcam"}
+    others = {"scorecam", "ablationcam", "layercam_tanh"}
+    assert set(rows) == {*plain, *(f"lt{name}" for name in plain), *others}
     assert (rows["gradcam"]["layers"], rows["gradcam"]["delta"]) == ("last", "")
     assert (rows["ltgradcam"]["layers"], rows["ltgradcam"]["delta"]) == ("all", "50")
     assert rows["scorecam"]["needs"] == "A forwards"

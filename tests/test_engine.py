@@ -5,8 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from nets import Tiny, bilinear, hooked, pictures, randomize, read, tiny, truncated, unit
-from skimage.transform import resize
+from nets import Tiny, bilinear, hooked, pictures, randomize, read, tiny, truncated
 from torch import nn
 from torchvision import models
 
@@ -15,8 +14,7 @@ from ltcam_cli.errors import LtcamError
 from ltcam_cli.maps import weightings
 from ltcam_cli.maps.capture import capture, frozen, select_logit
 from ltcam_cli.maps.engine import CamEngine, explain
-from ltcam_cli.maps.fusion import fuse, upscale
-from ltcam_cli.maps.spec import FUSION_RULES, NORMALIZATIONS, Fusion, MapSpec
+from ltcam_cli.maps.spec import FUSION_RULES, Fusion, MapSpec
 from ltcam_cli.maps.weightings import get_weighting, weighting
 
 NAMES = ["gradcam", "gradcampp", "xgradcam", "layercam", "ablationcam", "scorecam", "fullgrad"]
@@ -66,58 +64,6 @@ class Counter:
 
     def __call__(self, *_):
         self.count += 1
-
-
-# Fusion
-
-
-@pytest.mark.parametrize("size", [(12, 8), (7, 15), (64, 3)])
-def test_upscaling_is_bilinear_between_pixel_centres(size):
-    M = np.random.default_rng(0).random((4, 3))
-    found = upscale(torch.from_numpy(M)[None], size)[0].numpy()
-    np.testing.assert_allclose(found, bilinear(M, size), atol=1e-12)
-    if size[0] >= 4 and size[1] >= 3:
-        other = resize(M, size, order=1, mode="edge", anti_aliasing=False)
-        np.testing.assert_allclose(found, other, atol=1e-12)
-
-
-@pytest.mark.parametrize("normalize", NORMALIZATIONS)
-@pytest.mark.parametrize("rule", FUSION_RULES)
-def test_fusion_rules(rule, normalize):
-    rng = np.random.default_rng(0)
-    shapes = [(12, 8), (6, 4), (6, 4), (3, 2), (3, 2), (3, 2)]
-    maps = [rng.random((2, *shape)) * 10.0**n for n, shape in enumerate(shapes)]
-    maps[1][1] = 3.0  # constant
-    found = fuse([torch.from_numpy(M) for M in maps], (12, 8), Fusion(rule, normalize))
-    for image in range(2):
-        layers = [unit(M[image]) if normalize == "minmax" else M[image] for M in maps]
-        layers = [bilinear(M, (12, 8)) for M in layers]
-        truth = {
-            "sum": sum(layers),
-            "mean": sum(layers) / 6,
-            "max": np.maximum.reduce(layers),
-            "product": np.prod(layers, axis=0) ** (1 / 6),
-        }[rule]
-        np.testing.assert_allclose(found[image], truth, rtol=1e-9, atol=1e-12)
-
-
-@pytest.mark.parametrize("rule", FUSION_RULES)
-def test_constant_maps_are_normalised_to_zeros(rule):
-    maps = [torch.full((1, 4, 4), 7.0), torch.full((1, 2, 2), -1.0)]
-    assert torch.equal(fuse(maps, (4, 4), Fusion(rule, "minmax")), torch.zeros(1, 4, 4))
-
-
-def test_fusion_leaves_the_layers_maps_alone():
-    maps = [torch.ones(1, 4, 4), torch.ones(1, 4, 4)]
-    for rule in FUSION_RULES:
-        fuse(maps, (4, 4), Fusion(rule)).add_(5)
-        fuse(maps[:1], (4, 4), Fusion(rule)).add_(5)
-    assert all(torch.equal(M, torch.ones(1, 4, 4)) for M in maps)
-
-
-def test_product_ignores_negative_evidence():
-    maps = [torch.tensor([[[-4.0, 4.0]]]), torch.tensor([[[9.0, 9.0]]])]
-    assert fuse(maps, (1, 2), Fusion("product")).flatten().tolist() == [0, 6]
 
 
 # One capture for many specs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +19,12 @@ from torch import Tensor, nn
 from toys import SLIM, TOYS, fault, tiny_classifier, toy, toy_split, toys
 
 from ltcam_cli.classifier import train as training
-from ltcam_cli.classifier.augment import BalancedOrder
+from ltcam_cli.classifier.augment import BalancedOrder, CutMix
 from ltcam_cli.classifier.backbones import IMAGENET_MEAN, BackboneConfig, build_classifier
 from ltcam_cli.classifier.checkpoint import load_classifier
 from ltcam_cli.classifier.train import TrainerConfig, predict_images, train
 from ltcam_cli.data.batches import Images, batches
+from ltcam_cli.data.config import DatasetConfig
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split
 from ltcam_cli.errors import LtcamError
@@ -36,6 +38,7 @@ def fit(
     folder: Path,
     *,
     split: Split | None = None,
+    dataset: DatasetConfig = TOYS,
     backbone: BackboneConfig = SLIM,
     seed: int = 0,
     resume: bool = False,
@@ -47,7 +50,7 @@ def fit(
     return train(
         folder,
         split or toy_split(),
-        replace(TOYS, on_error=on_error),
+        replace(dataset, on_error=on_error),
         backbone,
         trainer,
         seed=seed,
@@ -115,7 +118,11 @@ def test_more_logits_are_refused(tmp_path: Path) -> None:
         fit(tmp_path, backbone=replace(SLIM, logits=3))
 
 
-@pytest.mark.parametrize("options", [{"optimizer": "sgd"}, {"schedule": "cosine"}, {"clip": None}])
+@pytest.mark.parametrize(
+    "options",
+    [{"optimizer": "sgd"}, {"schedule": "cosine"}, {"clip": None}, {"label_smoothing": 0.2},
+     {"cutmix": 1.0}],
+)  # fmt: skip
 def test_other_optimizers_and_schedules(tmp_path: Path, options: dict[str, Any]) -> None:
     fit(tmp_path / "other", epochs=1, **options)
     fit(tmp_path / "usual", epochs=1)
@@ -162,8 +169,9 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
         (DROPOUT, {"validation": 0.4, "threshold": "recall:0.9"}),
         (DROPOUT, {"optimizer": "sgd", "schedule": "cosine", "clip": None}),
         (replace(SLIM, head="lse", logits=2), {"cache": False}),
+        (replace(DROPOUT, logits=2), {"cutmix": 0.6, "label_smoothing": 0.1, "workers": 2}),
     ],
-    ids=["plain", "dropout", "workers", "validation", "sgd", "two logits"],
+    ids=["plain", "dropout", "workers", "validation", "sgd", "two logits", "cutmix"],
 )
 def test_a_killed_training_resumes_to_the_same_weights(
     tmp_path: Path, backbone: BackboneConfig, options: dict[str, Any]
@@ -237,16 +245,59 @@ def test_seeds_of_draws_differ() -> None:
     assert len({seed for _, seed in order}) == 100
 
 
+# Mixed and smoothed labels
+
+
+def test_cutmix_labels_are_the_share_of_the_defective_images_pixels() -> None:
+    images = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 1, 10, 8).contiguous()
+    labels = torch.tensor([1, 0, 1, 0, 1, 0])
+    torch.manual_seed(0)
+    for _ in range(20):
+        mixed, shares = CutMix(1.0)(images, labels)
+        pasted = mixed != images
+        for n in range(6):
+            assert set(mixed[n].unique().tolist()) <= {float(n), float((n - 1) % 6)}
+            rows, columns = pasted[n, 0].any(dim=1), pasted[n, 0].any(dim=0)
+            assert torch.equal(pasted[n, 0], rows[:, None] & columns)  # a box
+            defective = labels[mixed[n].long()].float().mean()
+            assert shares[n].item() == pytest.approx(defective.item())
+
+
+def test_cutmix_mixes_a_share_of_the_batches() -> None:
+    images, labels = torch.rand(4, 1, 8, 8), torch.tensor([1, 0, 1, 0])
+    torch.manual_seed(0)
+    mixed = [CutMix(0.3)(images, labels)[1].is_floating_point() for _ in range(400)]
+    assert 0.2 < np.mean(mixed) < 0.4
+    state = torch.get_rng_state()
+    assert CutMix(0.0)(images, labels)[0] is images
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("shares", [[1, 0, 1], [0.25, 1.0, 0.6]])
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_loss_is_the_cross_entropy(smoothing: float, shares: list[float], count: int) -> None:
+    logits = torch.randn(3, count, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    truth = 0.0
+    for row, share in zip(logits.tolist(), shares, strict=True):
+        odds = row[-1] - (row[0] if count == 2 else 0)
+        target = share * (1 - smoothing) + smoothing / 2
+        truth -= target * -math.log1p(math.exp(-odds)) - (1 - target) * math.log1p(math.exp(odds))
+    kind = torch.long if isinstance(shares[0], int) else torch.float64
+    found = training.loss_of(logits, torch.tensor(shares, dtype=kind), smoothing)
+    assert found.item() == pytest.approx(truth / 3)
+
+
 # Divergence
 
 
 def diverge(monkeypatch: pytest.MonkeyPatch, step: int, value: float = float("nan")) -> None:
     original, count = training.loss_of, 0
 
-    def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
+    def loss_of(*args: Any) -> Tensor:
         nonlocal count
         count += 1
-        return original(logits, labels) * (value if count == step else 1)
+        return original(*args) * (value if count == step else 1)
 
     monkeypatch.setattr(training, "loss_of", loss_of)
 
@@ -394,6 +445,9 @@ def test_unknown_threshold_rules_are_refused_before_training(rule: str) -> None:
         ({"schedule": "linear"}, r"trainer\.schedule=linear: unknown"),
         ({"epochs": 0}, r"trainer\.epochs must be at least 1"),
         ({"batch_size": 1}, r"trainer\.batch_size at least 2"),
+        ({"label_smoothing": 1.0}, r"trainer\.label_smoothing=1: must lie in \[0, 1\)"),
+        ({"guide_weight": -1.0}, r"trainer\.guide_weight=-1: must be at least 0"),
+        ({"cutmix": 1.5}, r"trainer\.cutmix=1\.5: a share of batches lies in 0\.\.1"),
     ],
 )
 def test_wrong_trainers(options: dict[str, Any], message: str) -> None:

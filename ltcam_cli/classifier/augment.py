@@ -80,6 +80,30 @@ class RandomShift(nn.Module):
         return image
 
 
+class CutMix:
+    """A box of each image is replaced by that of its neighbour in the batch (Yun et al. 2019).
+
+    In a balanced batch the neighbour is of the other class. The label becomes the share of the
+    area that is the defective image's. That is the authors' rule for objects that fill an image; of
+    a small defect it is a noisy label, since the box may hold all of it, or nothing.
+    """
+
+    def __init__(self, probability: float) -> None:
+        """Of a batch to be mixed."""
+        self.probability = probability
+        self.mix = v2.CutMix(num_classes=2)
+
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (N, C, H, W) and labels (N,), 0 or 1, which become floats where they are mixed.
+
+        Draws from torch's global generator, if there is a probability at all.
+        """
+        if not self.probability or torch.rand(()) >= self.probability:
+            return images, labels
+        images, shares = self.mix(images, labels)
+        return images, shares[:, 1]
+
+
 class BalancedOrder(Sampler[tuple[int, int]]):
     """Indices of one epoch, alternating between defective and good images, each with a seed.
 

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ltcam_cli.classifier.augment import AugmentConfig, BalancedOrder, augmentation
+from ltcam_cli.classifier.augment import AugmentConfig, BalancedOrder, CutMix, augmentation
 from ltcam_cli.classifier.backbones import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -30,6 +30,7 @@ from ltcam_cli.classifier.backbones import (
     load_weights,
 )
 from ltcam_cli.classifier.checkpoint import Classifier, prior_shift
+from ltcam_cli.classifier.guidance import Guide, consistency, saliency
 from ltcam_cli.classifier.tensors import read_tensors
 from ltcam_cli.data.batches import (
     Batch,
@@ -43,7 +44,7 @@ from ltcam_cli.data.config import DatasetConfig
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split, check_classes, split_fraction
 from ltcam_cli.errors import LtcamError, nearest
-from ltcam_cli.files import atomic, write_json
+from ltcam_cli.files import LATER, atomic, write_json
 from ltcam_cli.scores import images as image_scores
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,11 @@ class TrainerConfig:
         cache: keep resized images in memory (up to 2 GB).
         workers: loading processes; None is 0 on CPU, and up to 8 on GPU.
         augment: random changes of the images.
+        label_smoothing: ε in [0, 1); the target of a defect is 1 - ε/2, of a good image ε/2.
+        cutmix: share of the batches that are mixed; see `CutMix`.
+        guide: checkpoint, or in a config also a run, of a first classifier whose maps those of
+            this one shall resemble; None for none. See `guidance`.
+        guide_weight: of the difference of the maps in the loss.
     """
 
     epochs: int = 20
@@ -85,6 +91,10 @@ class TrainerConfig:
     cache: bool = True
     workers: int | None = None
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    label_smoothing: float = field(default=0.0, metadata=LATER)
+    cutmix: float = field(default=0.0, metadata=LATER)
+    guide: str | None = field(default=None, metadata=LATER)
+    guide_weight: float = field(default=1.0, metadata=LATER)
 
     def __post_init__(self) -> None:
         for name, known in {
@@ -96,6 +106,14 @@ class TrainerConfig:
                 raise LtcamError(f"trainer.{name}={value}: unknown{nearest(value, known)}")
         if self.epochs < 1 or self.batch_size < 2:
             raise LtcamError("trainer.epochs must be at least 1, and trainer.batch_size at least 2")
+        if not 0 <= self.label_smoothing < 1:
+            raise LtcamError(
+                f"trainer.label_smoothing={self.label_smoothing:g}: must lie in [0, 1), e.g. 0.1"
+            )
+        if not 0 <= self.cutmix <= 1:
+            raise LtcamError(f"trainer.cutmix={self.cutmix:g}: a share of batches lies in 0..1")
+        if not 0 <= self.guide_weight < math.inf:
+            raise LtcamError(f"trainer.guide_weight={self.guide_weight:g}: must be at least 0")
         self.wanted_recall()
         if self.threshold != "prior" and not self.validation:
             raise LtcamError(
@@ -245,11 +263,19 @@ def _new_classifier(
     )
 
 
-def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
-    """Binary cross-entropy of one logit, cross-entropy of two."""
+def loss_of(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Binary cross-entropy of one logit, cross-entropy of two.
+
+    Args:
+        logits: (N, 1) or (N, 2).
+        labels: (N,) 0 or 1, or as floats the share of a defect.
+        smoothing: ε; the share is drawn to 1/2 by it (Szegedy et al. 2016).
+    """
     if logits.shape[1] == 1:
-        return F.binary_cross_entropy_with_logits(logits[:, 0], labels.float())
-    return F.cross_entropy(logits, labels)
+        share = labels.float() * (1 - smoothing) + smoothing / 2
+        return F.binary_cross_entropy_with_logits(logits[:, 0], share)
+    target = torch.stack([1 - labels, labels], dim=1) if labels.is_floating_point() else labels
+    return F.cross_entropy(logits, target, label_smoothing=smoothing)
 
 
 class _Loop:
@@ -281,6 +307,8 @@ class _Loop:
             on_error=dataset.on_error,
         )
         self.loader = self._loader(images)
+        self.cutmix = CutMix(trainer.cutmix)
+        self.guide = Guide(Path(trainer.guide), classifier) if trainer.guide else None
         self.lr = trainer.lr or (3e-3 if classifier.backbone.weights is None else 1e-4)
         self.optimizer = _optimizer(self.model, trainer, self.lr)
         self.steps = trainer.epochs * len(self.loader)
@@ -380,10 +408,10 @@ class _Loop:
         return LtcamError(f"{what} in epoch {epoch + 1}: lower trainer.lr (now {self.lr:g}){kept}")
 
     def _step(self, batch: Batch) -> float:
-        images = self.classifier.prepare(batch.images)
-        labels = batch.labels.to(self.device)
+        pixels, labels = self.cutmix(batch.images, batch.labels)
+        images, labels = self.classifier.prepare(pixels), labels.to(self.device)
         with self._autocast():
-            loss = loss_of(self.model(images), labels)
+            loss = self._loss(pixels, images, labels)
         value = float(loss.detach())
         if not math.isfinite(value):
             return value
@@ -396,6 +424,15 @@ class _Loop:
         self.scaler.update()
         self.schedule.step()
         return value
+
+    def _loss(self, pixels: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        """Of images in [0, 1], which are prepared as well."""
+        if self.guide is None:
+            return loss_of(self.model(images), labels, self.trainer.label_smoothing)
+        prior = self.guide.maps(pixels)
+        logits, maps = saliency(self.classifier, images, differentiable=True)
+        loss = loss_of(logits, labels, self.trainer.label_smoothing)
+        return loss + self.trainer.guide_weight * consistency(maps, prior, labels)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.half is None:

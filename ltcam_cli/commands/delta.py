@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +16,7 @@ from ltcam_cli.commands.pipeline import drawings, heatmap_source
 from ltcam_cli.commands.settings import Settings
 from ltcam_cli.data.split import Split
 from ltcam_cli.errors import LtcamError
-from ltcam_cli.files import lock, read_json, sha256, short_hash, write_json
+from ltcam_cli.files import hashed, lock, read_json, sha256, short_hash, write_json
 from ltcam_cli.maps.method import AUTO, MethodConfig
 from ltcam_cli.report.curves import draw_choice
 from ltcam_cli.runs.delta import Evidence, judge
@@ -122,13 +122,13 @@ def _by_images(
     """The criterion of each cell on the defective training images; kept in the run folder."""
     samples = [sample for sample in split.train if sample.label]
     known = [
-        asdict(settings.segmenter),
+        hashed(settings.segmenter),
         sha256(run.checkpoint),
         [sample.name for sample in samples],
         ltcam_cli.__version__,
-        *(["bf16"] if settings.bf16 else []),
+        *settings.options,
     ]
-    names = [short_hash([asdict(cell), *known], 12) for cell in cells]
+    names = [short_hash([hashed(cell), *known], 12) for cell in cells]
     path = run.path / "delta.json"
     held = read_json(path) if path.is_file() and not settings.overwrite else {}
     missing = [number for number, name in enumerate(names) if name not in held]

@@ -35,8 +35,9 @@ def command_of_run(run: RunFolder, config_dir: Path | None = None) -> str:
 
 def command_of_cell(cell: Cell, config_dir: Path | None = None) -> str:
     """`ltcam evaluate --run RUN --method METHOD …` with all that decides the cell's scores."""
-    config = {"bf16": False, **cell.config}  # a key that older cells lack
-    held = flat({part: config[part] for part in ("method", "segmenter", "evaluation", "bf16")})
+    config = {"bf16": False, "tta": {}, "ensemble": [], **cell.config}  # keys that older cells lack
+    parts = ("method", "tta", "segmenter", "evaluation", "bf16", "ensemble")
+    held = flat({part: config[part] for part in parts})
     held = {k: v for k, v in held.items() if not k.startswith("evaluation.") or k in SCORING}
     groups = {part: held[f"{part}.name"] for part in ("method", "segmenter")}
     words = ["ltcam", "evaluate", "--run", cell.run.name]

@@ -19,7 +19,7 @@ from ltcam_cli.commands.pipeline import drawings, heatmap_source
 from ltcam_cli.commands.run import run_task
 from ltcam_cli.commands.settings import Settings, trained, with_training_of
 from ltcam_cli.errors import LtcamError
-from ltcam_cli.files import alone, lock, sha256, short_hash
+from ltcam_cli.files import alone, hashed, lock, sha256, short_hash
 from ltcam_cli.report.overlay import draw_strip
 from ltcam_cli.runs.folder import RunFolder, find_run, write_config
 from ltcam_cli.runs.prediction import find_images
@@ -60,11 +60,11 @@ def predict_task(paths: Sequence[str], cfg: DictConfig) -> Row:
     [drawing] = drawings(settings, run, classifier, [settings.method])
     identity = short_hash(
         [
-            asdict(settings.method),
-            asdict(settings.segmenter),
+            hashed(settings.method),
+            hashed(settings.segmenter),
             sha256(run.checkpoint),
             settings.predict.gate,
-            *(["bf16"] if settings.bf16 else []),
+            *settings.options,
         ]
     )
     places = [str(Path(path).resolve()) for path in paths]

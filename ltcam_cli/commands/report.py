@@ -27,7 +27,7 @@ from ltcam_cli.runs.evaluation import evaluate
 from ltcam_cli.runs.folder import RunFolder, find_run
 
 MOST = 4  # cells of a page, where none are named
-HELD = ("method", "segmenter")  # parts of a cell that no override changes
+HELD = ("method", "segmenter", "tta", "ensemble")  # parts of a cell that no override changes
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,8 @@ def draw(
         settings = settings_of(cell, cfg, overrides)
         gate = settings.evaluation.images == "predicted"
         alike = (
-            settings.dataset, settings.segmenter, settings.evaluation.split, gate, settings.bf16
+            settings.dataset, settings.segmenter, settings.evaluation.split, gate, settings.bf16,
+            settings.tta, settings.ensemble,
         )  # fmt: skip
         passes.setdefault(repr(alike), []).append((settings, number))
     classifier, left_out = None, 0

@@ -19,13 +19,13 @@ from ltcam_cli.classifier.checkpoint import load_classifier
 from ltcam_cli.commands.compose import Row, compose, launch
 from ltcam_cli.commands.options import print_table
 from ltcam_cli.commands.pictures import drawable, maps_of, ranking
-from ltcam_cli.commands.settings import Settings, trained
+from ltcam_cli.commands.settings import TRAINING, Settings, trained
 from ltcam_cli.commands.tasks import evaluate_methods, train_task
 from ltcam_cli.data.load import dataset_name, load_split
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split
 from ltcam_cli.errors import LtcamError
-from ltcam_cli.files import short_hash, write_text
+from ltcam_cli.files import hashed, short_hash, write_text
 from ltcam_cli.maps.capture import stages_of
 from ltcam_cli.maps.method import AUTO, MethodConfig
 from ltcam_cli.maps.weightings import get_weighting
@@ -161,18 +161,19 @@ def _numbers(option: str, text: str) -> list[int]:
 
 def identity(settings: Settings, entries: Sequence[Entry], each: Sequence[list[str]]) -> str:
     """A hash of all that decides what is reproduced; not of paths and speed."""
-    part = settings.training_part()
+    part = {key: hashed(getattr(settings, key)) for key in TRAINING}
     for key, without in (("dataset", UNHASHED_DATASET), ("trainer", UNHASHED_TRAINER)):
         part[key] = {name: value for name, value in part[key].items() if name not in without}
     evaluation = settings.evaluation
     return short_hash(
         [
             part,
-            [asdict(entry.method) for entry in entries],
-            asdict(settings.segmenter),
-            asdict(settings.reproduce),
+            [hashed(entry.method) for entry in entries],
+            hashed(settings.segmenter),
+            hashed(settings.reproduce),
             [evaluation.images, evaluation.split, evaluation.labels, evaluation.deltas],
             settings.run,
+            *settings.options,
             [chosen[:-1] if len(each) > 1 else chosen for chosen in each],
         ]
     )

@@ -19,6 +19,8 @@ from ltcam_cli.data.config import DatasetConfig
 from ltcam_cli.data.load import load_split
 from ltcam_cli.data.split import Split
 from ltcam_cli.errors import LtcamError, nearest
+from ltcam_cli.files import hashed, sha256
+from ltcam_cli.maps.averaged import TtaConfig
 from ltcam_cli.maps.method import MethodConfig
 from ltcam_cli.maps.spec import MapSpec
 from ltcam_cli.masks.segmenters import SegmenterConfig
@@ -30,6 +32,7 @@ from ltcam_cli.runs.folder import (
     find_trained,
     open_run,
     run_name,
+    same_data,
     training_hash,
 )
 from ltcam_cli.runs.prediction import PredictConfig
@@ -46,6 +49,7 @@ class Settings:
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     method: MethodConfig = field(default_factory=MethodConfig)
+    tta: TtaConfig = field(default_factory=TtaConfig)
     segmenter: SegmenterConfig = field(default_factory=SegmenterConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     predict: PredictConfig = field(default_factory=PredictConfig)
@@ -53,6 +57,7 @@ class Settings:
     outputs: str = "outputs"
     name: str | None = None
     run: str | None = None
+    ensemble: list[str] = field(default_factory=list)
     seed: int = 0
     device: str = "auto"
     threads: int | None = None
@@ -106,6 +111,30 @@ class Settings:
         """The type that maps' forwards and backwards compute in where that is safe."""
         return torch.bfloat16 if self.bf16 else None
 
+    @property
+    def options(self) -> list[Any]:
+        """What of all but the method decides maps, to be hashed; empty at the defaults."""
+        return [
+            *(["bf16"] if self.bf16 else []),
+            *([hashed(self.tta)] if self.tta.label else []),
+            *(sha256(run.checkpoint) for run in self.members()),
+        ]
+
+    def members(self) -> list[RunFolder]:
+        """The runs of `ensemble`.
+
+        Raises:
+            LtcamError: if there is no such run, or its training is not finished.
+        """
+        return [self._finished("ensemble", name) for name in self.ensemble]
+
+    def _finished(self, key: str, name: str) -> RunFolder:
+        """The run that a key asks for."""
+        run = find_run(self.root, name, key)
+        if not run.checkpoint.is_file():
+            raise LtcamError(f"{key}={name}: its training is not finished")
+        return run
+
     def training_part(self) -> dict[str, Any]:
         """What decides a training, for its `config.yaml`."""
         return {
@@ -117,7 +146,24 @@ class Settings:
 
     def hash(self, split: Split) -> str:
         """Of the training that this config describes."""
-        return training_hash(self.dataset, split, self.backbone, self.trainer, self.seed)
+        return training_hash(self.dataset, split, self.backbone, self.guided(), self.seed)
+
+    def guided(self) -> TrainerConfig:
+        """The trainer, with the checkpoint of a run that is its guide.
+
+        Raises:
+            LtcamError: if there is no such run, its training is not finished, or it may have seen
+                this training's test images.
+        """
+        guide = self.trainer.guide
+        if guide is None or Path(guide).is_file():
+            return self.trainer
+        run = self._finished("trainer.guide", guide)
+        if not same_data(run.config.get("dataset", {}), asdict(self.dataset)):
+            raise LtcamError(
+                f"trainer.guide={guide}: was trained on another data set, split or size"
+            )
+        return replace(self.trainer, guide=str(run.checkpoint))
 
     def run_to_train(self, split: Split) -> tuple[RunFolder, str]:
         """The folder that `train` writes to, and the training's hash."""

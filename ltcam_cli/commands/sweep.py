@@ -18,7 +18,7 @@ from ltcam_cli.commands.options import deltas_of, print_table
 from ltcam_cli.commands.settings import Settings, trained
 from ltcam_cli.commands.tasks import evaluate_methods
 from ltcam_cli.errors import LtcamError
-from ltcam_cli.files import short_hash
+from ltcam_cli.files import hashed, short_hash
 from ltcam_cli.maps.method import MethodConfig
 from ltcam_cli.maps.weightings import get_weighting
 from ltcam_cli.report.curves import draw_delta_curve
@@ -102,9 +102,9 @@ class SweepTask:
             loop += seconds
             rows += [row | {"part": part} for row in of_part]
         table = mark_chosen(pd.DataFrame(rows))
-        identity = [[asdict(method) for method in self.methods], self.parts, rows[0]["checkpoint"]]
+        identity = [[hashed(method) for method in self.methods], self.parts, rows[0]["checkpoint"]]
         names = "+".join(dict.fromkeys(method.name for method in self.methods))
-        folder = run.path / "sweep" / f"{names}-{short_hash(identity)}"
+        folder = run.path / "sweep" / f"{names}-{short_hash(identity + settings.options)}"
         write_config(folder, {**asdict(settings), "methods": [asdict(m) for m in self.methods]})
         marked = [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
         write_results(folder, marked, "sweep")

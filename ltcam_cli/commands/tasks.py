@@ -23,7 +23,7 @@ from ltcam_cli.data.load import dataset_name, load_split
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split
 from ltcam_cli.errors import LtcamError
-from ltcam_cli.files import alone, read_json, sha256, short_hash, write_json
+from ltcam_cli.files import alone, hashed, read_json, sha256, short_hash, write_json
 from ltcam_cli.maps.method import MethodConfig
 from ltcam_cli.maps.spec import MapSpec
 from ltcam_cli.masks.segmenters import make_segmenter
@@ -70,7 +70,7 @@ def train_run(settings: Settings, split: Split) -> Row:
             split,
             settings.dataset,
             settings.backbone,
-            settings.trainer,
+            settings.guided(),
             seed=settings.seed,
             device=settings.torch_device(),
             resume=settings.resume,
@@ -194,7 +194,10 @@ def result_row(
         "scope": spec.scope,
         "form": spec.form,
         "fusion": spec.fusion.rule,
-        "normalize": spec.fusion.normalize,
+        "normalize": spec.fusion.normalization,
+        "weights": spec.fusion.weighting,
+        "tta": settings.tta.label,
+        "ensemble": " ".join(settings.ensemble) or None,
         "checkpoint": checkpoint[:12],
         "cell": cell,
         "run": run.name,
@@ -222,14 +225,15 @@ def cell_names(
         by: the labels that chose a cell's δ; empty where nothing was chosen.
     """
     images = [(s.name, s.label, s.mask_digest()) for s in samples]
+    options = each[0].options if each else []  # all but the methods are the same
     names = []
     for settings, labels in zip(each, by, strict=True):
         evaluation = {"images": settings.evaluation.images, "split": settings.evaluation.split}
         size = [settings.dataset.height, settings.dataset.width]
         digest = short_hash(
             [
-                asdict(settings.method),
-                asdict(settings.segmenter),
+                hashed(settings.method),
+                hashed(settings.segmenter),
                 state,
                 evaluation,
                 size,
@@ -237,7 +241,7 @@ def cell_names(
                 images,
                 ltcam_cli.__version__,
                 *([labels] if labels else []),
-                *(["bf16"] if settings.bf16 else []),
+                *options,
             ]
         )
         delta = settings.method.delta
@@ -249,6 +253,8 @@ def cell_names(
             settings.evaluation.images,
             *([] if settings.evaluation.split == "test" else [settings.evaluation.split]),
             *(["bf16"] if settings.bf16 else []),
+            *(["tta"] if settings.tta.label else []),
+            *(["ensemble"] if settings.ensemble else []),
         ]
         names.append("-".join([*stem, digest]))
     return names

@@ -52,7 +52,7 @@ class Batch:
 
 
 class Images(Dataset[Item | str]):
-    """Samples as network inputs of one size, loaded lazily.
+    """Samples as network inputs of one size, or each of its own (`height` None), loaded lazily.
 
     Indexed by a number, or by (number, seed) where the training augmentation wants a seed of its
     own for each draw: then the order of workers cannot change what is drawn.
@@ -61,8 +61,8 @@ class Images(Dataset[Item | str]):
     def __init__(
         self,
         samples: Sequence[Sample],
-        height: int,
-        width: int,
+        height: int | None,
+        width: int | None,
         channels: int,
         *,
         originals: bool = False,
@@ -72,12 +72,12 @@ class Images(Dataset[Item | str]):
         on_error: str = "raise",
     ) -> None:
         self.samples = samples
-        self.size = [height, width]
+        self.size = [height, width] if height and width else None
         self.channels = channels
         self.originals, self.masks = originals, masks
         self.augment = augment
         self.on_error = on_error
-        room = CACHE_BYTES // max(1, height * width * channels)
+        room = CACHE_BYTES // (height * width * channels) if height and width else 0
         self._cache: dict[int, Tensor] | None = {} if cache and len(samples) <= room else None
 
     def __len__(self) -> int:
@@ -100,7 +100,9 @@ class Images(Dataset[Item | str]):
         pixels = sample.image if cached is None or self.originals else None
         if cached is None:
             assert pixels is not None
-            cached = tv.resize(to_channels(pixels, self.channels), self.size, antialias=True)
+            cached = to_channels(pixels, self.channels)
+            if self.size is not None:
+                cached = tv.resize(cached, self.size, antialias=True)
             if self._cache is not None:
                 self._cache[number] = cached
         image = tv.to_dtype(cached, torch.float32, scale=True)

@@ -61,12 +61,31 @@ class Heatmaps:
         return Heatmaps(rest[: len(self.maps)], logits)
 
 
+FULL = "full"
+Size = tuple[int, int] | str | None
+
+
 class HeatmapSource(Protocol):
-    """Normalised images (N, C, H, W) -> heatmaps: a CAM engine, or a network that draws masks."""
+    """Normalised images (N, C, H, W) -> heatmaps: a CAM engine, or a network that draws masks.
+
+    One that wants images of another size than the network's input says so: see `wanted_size`.
+    """
 
     def __call__(self, images: Tensor) -> Heatmaps:
         """Heatmaps of a batch."""
         ...
+
+
+def wanted_size(source: HeatmapSource) -> Size:
+    """A source's attribute `size`, if it has one.
+
+    That is (height, width) of the images it wants, `FULL` for each image's own size, one image a
+    batch, or None for the network's input.
+    """
+    return getattr(source, "size", None)
+
+
+Placed = tuple[list[int | None], list[Tensor]]  # places of the layers, and their maps
 
 
 class CamEngine:
@@ -79,6 +98,9 @@ class CamEngine:
         self.model, self.half = model, half
         self.specs = list(specs)
         self.layers = {spec: resolve_layers(model, spec) for spec in self.specs}
+        self.fusions = {
+            spec: resolve_weights(model, spec, layers) for spec, layers in self.layers.items()
+        }
 
     def __call__(self, images: Tensor) -> Heatmaps:
         """Heatmaps of normalised images (N, C, H, W); the model is left as it was found.
@@ -96,8 +118,8 @@ class CamEngine:
                 logits = seen.logits
                 finite |= seen.finite
                 with torch.no_grad():
-                    for spec, layer_maps in self._layer_maps(seen, specs).items():
-                        maps[spec] = fuse(layer_maps, size, spec.fusion)
+                    for spec, (places, drawn) in self._layer_maps(seen, specs).items():
+                        maps[spec] = fuse(drawn, size, self.fusions[spec], places)
         return Heatmaps([maps[spec] for spec in self.specs], logits, finite)
 
     def _capture(self, images: Tensor, target: Target, specs: Sequence[MapSpec]) -> Capture:
@@ -117,21 +139,23 @@ class CamEngine:
             gradients="g" in needs,
             biases="biases" in needs,
             markers=_stages(self.model) if "biases" in needs else (),
-            use_term=lambda term: _drawn(term, self._readers(term, specs)),
+            use_term=lambda term: (term.stage, _drawn(term, self._readers(term, specs))),
             half=self.half,
         )
 
-    def _layer_maps(self, seen: Capture, specs: Sequence[MapSpec]) -> dict[MapSpec, list[Tensor]]:
+    def _layer_maps(self, seen: Capture, specs: Sequence[MapSpec]) -> dict[MapSpec, Placed]:
         """Each spec's maps, layer by layer; specs that read a layer share its truncation."""
-        drawn = [_drawn(layer, self._readers(layer, specs)) for layer in seen.layers.values()]
+        drawn = [(n, _drawn(la, self._readers(la, specs))) for n, la in seen.layers.items()]
         drawn += seen.terms  # drawn while the gradients came
         if seen.input is not None:
-            drawn.append(_drawn(seen.input, self._readers(seen.input, specs)))
-        result: dict[MapSpec, list[Tensor]] = {}
+            drawn.append(("", _drawn(seen.input, self._readers(seen.input, specs))))
+        result: dict[MapSpec, Placed] = {}
         for spec in specs:
-            result[spec] = [maps[spec] for maps in drawn if spec in maps]
-            if not result[spec]:
+            place = {name: number for number, name in enumerate(self.layers[spec])}
+            mine = [(place.get(name), maps[spec]) for name, maps in drawn if spec in maps]
+            if not mine:
                 raise LtcamError(f"method.layers={'+'.join(spec.layers)}: no convolution there")
+            result[spec] = [number for number, _ in mine], [M for _, M in mine]
         return result
 
     def _readers(self, layer: Layer, specs: Sequence[MapSpec]) -> list[MapSpec]:
@@ -206,6 +230,37 @@ def resolve_layers(model: nn.Module, spec: MapSpec) -> tuple[str, ...]:
             submodule(model, layer)
             names.append(layer)
     return tuple(dict.fromkeys(names))
+
+
+def resolve_weights(model: nn.Module, spec: MapSpec, layers: Sequence[str]) -> Fusion:
+    """A spec's fusion with its weights as a number for each of the layers, by module name.
+
+    Raises:
+        LtcamError: if there are not as many, a name is none of the layers', or all are 0.
+    """
+    fusion, stages = spec.fusion, stages_of(model)
+    if fusion.weights is None:
+        return fusion
+    of_layers = "+".join(spec.layers)
+    if not isinstance(fusion.weights[0], tuple):
+        if len(fusion.weights) != len(layers):
+            raise LtcamError(
+                f"method.fusion.weights: {len(fusion.weights)} numbers for the {len(layers)} "
+                f"layers of {of_layers}; give one a layer, or by name such as {{s1:0.5}}"
+            )
+        return fusion
+    weights = dict.fromkeys(layers, 1.0)
+    for name, weight in fusion.weights:
+        if stages.get(name, name) not in weights:
+            known = [short for short, full in stages.items() if full in weights]
+            raise LtcamError(
+                f"method.fusion.weights: {name} is none of the layers of {of_layers}"
+                f"{nearest(name, known or layers)}"
+            )
+        weights[stages.get(name, name)] = weight
+    if not any(weights.values()):
+        raise LtcamError("method.fusion.weights: all are 0; give one layer at least a weight")
+    return replace(fusion, weights=tuple(weights.values()))
 
 
 def layer_map(layer: Layer, cut: Tensor | None, spec: MapSpec) -> Tensor:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
+from functools import reduce
+from math import ceil
 
 import torch
 import torch.nn.functional as F
@@ -19,25 +22,76 @@ def upscale(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)[:, 0]
 
 
-def fuse(maps: Sequence[Tensor], size: tuple[int, int], fusion: Fusion) -> Tensor:
+def fuse(
+    maps: Sequence[Tensor],
+    size: tuple[int, int],
+    fusion: Fusion,
+    places: Sequence[int | None] | None = None,
+) -> Tensor:
     """M = Σ_l ψ(M_l), or another rule.
 
     Args:
         maps: of each layer (N, h_l, w_l).
         size: (H, W) of the result.
-        fusion: rule and normalisation.
+        fusion: rule, normalisation and weights, which are a number a layer here.
+        places: of each map, which of the layers it is of; None for those of none, whose weight is
+            1. As they are listed, without it.
 
     Returns:
         (N, H, W).
     """
-    if fusion.normalize == "minmax":
-        maps = [min_max(M, dim=(1, 2)) for M in maps]
-    if fusion.rule in {"sum", "mean"}:
-        return _sum(maps, size) / (len(maps) if fusion.rule == "mean" else 1)
-    stack = torch.stack([upscale(M, size) for M in maps])
+    places = range(len(maps)) if places is None else places
+    maps = [normalized(M, fusion, place) for M, place in zip(maps, places, strict=True)]
+    given = fusion.weights
+    weights = [1.0 if given is None or place is None else given[place] for place in places]
+    total = sum(weights) or 1.0
+    if fusion.rule == "product":
+        shares = [weight / total for weight in weights]
+        large = (upscale(M, size).clamp_min(0) for M in maps)
+        return reduce(torch.mul, (M**share for M, share in zip(large, shares, strict=True)))
+    maps = [M if weight == 1 else weight * M for M, weight in zip(maps, weights, strict=True)]
     if fusion.rule == "max":
-        return stack.amax(dim=0)
-    return stack.clamp_min(0).pow(1 / len(maps)).prod(dim=0)
+        first, *others = (upscale(M, size) for M in maps)
+        return reduce(torch.maximum, others, first.clone())
+    return _sum(maps, size) / (total if fusion.rule == "mean" else 1)
+
+
+def normalized(M: Tensor, fusion: Fusion, place: int | None = 0) -> Tensor:
+    """A layer's map (N, h, w) on a scale that other layers have, too; 0 stays where all is 0.
+
+    - `minmax`: (M - min) / (max - min), 0 where M is constant;
+    - `quantile`: M / x clipped to [0, 1], a scale that outliers do not stretch; x is the quantile
+      x_(k), k = ⌈(n-1)·q⌉ in exact arithmetic, and the maximum where that is not positive;
+    - `unit-energy`: M / √(mean of M²);
+    - `tanh`: tanh(γ M / max M), which lifts what is weak (Jiang et al. 2021, who so scale the maps
+      of the shallow stages, γ = 2), of the first `scaled` layers; M / max M of the others.
+
+    Args:
+        M: before it is up-scaled.
+        fusion: normalisation and its options.
+        place: which of the layers it is of; None for none.
+    """
+    if fusion.normalize == "none":
+        return M
+    if fusion.normalize == "minmax":
+        return min_max(M, dim=(1, 2))
+    if fusion.normalize == "quantile":
+        flat = M.flatten(1)
+        k = ceil((flat.shape[1] - 1) * Fraction(str(fusion.quantile)))
+        x = flat.kthvalue(k + 1, dim=1).values
+        return ratio(M, torch.where(x > 0, x, flat.amax(dim=1))).clamp_(0, 1)
+    if fusion.normalize == "unit-energy":
+        M = ratio(M, M.abs().amax(dim=(1, 2)))  # whose squares do not underflow
+        return ratio(M, M.square().mean(dim=(1, 2)).sqrt())
+    M = ratio(M, M.amax(dim=(1, 2)))
+    among = place is not None and (fusion.scaled is None or place < fusion.scaled)
+    return torch.tanh(fusion.gamma * M) if among else M
+
+
+def ratio(M: Tensor, by: Tensor) -> Tensor:
+    """M (N, h, w) / by (N,), and 0 where that is not positive."""
+    by = by[:, None, None]
+    return torch.where(by > 0, M / torch.where(by > 0, by, 1), 0)
 
 
 def _sum(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:

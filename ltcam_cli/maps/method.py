@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ltcam_cli.errors import LtcamError
+from ltcam_cli.files import LATER
 from ltcam_cli.maps.spec import Fusion, MapSpec
 
 AUTO = "auto"
@@ -17,6 +18,10 @@ class FusionConfig:
 
     rule: str = "sum"
     normalize: str = "none"
+    weights: Any = field(default=None, metadata=LATER)
+    quantile: float = field(default=0.99, metadata=LATER)
+    gamma: float = field(default=2.0, metadata=LATER)
+    scaled: int | None = field(default=None, metadata=LATER)
 
 
 @dataclass
@@ -63,7 +68,7 @@ class MethodConfig:
             delta=delta,
             scope=self.scope,
             form=self.form,
-            fusion=Fusion(self.fusion.rule, self.fusion.normalize),
+            fusion=Fusion(**vars(self.fusion)),
             target=self.target,
             options=tuple(sorted(self.options.items())),
         )

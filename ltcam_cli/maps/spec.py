@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +12,7 @@ from ltcam_cli.maps.capture import Target
 from ltcam_cli.maps.weightings import get_weighting
 
 FUSION_RULES = ("sum", "mean", "max", "product")
-NORMALIZATIONS = ("none", "minmax")
+NORMALIZATIONS = ("none", "minmax", "quantile", "unit-energy", "tanh")
 SCOPES = ("channel", "layer")
 FORMS = ("gradient", "mask", "mask_relu")
 
@@ -25,17 +27,80 @@ class Fusion:
     """How the layers' up-scaled maps become one (eq. 8 of the paper: their plain sum).
 
     Attributes:
-        rule: `sum`, `mean`, `max`, or `product` (the geometric mean).
-        normalize: `none` (the paper), or `minmax` of each layer's map first, so that stages whose
-            values are larger by orders of magnitude do not drown the others.
+        rule: `sum` Σ w_l M_l, `mean` Σ w_l M_l / Σ w_l, `max` of w_l M_l, or `product`, the
+            geometric mean Π M_l^(w_l / Σ w_l).
+        normalize: `none` (the paper), or what is done to each layer's map before it is up-scaled,
+            so that stages whose values are larger by orders of magnitude do not drown the others:
+            `minmax`, `quantile`, `unit-energy` or `tanh`; see `fusion.normalized`.
+        weights: w_l >= 0, one a layer in the order of the layers, or by the layers' names, 1 for
+            those not named; None: 1 for all. Terms of fullgrad have the weight of their stage, and
+            1 where they belong to none.
+        quantile: q in (0, 1] of `quantile`.
+        gamma: > 0, of `tanh`.
+        scaled: of how many layers, the first that are listed, `tanh` scales the map; None: of all.
     """
 
     rule: str = "sum"
     normalize: str = "none"
+    weights: tuple[Any, ...] | None = None
+    quantile: float = 0.99
+    gamma: float = 2.0
+    scaled: int | None = None
 
     def __post_init__(self) -> None:
         _check("fusion.rule", self.rule, FUSION_RULES)
         _check("fusion.normalize", self.normalize, NORMALIZATIONS)
+        if not 0 < self.quantile <= 1:
+            raise LtcamError(f"method.fusion.quantile={self.quantile:g}: must lie in (0, 1]")
+        if not 0 < self.gamma < math.inf:
+            raise LtcamError(f"method.fusion.gamma={self.gamma:g}: must be above 0")
+        if self.scaled is not None and self.scaled < 0:
+            raise LtcamError(f"method.fusion.scaled={self.scaled}: a number of layers, or null")
+        if self.weights is not None:
+            object.__setattr__(self, "weights", _weights(self.weights))
+
+    @property
+    def normalization(self) -> str:
+        """`normalize` with what it depends on, for tables: `quantile:0.99`, `tanh:2:3`."""
+        if self.normalize == "quantile":
+            return f"quantile:{self.quantile:g}"
+        scaled = "" if self.scaled is None else f":{self.scaled}"
+        return f"tanh:{self.gamma:g}{scaled}" if self.normalize == "tanh" else self.normalize
+
+    @property
+    def weighting(self) -> str | None:
+        """The weights for tables: `1,1,2`, or `s1:0.5`; None where all are 1."""
+        if self.weights is None:
+            return None
+        return ",".join(
+            f"{each[0]}:{each[1]:g}" if isinstance(each, tuple) else f"{each:g}"
+            for each in self.weights
+        )
+
+
+def _weights(given: Any) -> tuple[Any, ...]:
+    """A list, a mapping, or pairs, as tuples that can be hashed.
+
+    Raises:
+        LtcamError: if one is no finite number >= 0, or none is above 0.
+    """
+    fault = LtcamError(
+        f"method.fusion.weights={given}: must be numbers >= 0 such as [1,1,2], or by layer such as "
+        "{s1:0.5}"
+    )
+    if not isinstance(given, (Mapping, list, tuple)) or not given:
+        raise fault
+    pairs: list[Any] = list(given.items() if isinstance(given, Mapping) else given)
+    by_name = isinstance(pairs[0], (list, tuple))
+    try:
+        numbers = [float(pair[1] if by_name else pair) for pair in pairs]
+    except (TypeError, ValueError, IndexError):
+        raise fault from None
+    if not all(0 <= number < math.inf for number in numbers) or not (by_name or any(numbers)):
+        raise fault
+    if by_name:
+        return tuple((str(pair[0]), number) for pair, number in zip(pairs, numbers, strict=True))
+    return tuple(numbers)
 
 
 @dataclass(frozen=True)

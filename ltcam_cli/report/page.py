@@ -29,7 +29,7 @@ from ltcam_cli.runs.cells import Cell, chosen_by_training, labels, results_of
 from ltcam_cli.runs.folder import RunFolder
 
 TEMPLATES = Path(__file__).with_name("page")
-CELL_PARTS = ("method", "segmenter", "evaluation")
+CELL_PARTS = ("method", "tta", "segmenter", "evaluation")
 LIBRARIES = ("torch", "torchvision", "numpy", "scikit-image")
 
 
@@ -69,6 +69,12 @@ COLUMNS = (
            number=False, always=False),
     Column("fusion", "fusion", "How the stages' maps become one.", number=False, always=False),
     Column("normalize", "normalize", "What is done to each stage's map before.",
+           number=False, always=False),
+    Column("weights", "weights", "Of the stages' maps; empty: all are 1.",
+           number=False, always=False),
+    Column("tta", "averaged", "Over which changed images the heatmaps were averaged; empty: none.",
+           number=False, always=False),
+    Column("ensemble", "ensemble", "Runs whose maps and log-odds were averaged with the run's.",
            number=False, always=False),
     Column("target", "target", "The logit that is explained.", number=False, always=False),
     Column("iou", "IoU", "Intersection over union of mask and truth, pooled over the pixels of all "

@@ -16,8 +16,8 @@ from ltcam_cli.files import read_json
 from ltcam_cli.runs.folder import RunFolder
 
 # What may tell two cells of one method apart, in the order of a label.
-TELLING = ("layers", "segmenter", "images", "scope", "form", "fusion", "normalize", "target",
-           "split", "run")  # fmt: skip
+TELLING = ("layers", "segmenter", "images", "scope", "form", "fusion", "normalize", "weights",
+           "tta", "ensemble", "target", "split", "run")  # fmt: skip
 
 
 @dataclass(frozen=True)

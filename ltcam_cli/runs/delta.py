@@ -49,7 +49,8 @@ class Evidence:
 
     def _whole(self, item: Item) -> tuple[Tensor, Tensor, float, float]:
         """The image, it blurred, and y of both; kept for the masks of the same image."""
-        image = item.image
+        size = [self.classifier.height, self.classifier.width]
+        image = tv.resize(item.image, size, antialias=True)  # of another size for tiles
         if self._of_item is None or self._of_item[0] is not item:
             sigma = BLUR * max(image.shape[-2:])
             width = 2 * min(round(3 * sigma), min(image.shape[-2:]) // 2 - 1) + 1

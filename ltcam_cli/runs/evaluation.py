@@ -21,7 +21,7 @@ from ltcam_cli.classifier.checkpoint import Classifier
 from ltcam_cli.data.batches import Batch, Images, Item, batches
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError, nearest
-from ltcam_cli.maps.engine import Heatmaps, HeatmapSource
+from ltcam_cli.maps.engine import Heatmaps, HeatmapSource, wanted_size
 from ltcam_cli.masks.segmenters import SegInput, Segmenter, at_size
 from ltcam_cli.scores.curves import PixelCurves
 from ltcam_cli.scores.intervals import bootstrap_iou, mean_iou
@@ -117,7 +117,7 @@ class ImageResult:
 
 @dataclass(frozen=True)
 class Mapped:
-    """A batch and its heatmaps, still on the model's device and at the network's size."""
+    """A batch and its heatmaps, still on the model's device and at the size of its images."""
 
     batch: Batch
     found: Heatmaps
@@ -172,10 +172,12 @@ def mapped(
         skipped: collects the names of images that cannot be read.
         progress: title of a progress bar.
     """
+    size = wanted_size(source) or (classifier.height, classifier.width)
+    height, width = (None, None) if isinstance(size, str) else size
     images = Images(
         samples,
-        classifier.height,
-        classifier.width,
+        height,
+        width,
         classifier.in_channels,
         originals=True,
         masks=masks,
@@ -185,7 +187,8 @@ def mapped(
     with tqdm(
         total=len(samples), desc=progress, unit="image", disable=None if progress else True
     ) as bar:
-        for batch in batches(images, batch_size, workers=workers, pin=pin):
+        at_once = batch_size if height else 1  # images of their own sizes make no batch
+        for batch in batches(images, at_once, workers=workers, pin=pin):
             bar.update(len(batch.items) + len(batch.skipped))
             if skipped is not None:
                 skipped += batch.skipped

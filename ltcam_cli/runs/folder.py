@@ -6,7 +6,7 @@ outputs/<name>/train/…, outputs/<name>/evaluate/<cell>/…, outputs/<name>/res
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from ltcam_cli.data.config import DatasetConfig
 from ltcam_cli.data.load import dataset_name
 from ltcam_cli.data.split import Split
 from ltcam_cli.errors import LtcamError, nearest
-from ltcam_cli.files import atomic, read_json, sha256, short_hash, write_text
+from ltcam_cli.files import atomic, hashed, read_json, sha256, short_hash, write_text
 
 # Neither paths, nor what changes speed alone, nor what is said of the download.
 UNHASHED_DATASET = {
@@ -97,12 +97,22 @@ def training_hash(
     seed: int,
 ) -> str:
     """Six hex digits of all that decides what is learnt: data, split, network, training, seed."""
-    data = {k: v for k, v in asdict(dataset).items() if k not in UNHASHED_DATASET}
-    network = asdict(backbone)
+    data = {k: v for k, v in hashed(dataset).items() if k not in UNHASHED_DATASET}
+    network = hashed(backbone)
     if backbone.weights and Path(backbone.weights).is_file():
         network["weights"] = sha256(Path(backbone.weights))
-    training = {k: v for k, v in asdict(trainer).items() if k not in UNHASHED_TRAINER}
+    training = {k: v for k, v in hashed(trainer).items() if k not in UNHASHED_TRAINER}
+    if trainer.guide and Path(trainer.guide).is_file():
+        training["guide"] = sha256(Path(trainer.guide))
     return short_hash([data, split.fingerprint(), network, training, seed])
+
+
+def same_data(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether two data sets' configs part the same images in the same way; paths do not count."""
+    parts = [{**hashed(DatasetConfig()), **held} for held in (first, second)]
+    return parts[0].keys() == parts[1].keys() and all(
+        parts[0][key] == parts[1][key] for key in parts[0].keys() - UNHASHED_DATASET
+    )
 
 
 def run_name(dataset: DatasetConfig, backbone: BackboneConfig, seed: int, digest: str) -> str:
@@ -139,8 +149,8 @@ def list_runs(outputs: Path) -> list[RunFolder]:
     return [RunFolder(path.parent.parent) for path in sorted(outputs.glob("*/train/config.yaml"))]
 
 
-def find_run(outputs: Path, name: str) -> RunFolder:
-    """The run called `name`, or the run at that path.
+def find_run(outputs: Path, name: str, key: str = "run") -> RunFolder:
+    """The run called `name`, or the run at that path, which a config's `key` asks for.
 
     Raises:
         LtcamError: with the nearest names if there is none.
@@ -148,9 +158,8 @@ def find_run(outputs: Path, name: str) -> RunFolder:
     for path in (Path(name), outputs / name):
         if (path / "train" / "config.yaml").is_file():
             return RunFolder(path)
-    raise LtcamError(
-        f"run={name}: no such run in {outputs}{nearest(name, [r.name for r in list_runs(outputs)])}"
-    )
+    known = [run.name for run in list_runs(outputs)]
+    raise LtcamError(f"{key}={name}: no such run in {outputs}{nearest(name, known)}")
 
 
 def find_trained(outputs: Path, digest: str, name: str, command: str) -> RunFolder:

@@ -15,7 +15,8 @@ COLUMNS = (
     "method delta layers segmenter images iou precision recall f1 iou_low iou_high mean_iou "
     "pixel_ap aupro oracle_iou n_images seconds "
     "dataset split fold seed labels target scope form fusion normalize regions_touched "
-    "false_regions tp fp fn tn checkpoint cell skipped undefined_iou seg_miou seg_recall"
+    "false_regions tp fp fn tn checkpoint cell skipped undefined_iou seg_miou seg_recall "
+    "weights tta ensemble"
 ).split()
 COUNTS = ("n_images", "fold", "seed", "tp", "fp", "fn", "tn", "skipped", "undefined_iou")
 SHOWN = (

@@ -1,0 +1,57 @@
+"""Several classifiers as one heatmap source: trainings of several seeds, say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ltcam_cli.classifier.checkpoint import Classifier
+from ltcam_cli.maps.engine import Heatmaps, HeatmapSource, wanted_size
+from ltcam_cli.maps.fusion import ratio
+
+
+class Ensemble:
+    """The mean of several sources' maps, each divided by its image's maximum, and of log-odds.
+
+    A map whose maximum is not positive counts as 0. The log-odds are corrected for each training's
+    sampling prior; what comes out are logits of the first classifier, whose threshold counts.
+    """
+
+    def __init__(self, members: Sequence[tuple[Classifier, HeatmapSource]]) -> None:
+        """Of classifiers of one input size, and a source of each with the same cells."""
+        self.members, self.size = list(members), wanted_size(members[0][1])
+
+    def __call__(self, images: Tensor) -> Heatmaps:
+        """Heatmaps of images (N, C, H, W) as the first classifier prepares them."""
+        first = self.members[0][0]
+        maps: list[Tensor] = []
+        odds, finite = [], dict[str, Tensor]()
+        for number, (classifier, source) in enumerate(self.members):
+            found = source(_prepared(images, first, classifier))
+            each = [ratio(M, M.amax(dim=(1, 2))) for M in found.maps]
+            maps = [M.add_(one) for M, one in zip(maps, each, strict=True)] if maps else each
+            odds.append(classifier.log_odds(found.logits.float()) + classifier.prior_shift)
+            finite |= {f"{name} of classifier {number + 1}": f for name, f in found.finite.items()}
+        mean = torch.stack(odds).mean(dim=0) - first.prior_shift
+        return Heatmaps([M.div_(len(self.members)) for M in maps], _logits(mean, first), finite)
+
+
+def _prepared(images: Tensor, by: Classifier, wanted: Classifier) -> Tensor:
+    """Images that one classifier prepared as another would."""
+    if (by.mean, by.std) == (wanted.mean, wanted.std):
+        return images
+    mean, std = (images.new_tensor(v).view(1, -1, 1, 1) for v in (by.mean, by.std))
+    return wanted.prepare(images * std + mean)
+
+
+def _logits(log_odds: Tensor, classifier: Classifier) -> Tensor:
+    """(N, L) logits of which a classifier reads these log-odds (N,)."""
+    count = classifier.backbone.logits
+    if count == 1:
+        return log_odds[:, None]
+    logits = log_odds.new_zeros(len(log_odds), count)
+    logits[:, classifier.defect] = log_odds + math.log(count - 1)
+    return logits
