@@ -10,7 +10,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -104,16 +104,19 @@ def short_hash(value: Any, length: int = 6) -> str:
 def hashed(config: Any) -> Any:
     """What of a config is hashed, as dictionaries.
 
-    A field that came after hashes of its config were written, `field(default=…, metadata=LATER)`,
-    counts only where it is not its default: so what was hashed before keeps its hash.
+    A field that came after hashes of its config were written, `field(…, metadata=LATER)`, counts only where it is not its default: so what was hashed before keeps its hash.
     """
     if not is_dataclass(config):
         return config
     return {
         each.name: hashed(getattr(config, each.name))
         for each in fields(config)
-        if not (each.metadata.get("later") and getattr(config, each.name) == each.default)
+        if not (each.metadata.get("later") and getattr(config, each.name) == _default(each))
     }
+
+
+def _default(of: Field[Any]) -> Any:
+    return of.default if of.default_factory is MISSING else of.default_factory()
 
 
 def _umask() -> int:

@@ -24,7 +24,8 @@ from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.maps.engine import CamEngine, Heatmaps
 from ltcam_cli.maps.spec import MapSpec
-from ltcam_cli.masks.segmenters import SegInput, SegmenterConfig, at_size, make_segmenter
+from ltcam_cli.masks.inputs import SegInput
+from ltcam_cli.masks.segmenters import SegmenterConfig, at_size, make_segmenter
 from ltcam_cli.report.overlay import GREEN, LONGEST, RED, blended, draw_strip, outlined
 from ltcam_cli.runs import evaluation
 from ltcam_cli.runs.evaluation import (
@@ -252,9 +253,7 @@ def test_the_map_is_scaled_to_the_mask_and_not_the_mask_down() -> None:
     seen: list[SegInput] = []
 
     class Spy:
-        state = None
-
-        def fit(self, inputs: Any) -> None: ...
+        lessons = ()
 
         def __call__(self, given: SegInput) -> np.ndarray:
             seen.append(given)

@@ -12,14 +12,14 @@ from torch.nn import functional
 
 import ltcam_cli
 from ltcam_cli.errors import LtcamError
+from ltcam_cli.masks.inputs import SegInput
 from ltcam_cli.masks.segmenters import (
-    RULES,
-    SegInput,
     SegmenterConfig,
     at_size,
     make_segmenter,
     segment,
 )
+from ltcam_cli.masks.thresholds import RULES
 
 IMAGE = np.zeros((50, 40), dtype=np.uint8)
 
@@ -121,10 +121,9 @@ def test_unknown_option() -> None:
         SegmenterConfig("mine", "fraction", {"heatmap": 0.4})
 
 
-def test_a_threshold_needs_no_fit() -> None:
+def test_most_have_nothing_to_learn() -> None:
     segmenter = make_segmenter(SegmenterConfig())
-    segmenter.fit(iter(()))
-    assert segmenter.state is None
+    assert not segmenter.lessons
 
 
 def test_segment_in_one_call() -> None:

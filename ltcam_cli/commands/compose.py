@@ -50,7 +50,7 @@ def compose(job: str, overrides: Sequence[str], config_dir: Path | None = None) 
     with initialized(job) as hydra, readable_errors(hydra):
         cfg = hydra.compose_config(
             CONFIG,
-            [*search_path(config_dir), *overrides],
+            [*search_path(config_dir), *opened(overrides)],
             run_mode=RunMode.RUN,
             with_log_configuration=False,
         )
@@ -82,7 +82,7 @@ def launch(
         LtcamError: if the only task failed.
     """
     guarded = _Guarded(task)
-    overrides = [*search_path(config_dir), *overrides]
+    overrides = [*search_path(config_dir), *opened(overrides)]
     with initialized(job) as hydra, readable_errors(hydra):
         if not multirun:
             row: Row = hydra.run(CONFIG, guarded, overrides).return_value
@@ -118,6 +118,11 @@ def own_configs(config_dir: Path | None) -> list[Path]:
     given = [config_dir] if config_dir else []
     paths = dict.fromkeys(path.resolve() for path in [*given, Path("conf")])
     return [path for path in paths if path.is_dir() and path != conf_dir().resolve()]
+
+
+def opened(overrides: Sequence[str]) -> list[str]:
+    """The overrides, with `++` before those of a rule's options, which no config lists all of."""
+    return [re.sub(r"^(?=[\w.]+\.options\.)", "++", override) for override in overrides]
 
 
 def search_path(config_dir: Path | None) -> list[str]:

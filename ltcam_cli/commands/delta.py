@@ -12,7 +12,7 @@ import pandas as pd
 import ltcam_cli
 from ltcam_cli.classifier.checkpoint import load_classifier
 from ltcam_cli.commands.compose import Row
-from ltcam_cli.commands.pipeline import drawings, heatmap_source
+from ltcam_cli.commands.pipeline import drawings, fitted_names, heatmap_source
 from ltcam_cli.commands.settings import Settings
 from ltcam_cli.data.split import Split
 from ltcam_cli.errors import LtcamError
@@ -128,7 +128,11 @@ def _by_images(
         ltcam_cli.__version__,
         *settings.options,
     ]
-    names = [short_hash([hashed(cell), *known], 12) for cell in cells]
+    fitted = fitted_names(settings, run, cells)
+    names = [
+        short_hash([hashed(cell), *known, *filter(None, [name])], 12)
+        for cell, name in zip(cells, fitted, strict=True)
+    ]
     path = run.path / "delta.json"
     held = read_json(path) if path.is_file() and not settings.overwrite else {}
     missing = [number for number, name in enumerate(names) if name not in held]

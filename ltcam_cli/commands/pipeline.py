@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+import ltcam_cli
 from ltcam_cli.classifier.checkpoint import Classifier, load_classifier
 from ltcam_cli.commands.settings import Settings, aimed
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
+from ltcam_cli.files import alone, hashed, read_json, sha256, short_hash, write_json
 from ltcam_cli.maps.averaged import averaged
 from ltcam_cli.maps.engine import CamEngine, HeatmapSource
 from ltcam_cli.maps.ensemble import Ensemble
 from ltcam_cli.maps.method import MethodConfig
-from ltcam_cli.masks.segmenters import make_segmenter
+from ltcam_cli.masks.segmenters import Segmenter, make_segmenter
 from ltcam_cli.runs.evaluation import Drawing, drawn_by
-from ltcam_cli.runs.folder import RunFolder, same_data
+from ltcam_cli.runs.fitting import fit
+from ltcam_cli.runs.folder import UNHASHED_DATASET, RunFolder, same_data
 
 
 def heatmap_source(
@@ -68,7 +73,105 @@ def drawings(
 ) -> list[Drawing]:
     """A cell for each map of `heatmap_source`: it, and the settings' segmenter, fitted.
 
+    What was learnt is kept in the run folder, `segmenters/<name>.json`, and read from there the
+    next time, unless `overwrite` is set.
+
     Args:
         training: the labelled images it is fitted on, if it must be; None: the data set's own.
     """
-    return drawn_by(make_segmenter(settings.segmenter), len(methods))
+    names = fitted_names(settings, run, methods, training)
+    if names[0] is None:
+        return drawn_by(make_segmenter(settings.segmenter), len(methods))
+    segmenters = {name: make_segmenter(settings.segmenter) for name in names if name}
+    folder = run.path / "segmenters"
+    if settings.overwrite or not _read(folder, segmenters):
+        with alone(folder / "fitting"):
+            # Another process may have fitted them meanwhile.
+            if settings.overwrite or not _read(folder, segmenters):
+                _fit(settings, run, classifier, methods, training, names, segmenters)
+                for name, segmenter in segmenters.items():
+                    states = [lesson.state for lesson in segmenter.lessons]
+                    write_json(folder / f"{name}.json", states)
+    return [Drawing(number, segmenters[str(name)]) for number, name in enumerate(names)]
+
+
+def fitted_names(
+    settings: Settings,
+    run: RunFolder,
+    methods: Sequence[MethodConfig],
+    training: Sequence[Sample] | None = None,
+) -> list[str | None]:
+    """What the fitted segmenter of each method is called; None of one that needs no fit.
+
+    The first half hashes what is asked for, the second one the training images' names and labels.
+    Where the data set is absent, as may be for `predict`, the name of what was fitted on it.
+
+    Raises:
+        LtcamError: if the data set is absent and nothing was fitted.
+    """
+    lessons = make_segmenter(settings.segmenter).lessons
+    if not lessons:
+        return [None] * len(methods)
+    known: list[Any] = [
+        settings.segmenter.rule,
+        settings.segmenter.options,
+        hashed(settings.segmenter.refine),
+        {k: v for k, v in hashed(settings.dataset).items() if k not in UNHASHED_DATASET},
+        training is None,
+        sha256(run.checkpoint),
+        ltcam_cli.__version__,
+    ]
+    reads_maps = any(lesson.reads_maps for lesson in lessons)
+    asked = [
+        short_hash([*known, *([hashed(method), *settings.options] if reads_maps else [])])
+        for method in methods
+    ]
+    try:
+        samples = settings.training if training is None else training
+    except LtcamError as error:
+        return [_any_of(run.path / "segmenters", half, settings, error) for half in asked]
+    images = short_hash([(sample.name, sample.label) for sample in samples])
+    return [f"{half}-{images}" for half in asked]
+
+
+def _any_of(folder: Path, half: str, settings: Settings, error: LtcamError) -> str:
+    found = sorted(folder.glob(f"{half}-*.json"))
+    if len(found) != 1:
+        raise LtcamError(
+            f"segmenter {settings.segmenter.label}: learns from training images, and {error}; "
+            "or evaluate the run once with this segmenter where they are"
+        ) from error
+    return found[0].stem
+
+
+def _read(folder: Path, segmenters: dict[str, Segmenter]) -> bool:
+    """Whether what all of them learnt could be read."""
+    for name, segmenter in segmenters.items():
+        path = folder / f"{name}.json"
+        if not path.is_file():
+            return False
+        for lesson, state in zip(segmenter.lessons, read_json(path), strict=True):
+            lesson.state = state
+    return True
+
+
+def _fit(
+    settings: Settings,
+    run: RunFolder,
+    classifier: Classifier,
+    methods: Sequence[MethodConfig],
+    training: Sequence[Sample] | None,
+    names: Sequence[str | None],
+    segmenters: dict[str, Segmenter],
+) -> None:
+    """Fit each of the segmenters, on the maps of the first method that it is of."""
+    firsts = [names.index(name) for name in segmenters]
+    fit(
+        classifier,
+        heatmap_source(settings, run, classifier, [methods[number] for number in firsts]),
+        [Drawing(number, segmenter) for number, segmenter in enumerate(segmenters.values())],
+        settings.training if training is None else training,
+        batch_size=settings.evaluation.batch_size,
+        on_error=settings.dataset.on_error,
+        progress=f"segmenter {settings.segmenter.label}",
+    )

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from ltcam_cli.classifier.checkpoint import load_classifier
 from ltcam_cli.commands.compose import Row, launch
-from ltcam_cli.commands.pipeline import drawings, heatmap_source
+from ltcam_cli.commands.pipeline import drawings, fitted_names, heatmap_source
 from ltcam_cli.commands.run import run_task
 from ltcam_cli.commands.settings import Settings, trained, with_training_of
 from ltcam_cli.errors import LtcamError
@@ -58,6 +58,7 @@ def predict_task(paths: Sequence[str], cfg: DictConfig) -> Row:
     classifier = load_classifier(run.checkpoint, settings.torch_device())
     source = heatmap_source(settings, run, classifier, [settings.method])
     [drawing] = drawings(settings, run, classifier, [settings.method])
+    fitted = fitted_names(settings, run, [settings.method])
     identity = short_hash(
         [
             hashed(settings.method),
@@ -65,10 +66,11 @@ def predict_task(paths: Sequence[str], cfg: DictConfig) -> Row:
             sha256(run.checkpoint),
             settings.predict.gate,
             *settings.options,
+            *filter(None, fitted),
         ]
     )
     places = [str(Path(path).resolve()) for path in paths]
-    cell = f"{settings.method.name}-{settings.segmenter.name}-{short_hash([identity, places])}"
+    cell = f"{settings.method.name}-{settings.segmenter.label}-{short_hash([identity, places])}"
     out = Path(settings.predict.out) if settings.predict.out else run.path / "predict" / cell
     samples = find_images([Path(path) for path in paths], besides=out)
     claim(out, identity, asdict(replace(settings, predict=replace(settings.predict, shard=None))))

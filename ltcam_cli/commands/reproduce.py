@@ -300,7 +300,7 @@ def setting_notes(settings: Settings, runs: pd.DataFrame) -> list[str]:
         f"{dataset_name(settings.dataset)}, split {first['split']}"
         + (f", folds {', '.join(map(str, folds))}" if folds else "")
         + f"; seeds {', '.join(map(str, seeds))}; backbone {backbone.name}, head {backbone.head}, "
-        f"pre-trained weights {weights}; {settings.segmenter.name}; {first['images']} images, "
+        f"pre-trained weights {weights}; {settings.segmenter.label}; {first['images']} images, "
         f"{int(first['n_images'])} in the first run; pixels pooled, in per cent."
     ]
     if count > 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ltcam_cli.classifier.checkpoint import Classifier
 from ltcam_cli.classifier.train import TrainerConfig
 from ltcam_cli.data.config import DatasetConfig
 from ltcam_cli.data.load import load_split
+from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split
 from ltcam_cli.errors import LtcamError, nearest
 from ltcam_cli.files import hashed, sha256
@@ -90,6 +92,15 @@ class Settings:
     def root(self) -> Path:
         """Folder of all results."""
         return Path(self.outputs)
+
+    @cached_property
+    def training(self) -> list[Sample]:
+        """The labelled training images of the data set; listed once.
+
+        Raises:
+            LtcamError: if the data set is not there.
+        """
+        return load_split(self.dataset).train
 
     def torch_device(self) -> torch.device:
         """The device; `auto` takes a GPU where there is one.

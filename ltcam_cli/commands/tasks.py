@@ -17,7 +17,7 @@ from ltcam_cli.classifier.checkpoint import load_classifier
 from ltcam_cli.classifier.train import train as fit
 from ltcam_cli.commands.compose import Row
 from ltcam_cli.commands.delta import chosen
-from ltcam_cli.commands.pipeline import drawings, heatmap_source
+from ltcam_cli.commands.pipeline import drawings, fitted_names, heatmap_source
 from ltcam_cli.commands.settings import Settings, trained
 from ltcam_cli.data.load import dataset_name, load_split
 from ltcam_cli.data.sample import Sample
@@ -26,7 +26,6 @@ from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import alone, hashed, read_json, sha256, short_hash, write_json
 from ltcam_cli.maps.method import MethodConfig
 from ltcam_cli.maps.spec import MapSpec
-from ltcam_cli.masks.segmenters import make_segmenter
 from ltcam_cli.report.overlay import draw_strip
 from ltcam_cli.runs.evaluation import EvaluationConfig, ImageResult, evaluate
 from ltcam_cli.runs.folder import RunFolder, write_config, write_table
@@ -100,11 +99,11 @@ def evaluate_methods(
     choices = chosen(settings, split, run, methods, evaluate_methods)
     each = [replace(settings, method=choice.method) for choice in choices]
     specs = [one.method.spec() for one in each]
-    segmenter = make_segmenter(settings.segmenter)
+    fitted = fitted_names(settings, run, [one.method for one in each])
     checkpoint = sha256(run.checkpoint)
     samples = split.part(settings.evaluation.split)
     by = [choice.by for choice in choices]
-    cells = cell_names(each, samples, checkpoint, segmenter.state, by)
+    cells = cell_names(each, samples, checkpoint, fitted, by)
     folders = {run.path / "evaluate" / cell: number for number, cell in enumerate(cells)}
     missing = [folder for folder in folders if settings.overwrite or not finished(folder, settings)]
     for folder in folders:
@@ -183,7 +182,7 @@ def result_row(
         "method": settings.method.name,
         "delta": spec.delta,
         "layers": settings.method.layers,
-        "segmenter": settings.segmenter.name,
+        "segmenter": settings.segmenter.label,
         "images": settings.evaluation.images,
         "dataset": dataset_name(settings.dataset),
         "split": settings.dataset.split + ("" if part == "test" else f"/{part}"),
@@ -216,18 +215,19 @@ def cell_names(
     each: Sequence[Settings],
     samples: Sequence[Sample],
     checkpoint: str,
-    state: Any,
+    fitted: Sequence[str | None],
     by: Sequence[str],
 ) -> list[str]:
     """A readable stem and a hash of all that decides a cell's scores.
 
     Args:
+        fitted: see `fitted_names`.
         by: the labels that chose a cell's δ; empty where nothing was chosen.
     """
     images = [(s.name, s.label, s.mask_digest()) for s in samples]
     options = each[0].options if each else []  # all but the methods are the same
     names = []
-    for settings, labels in zip(each, by, strict=True):
+    for settings, state, labels in zip(each, fitted, by, strict=True):
         evaluation = {"images": settings.evaluation.images, "split": settings.evaluation.split}
         size = [settings.dataset.height, settings.dataset.width]
         digest = short_hash(
@@ -249,7 +249,7 @@ def cell_names(
             settings.method.name,
             *([] if delta is None else [f"{'auto' if labels else 'd'}{delta:g}"]),
             str(settings.method.layers),
-            settings.segmenter.name,
+            settings.segmenter.label,
             settings.evaluation.images,
             *([] if settings.evaluation.split == "test" else [settings.evaluation.split]),
             *(["bf16"] if settings.bf16 else []),

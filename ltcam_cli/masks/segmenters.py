@@ -1,46 +1,29 @@
-"""Heatmap (and the image beside it) -> binary mask."""
+"""Heatmap and the image beside it -> binary mask."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from skimage import filters
+from skimage.measure import label
+from skimage.morphology import isotropic_closing, isotropic_opening
 
-from ltcam_cli.errors import LtcamError, nearest
+from ltcam_cli.files import LATER
 from ltcam_cli.maps.fusion import upscale
-from ltcam_cli.masks.histogram import histogram
-
-
-@dataclass(frozen=True)
-class SegInput:
-    """What a segmenter may read of one image.
-
-    Attributes:
-        heatmap: (H, W) float32, at the image's own size.
-        image: (H, W) or (H, W, 3) original pixels.
-        features: of the classifier, for segmenters that compare appearances.
-    """
-
-    heatmap: np.ndarray
-    image: np.ndarray
-    features: np.ndarray | None = None
+from ltcam_cli.masks.inputs import Lesson, SegInput, checked
+from ltcam_cli.masks.refine import RefineConfig, refined, refinement
+from ltcam_cli.masks.thresholds import drawer
 
 
 class Segmenter(Protocol):
-    """Draws a mask. One that must be fitted sees training images first, and keeps a state.
+    """Draws a mask, once its lessons are learnt; most have none."""
 
-    The state is a JSON-like value; it is part of the cell's hash.
-    """
-
-    state: Any
-
-    def fit(self, inputs: Iterable[SegInput]) -> None:
-        """Learn from training images; nothing to do for most."""
+    @property
+    def lessons(self) -> Sequence[Lesson]:
+        """In the order in which they must be learnt."""
         ...
 
     def __call__(self, given: SegInput) -> np.ndarray:
@@ -50,78 +33,79 @@ class Segmenter(Protocol):
 
 @dataclass
 class SegmenterConfig:
-    """Which segmenter (conf/segmenter/*.yaml).
+    """Which segmenter (conf/segmenter/*.yaml): a threshold, a refinement, and what is tidied.
 
     Attributes:
-        name: in run names and tables.
-        rule: one of `RULES`.
+        name: in run names and tables, where `+` and the refinement follow.
+        rule: one of `thresholds.RULES`, or `clean`.
         options: of the rule, by keyword.
+        refine: by the image, within what the rule draws.
+        closing: radius in pixels of a disc; gaps and holes narrower than it are filled.
+        opening: radius in pixels of a disc; what is narrower than it goes.
+        min_area: pixels of the smallest 8-connected region that stays.
     """
 
     name: str = "otsu"
     rule: str = "otsu"
     options: dict[str, Any] = field(default_factory=dict)
+    refine: RefineConfig = field(default_factory=RefineConfig, metadata=LATER)
+    closing: int = field(default=0, metadata=LATER)
+    opening: int = field(default=0, metadata=LATER)
+    min_area: int = field(default=0, metadata=LATER)
 
     def __post_init__(self) -> None:
-        if self.rule not in RULES:
-            raise LtcamError(f"segmenter.rule={self.rule}: no such rule{nearest(self.rule, RULES)}")
-        known = [*inspect.signature(RULES[self.rule]).parameters][1:]
-        for option in self.options:
-            if option not in known:
-                raise LtcamError(
-                    f"segmenter.options.{option}: {self.rule} has no such option"
-                    f"{nearest(option, known)}"
-                )
+        for key in ("closing", "opening", "min_area"):
+            checked(key, getattr(self, key), whole=True)
+        make_segmenter(self)
+
+    @property
+    def label(self) -> str:
+        """What tables call it."""
+        rule = self.refine.rule
+        return self.name if rule == "none" else f"{self.name}+{rule}"
 
 
-def otsu(heatmap: np.ndarray, nbins: int = 256) -> float:
-    """The threshold that parts the values into two classes of least variance (Otsu 1979)."""
-    return filters.threshold_otsu(hist=histogram(heatmap, nbins))
-
-
-def yen(heatmap: np.ndarray, nbins: int = 256) -> float:
-    """The threshold of Yen's maximum correlation criterion (1995)."""
-    return filters.threshold_yen(hist=histogram(heatmap, nbins))
-
-
-def fraction(heatmap: np.ndarray, of_maximum: float = 0.5) -> float:
-    """A fixed share of the map's maximum, in [0, 1)."""
-    if not isinstance(of_maximum, (int, float)) or not 0 <= of_maximum < 1:
-        raise LtcamError(f"segmenter.options.of_maximum={of_maximum}: must lie in [0, 1)")
-    return of_maximum * float(heatmap.max())
-
-
-RULES: dict[str, Callable[..., float]] = {
-    "otsu": otsu,
-    "li": filters.threshold_li,
-    "triangle": filters.threshold_triangle,
-    "yen": yen,
-    "fraction": fraction,
-}
-
-
-class Threshold:
-    """Mask = heatmap > a threshold that is found in the map itself; a constant map has no mask."""
-
-    state: Any = None
+class Masks:
+    """The mask of a map's threshold, refined and tidied as a config says."""
 
     def __init__(self, config: SegmenterConfig) -> None:
-        self.rule, self.options = RULES[config.rule], config.options
-
-    def fit(self, inputs: Iterable[SegInput]) -> None:
-        """Nothing to learn."""
+        self.config = config
+        self.draw = drawer(config.rule, config.options)
+        self.refinement = refinement(config.refine, self.draw)
+        self.lessons: tuple[Lesson, ...] = (
+            *self.draw.lessons,
+            *(self.refinement.lessons if self.refinement else ()),
+        )
 
     def __call__(self, given: SegInput) -> np.ndarray:
         """The mask (H, W) bool."""
-        heatmap = given.heatmap
-        if heatmap.min() == heatmap.max():
-            return np.zeros(heatmap.shape, dtype=bool)
-        return heatmap > self.rule(heatmap, **self.options)
+        mask = self.draw(given.heatmap)
+        if self.refinement:
+            mask = refined(self.refinement, given, mask, self.config.refine.grow)
+        if self.config.closing:
+            mask = isotropic_closing(mask, self.config.closing)
+        if self.config.opening:
+            mask = isotropic_opening(mask, self.config.opening)
+        return without_small(mask, self.config.min_area)
 
 
 def make_segmenter(config: SegmenterConfig) -> Segmenter:
-    """The segmenter that a config describes."""
-    return Threshold(config)
+    """The segmenter that a config describes, with its lessons to be learnt.
+
+    Raises:
+        LtcamError: naming the key that is wrong.
+    """
+    return Masks(config)
+
+
+def without_small(mask: np.ndarray, min_area: int) -> np.ndarray:
+    """A mask without its 8-connected regions of fewer than `min_area` pixels."""
+    if min_area <= 1 or not mask.any():
+        return mask
+    regions = label(mask, connectivity=2)
+    large = np.bincount(regions.ravel()) >= min_area
+    large[0] = False
+    return large[regions]
 
 
 def at_size(heatmaps: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
@@ -137,7 +121,7 @@ def segment(
     Args:
         heatmap: before any threshold.
         image: (H, W) or (H, W, 3), for rules that read it.
-        rule: one of `RULES`.
+        rule: one of `thresholds.RULES`.
         options: of the rule.
     """
     return make_segmenter(SegmenterConfig(rule, rule, options))(SegInput(heatmap, image))

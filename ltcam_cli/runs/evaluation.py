@@ -22,7 +22,8 @@ from ltcam_cli.data.batches import Batch, Images, Item, batches
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError, nearest
 from ltcam_cli.maps.engine import Heatmaps, HeatmapSource, wanted_size
-from ltcam_cli.masks.segmenters import SegInput, Segmenter, at_size
+from ltcam_cli.masks.inputs import SegInput
+from ltcam_cli.masks.segmenters import Segmenter, at_size
 from ltcam_cli.scores.curves import PixelCurves
 from ltcam_cli.scores.intervals import bootstrap_iou, mean_iou
 from ltcam_cli.scores.pixels import PixelCounts, pooled
