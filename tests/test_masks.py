@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from skimage import filters
+from skimage.measure import label
 from torch.nn import functional
 
 import ltcam_cli
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.masks.inputs import SegInput
+from ltcam_cli.masks.quantile import Quantiles
 from ltcam_cli.masks.segmenters import (
     SegmenterConfig,
     at_size,
@@ -59,6 +65,118 @@ def test_other_rules_are_scikit_images(rule: str, threshold: Any) -> None:
     mask = mask_of(map_, rule)
     np.testing.assert_array_equal(mask, map_ > threshold(map_))
     assert mask[20, 25] and not mask.all()
+
+
+@given(
+    classes=st.integers(2, 4),
+    nbins=st.sampled_from([16, 64, 128]),
+    levels=st.integers(2, 300),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=60, deadline=None)
+def test_multiotsu_is_scikit_images(classes: int, nbins: int, levels: int, seed: int) -> None:
+    map_ = np.rint(levels * heatmap(seed)).astype(np.float32) / 7
+    found = mask_of(map_, "multiotsu", classes=classes, nbins=nbins)
+    held = np.flatnonzero(np.histogram(map_, nbins)[0])
+    if len(held) < classes:  # which scikit-image refuses: the highest bin is the top class
+        width = np.ptp(map_) / nbins
+        np.testing.assert_array_equal(found, map_ > map_.max() - 1.5 * width)
+    else:
+        threshold = filters.threshold_multiotsu(map_, classes=classes, nbins=nbins)[-1]
+        np.testing.assert_array_equal(found, map_ > threshold)
+
+
+def test_iterated_otsu_is_otsu_of_what_is_above() -> None:
+    map_ = heatmap(2)
+    mask = np.ones(map_.shape, dtype=bool)
+    for rounds in (1, 2, 3):
+        mask &= map_ > filters.threshold_otsu(map_[mask])
+        np.testing.assert_array_equal(mask_of(map_, "iterated", rounds=rounds), mask)
+    steps = np.array([[0, 0, 1, 1]], dtype=np.float32)
+    assert mask_of(steps, "iterated", rounds=9).tolist() == [[False, False, True, True]]
+
+
+@pytest.mark.parametrize("high", [0.7, "otsu"])
+def test_hysteresis_keeps_what_touches_a_summit(high: Any) -> None:
+    map_ = heatmap(0) + 0.9 * np.roll(heatmap(1), 15, axis=0) * (np.arange(40) < 12)
+    upper = filters.threshold_otsu(map_) if high == "otsu" else 0.7 * map_.max()
+    found = mask_of(map_, "hysteresis", low=0.1, high=high)
+    regions = label(map_ > np.float32(0.1 * map_.max()), connectivity=1)
+    summits = np.unique(regions[map_ > upper])
+    np.testing.assert_array_equal(found, np.isin(regions, summits) & (regions > 0))
+    assert 0 < len(summits) < regions.max()
+
+
+@given(
+    values=hnp.arrays(np.float32, st.integers(50, 300), elements=st.floats(-1e3, 1e3, width=32)),
+    share=st.floats(0.5, 1),
+)
+def test_quantiles_in_one_pass(values: np.ndarray, share: float) -> None:
+    seen = Quantiles()
+    for part in np.array_split(values, 3):
+        seen.add(part)
+    found, exact = seen.quantile(share), np.sort(values)[max(0, ceil(share * len(values)) - 1)]
+    assert (values > found).sum() <= (1 - share) * len(values) + 1e-9
+    assert exact <= found <= exact + 5e-4 * abs(exact) + 1e-37
+
+
+def test_above_what_clean_images_reach() -> None:
+    segmenter = make_segmenter(SegmenterConfig("clean", "clean", {"quantile": 0.99}))
+    with pytest.raises(LtcamError, match=r"segmenter\.rule=clean: must see training images first"):
+        segmenter(SegInput(heatmap(), IMAGE))
+    [lesson] = segmenter.lessons
+    assert lesson.label == 0 and lesson.reads_maps
+    maps = [heatmap(seed, scale=seed) for seed in range(1, 6)]
+    for map_ in maps:
+        lesson.learn(SegInput(map_, IMAGE))
+    lesson.conclude()
+    assert lesson.state == pytest.approx(np.quantile(maps, 0.99), rel=2e-3)
+    shares = [segmenter(SegInput(map_, IMAGE)).mean() for map_ in maps]
+    assert shares[0] == 0 and 0.008 < np.mean(shares) <= 0.01
+    assert not segmenter(SegInput(np.full((50, 40), 99, dtype=np.float32), IMAGE)).any()
+
+
+def test_tidied() -> None:
+    """A line of two pixels' width, a disc with a hole, and specks."""
+    y, x = np.mgrid[:50, :40]
+    map_ = ((y - 30) ** 2 + (x - 20) ** 2 < 90).astype(np.float32)
+    map_[30, 20] = map_[2, 2] = 0
+    map_[5:7, 5:35] = map_[20, 38] = map_[45, 2] = map_[46, 3] = 1
+
+    def tidied(**keys: int) -> np.ndarray:
+        config = SegmenterConfig(options={}, **keys)
+        return make_segmenter(config)(SegInput(map_, IMAGE))
+
+    assert tidied(closing=1)[30, 20] and not tidied()[30, 20]
+    opened = tidied(opening=2)
+    assert not opened[:15].any() and opened[25, 20] and not opened[20, 38]
+    regions = label(map_, connectivity=2)
+    sizes = np.bincount(regions.ravel())
+    for least in (1, 2, 3, 60, 61):
+        expected = (map_ > 0) & (sizes[regions] >= least)
+        np.testing.assert_array_equal(tidied(min_area=least), expected)
+    assert tidied(min_area=2)[46, 3] and not tidied(min_area=2)[20, 38]
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"min_area": -1}, r"segmenter\.min_area=-1: must be a whole number of at least 0"),
+        ({"opening": True}, r"segmenter\.opening=True: must be a whole number"),
+        (
+            {"rule": "multiotsu", "options": {"classes": 1}},
+            r"options\.classes=1: .* in \[2, 5",
+        ),
+        ({"rule": "clean", "options": {"quantile": 2}}, r"options\.quantile=2: .* in \[0, 1\]"),
+        ({"rule": "clean", "options": {"quantil": 1}}, r"options\.quantil: .* 'quantile'"),
+        ({"rule": "iterated", "options": {"rounds": 0}}, r"options\.rounds=0: must be a whole"),
+        ({"rule": "hysteresis", "options": {"high": 0.1}}, r"options\.high=0.1: .* in \[0\.3, 1\]"),
+        ({"rule": "hysteresis", "options": {"high": "li"}}, r"options\.high=li: must be a number"),
+    ],
+)
+def test_wrong_numbers(keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(LtcamError, match=message):
+        make_segmenter(SegmenterConfig(**keys))(SegInput(heatmap(), IMAGE))
 
 
 @pytest.mark.parametrize("of_maximum", [0, 0.2, 0.5, 0.99])

@@ -83,10 +83,14 @@ def learnt(lesson: Lesson, key: str) -> Any:
 
 def grey(image: np.ndarray) -> np.ndarray:
     """The luminance (H, W) float32 in [0, 1] of an image."""
+    pixels = scaled(image)
+    return pixels if image.ndim == 2 else rgb2gray(pixels)
+
+
+def scaled(image: np.ndarray) -> np.ndarray:
+    """An image of either type as float32 in [0, 1]."""
     pixels = image.astype(np.float32)
-    if image.dtype == np.uint8:
-        pixels /= 255
-    return pixels if image.ndim == 2 else rgb2gray(pixels).astype(np.float32)
+    return pixels / 255 if image.dtype == np.uint8 else pixels
 
 
 def checked(

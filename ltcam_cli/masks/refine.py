@@ -15,14 +15,14 @@ from skimage.segmentation import random_walker
 
 from ltcam_cli.errors import LtcamError, nearest
 from ltcam_cli.masks.appearance import Appearance
-from ltcam_cli.masks.inputs import Draw, Lesson, SegInput, checked, grey, learnt, window
+from ltcam_cli.masks.inputs import Draw, Lesson, SegInput, checked, grey, learnt, scaled, window
 from ltcam_cli.masks.mixture import fit_mixture
 from ltcam_cli.masks.quantile import Quantiles
 from ltcam_cli.masks.responses import Contrast, Response, Ridge
 from ltcam_cli.masks.thresholds import RULES, check_options
 
 SOME = 20_000  # pixels of a clean image that a threshold is calibrated on
-FITTED = 20_000  # pixels that a mixture is fitted to
+FITTED = 5_000  # pixels that a mixture is fitted to
 CLEAN = "clean"
 
 
@@ -184,7 +184,7 @@ class RandomWalker:
         low, high = np.quantile(values, [self.low, self.high])
         labels = np.where(ndimage.binary_dilation(inside) & ~inside, 2, -1)  # -1: not walked on
         labels[inside] = np.select([values >= high, values <= low], [1, 2], 0)
-        image = given.image.astype(np.float64)
+        image = scaled(given.image).astype(np.float64)
         if low >= high or not (labels == 2).any() or image.min() == image.max():
             return inside
         if (labels == 0).any():
@@ -203,16 +203,19 @@ class RandomWalker:
 class Gmm:
     """Two mixtures of colours, of the defect and of what is around, as in GrabCut without its cut.
 
-    The region starts as defect and a ring around it as background; a pixel of the region stays
-    where the defect's mixture explains it better (Rother et al. 2004). The ratio of the two is
-    smoothed instead of cut.
+    A ring around the region is background; what of the region is least like it starts as the
+    defect. Then mixtures are fitted to both, and a pixel of the region stays where the defect's
+    explains it better, and so on (Rother et al. 2004). The ratio of the two is smoothed, not cut.
 
     Args:
         draw: not used.
         components: of each mixture.
         rounds: of fitting and parting, at most.
+        unlike: share of the ring that is as unlike the ring's mixture as the defect starts.
         ring: width of the ring in pixels.
         smooth: standard deviation in pixels by which colours and ratio are smoothed.
+        scale: standard deviation in pixels of the local mean that is taken off the colours, so
+            that shading does not count; 0 for the colours as they are.
     """
 
     lessons: tuple[Lesson, ...] = ()
@@ -222,25 +225,35 @@ class Gmm:
         draw: Draw,
         components: int = 2,
         rounds: int = 3,
+        unlike: float = 0.01,
         ring: int = 15,
         smooth: float = 1.0,
+        scale: float = 20.0,
     ) -> None:
         self.components = checked("refine.options.components", components, 1, whole=True)
         self.rounds = checked("refine.options.rounds", rounds, 1, whole=True)
+        self.unlike = checked("refine.options.unlike", unlike, 0, 1)
         self.ring = checked("refine.options.ring", ring, 1, whole=True)
         self.smooth = checked("refine.options.smooth", smooth)
-        self.margin = self.ring + round(4 * self.smooth)
+        self.scale = checked("refine.options.scale", scale)
+        self.margin = self.ring + round(max(4 * self.smooth, 3 * self.scale))
 
     def __call__(self, given: SegInput, inside: np.ndarray) -> np.ndarray:
         """See `Refinement`."""
-        image = given.image / 255 if given.image.dtype == np.uint8 else given.image
-        pixels = np.atleast_3d(image).astype(np.float64)
+        pixels = np.atleast_3d(scaled(given.image)).astype(np.float64)
         smooth = ndimage.gaussian_filter(pixels, (self.smooth, self.smooth, 0))
+        if self.scale:
+            smooth -= ndimage.gaussian_filter(pixels, (self.scale, self.scale, 0), truncate=3)
         around = isotropic_dilation(inside, self.ring) & ~inside
-        defect = inside
+        if min(around.sum(), inside.sum()) < 2 * self.components or np.ptp(smooth) == 0:
+            return inside
+        background = fit_mixture(thinned(smooth[around]), self.components)
+        usual = np.quantile(background.log_density(thinned(smooth[around])), self.unlike)
+        defect = inside.copy()
+        defect[inside] = background.log_density(smooth[inside]) < usual
         for _ in range(self.rounds):
             others = around | (inside & ~defect)
-            if min(defect.sum(), others.sum()) < 2 * self.components or np.ptp(smooth) == 0:
+            if defect.sum() < 2 * self.components:
                 break
             ratio = np.zeros(inside.shape)
             for mask, sign in ((defect, 1), (others, -1)):

@@ -88,7 +88,7 @@ class Polar:
             return
         excess, scale = [], 0.0
         for polarity in ("dark", "bright"):
-            squares = np.maximum(self.of(pixels, polarity), 0) ** 2
+            squares = self.of(pixels, polarity) ** 2
             excess.append(float(squares[region].mean() - squares[around].mean()))
             scale += float(squares[around].mean())
         dark, bright = excess
@@ -138,7 +138,7 @@ class Contrast(Polar):
         self.margin = round(3 * scale)
 
     def of(self, pixels: np.ndarray, polarity: str) -> np.ndarray:
-        """The response (H, W) of grey pixels (H, W); signed but for `both`."""
+        """The response (H, W) of grey pixels (H, W), not negative."""
         if self.background == "median":
             eight_bit = np.rint(255 * np.clip(pixels, 0, 1)).astype(np.uint8)
             side = 2 * max(1, round(self.scale)) + 1
@@ -149,7 +149,7 @@ class Contrast(Polar):
         brighter = brighter - background.astype(np.float32)
         if polarity == "both":
             return np.abs(brighter)
-        return brighter if polarity == "bright" else -brighter
+        return np.maximum(brighter if polarity == "bright" else -brighter, 0)
 
 
 class Ridge(Polar):
