@@ -104,7 +104,8 @@ def short_hash(value: Any, length: int = 6) -> str:
 def hashed(config: Any) -> Any:
     """What of a config is hashed, as dictionaries.
 
-    A field that came after hashes of its config were written, `field(…, metadata=LATER)`, counts only where it is not its default: so what was hashed before keeps its hash.
+    A field that came after hashes of its config were written, `field(…, metadata=LATER)`, counts
+    only where it is not its default: so what was hashed before keeps its hash.
     """
     if not is_dataclass(config):
         return config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -13,6 +14,7 @@ from skimage.morphology import isotropic_dilation
 from ltcam_cli.errors import LtcamError, nearest
 from ltcam_cli.masks.inputs import Draw, Lesson, SegInput, checked, grey, learnt, window
 
+log = logging.getLogger(__name__)
 POLARITIES = ("dark", "bright", "both")
 AUTO = "auto"
 RIDGES: dict[str, Callable[..., np.ndarray]] = {
@@ -47,7 +49,8 @@ class Polar:
     With `auto` the defective training images say it, all together, so that a set has one polarity:
     in each, the region of its map is held against a ring around it, and what counts is by how much
     more the region's squared dark responses exceed the ring's than its bright ones do, as a share
-    of the ring's. The mean over images decides.
+    of the ring's. The mean over images decides; where no
+    map has a region, both count.
     """
 
     label, reads_maps = 1, True
@@ -96,12 +99,11 @@ class Polar:
             self._darker.append(float(np.clip((dark - bright) / max(scale, 1e-12), -1, 1)))
 
     def conclude(self) -> None:
-        """Set the polarity."""
+        """Set the polarity; `both` if no map has a region."""
         if not self._darker:
-            raise LtcamError(
-                "segmenter.refine.options.polarity=auto: no map of a defective training image has "
-                "a region with a surrounding; give dark or bright"
-            )
+            log.warning("polarity=auto: no map of a defective training image has a region; both")
+            self.state = {"polarity": "both", "darker": None}
+            return
         darker = float(np.mean(self._darker))
         self.state = {"polarity": "dark" if darker >= 0 else "bright", "darker": darker}
 

@@ -16,7 +16,7 @@ from ltcam_cli.maps.engine import HeatmapSource
 from ltcam_cli.masks.inputs import Lesson, SegInput
 from ltcam_cli.runs.evaluation import Drawing, map_and_segment
 
-log = logging.getLogger("ltcam_cli")
+log = logging.getLogger(__name__)
 WORDS = ("good", "defective")
 
 
