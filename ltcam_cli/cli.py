@@ -85,7 +85,9 @@ Multirun = Annotated[
 Method = Annotated[str | None, typer.Option(help="method=…; see: ltcam methods")]
 Delta = Annotated[str | None, typer.Option(help="method.delta=…: percentile 0..100, or null")]
 Layers = Annotated[str | None, typer.Option(help="method.layers=…: all, last, s3+s4+s5")]
-SegmenterName = Annotated[str | None, typer.Option(help="segmenter=…: otsu, li, fraction, …")]
+SegmenterName = Annotated[
+    str | None, typer.Option(help="segmenter=…: otsu, multiotsu, fraction, clean, …")
+]
 Run = Annotated[str | None, typer.Option(help="run=…: name or path of a run")]
 Dataset = Annotated[str | None, typer.Option(help="dataset=…: ksdd, ksdd2, folder, synthetic")]
 BackboneName = Annotated[str | None, typer.Option(help="backbone=…: vgg16, vgg16_slim, …")]
