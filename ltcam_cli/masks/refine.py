@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from scipy import ndimage
+from skimage.filters import apply_hysteresis_threshold
 from skimage.morphology import isotropic_dilation
 from skimage.segmentation import random_walker
 
@@ -23,7 +24,8 @@ from ltcam_cli.masks.thresholds import RULES, check_options
 
 SOME = 20_000  # pixels of a clean image that a threshold is calibrated on
 FITTED = 5_000  # pixels that a mixture is fitted to
-CLEAN = "clean"
+CLEAN, DEVIATION = "clean", "deviation"
+ONE_SIGMA = 0.8413  # share of a normal distribution below its mean + one standard deviation
 
 
 class Refinement(Protocol):
@@ -50,9 +52,10 @@ class RefineConfig:
 
     Attributes:
         rule: one of `RESPONSES` or `REFINEMENTS`, or `none`.
-        threshold: of a response within the region: one of `RULES` but `hysteresis`, or `clean`: a
-            quantile of the values of clean training images.
+        threshold: of a response within the region: one of `RULES` but `hysteresis`; `clean`: a
+            quantile of the values of clean training images; or `deviation`, see `ByDeviation`.
         quantile: for `threshold=clean`.
+        low, high: for `threshold=deviation`.
         grow: pixels by which the region is made wider before; the result may fill them.
         options: of the rule, by keyword.
     """
@@ -60,12 +63,16 @@ class RefineConfig:
     rule: str = "none"
     threshold: str = "otsu"
     quantile: float = 0.999
+    low: float = 1.2
+    high: float = 2.5
     grow: int = 0
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         checked("refine.grow", self.grow, whole=True)
         checked("refine.quantile", self.quantile, 0, 1)
+        checked("refine.low", self.low)
+        checked("refine.high", self.high, self.low)
 
 
 class ByResponse:
@@ -77,7 +84,7 @@ class ByResponse:
     label, reads_maps = 0, False
 
     def __init__(self, response: Response, threshold: str, quantile: float) -> None:
-        known = [*(rule for rule in RULES if rule != "hysteresis"), CLEAN]
+        known = [*(rule for rule in RULES if rule != "hysteresis"), CLEAN, DEVIATION]
         if threshold not in known:
             raise LtcamError(
                 f"segmenter.refine.threshold={threshold}: unknown{nearest(threshold, known)}"
@@ -115,6 +122,35 @@ class ByResponse:
                 threshold = RULES[self.threshold](values)
             mask[inside] = values > threshold
         return mask
+
+
+class ByDeviation:
+    """What stands out of the image where the heatmap is high, by hysteresis.
+
+    The evidence of a pixel is e = √(M / max M) · r / σ: M the heatmap, r the response, σ its
+    84.13 % quantile over the whole image, which is the standard deviation of normal noise and
+    hardly feels a defect. What is above `low` stays where it is connected to a pixel above `high`.
+    If even the highest e is small, both sink, so that `high` is at most 0.8 of it: a defective
+    image has a mask. Ours.
+    """
+
+    margin = None
+
+    def __init__(self, response: Response, low: float, high: float) -> None:
+        self.response, self.low, self.high = response, low, high
+        self.lessons = response.lessons
+
+    def __call__(self, given: SegInput, inside: np.ndarray) -> np.ndarray:
+        """See `Refinement`."""
+        r = self.response(given.image, np.ones_like(inside)).reshape(inside.shape)
+        M, sigma = given.heatmap, float(np.quantile(r, ONE_SIGMA))
+        if sigma <= 0 or M.max() <= 0:
+            return inside
+        e = np.where(inside, np.sqrt(np.maximum(M, 0) / M.max()) * r / sigma, 0)
+        sink = min(1.0, 0.8 * float(e.max()) / self.high)
+        if sink <= 0:
+            return inside
+        return apply_hysteresis_threshold(e, sink * self.low, sink * self.high)
 
 
 class Guided:
@@ -301,6 +337,8 @@ def refinement(config: RefineConfig, draw: Draw) -> Refinement | None:
     check_options("segmenter.refine.options", config.rule, known, config.options)
     if config.rule in RESPONSES:
         response = RESPONSES[config.rule](draw, **config.options)
+        if config.threshold == DEVIATION:
+            return ByDeviation(response, config.low, config.high)
         return ByResponse(response, config.threshold, config.quantile)
     if config.threshold != "otsu":
         raise LtcamError(
