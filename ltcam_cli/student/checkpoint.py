@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ltcam_cli.classifier.backbones import BackboneConfig
@@ -91,7 +92,14 @@ def load_student(path: Path, device: str | torch.device = "cpu") -> Student:
 
 
 class StudentSource:
-    """The heatmap source of a student: probabilities in [0, 1], and the classifier's logits."""
+    """The heatmap source of a student: probabilities in [0, 1], and the classifier's logits.
+
+    Where the student is of another size than the classifier, images come at the student's, and the
+    classifier sees them resized.
+
+    Attributes:
+        size: (height, width) of the images it wants; None: the classifier's.
+    """
 
     def __init__(
         self, classifier: Classifier, student: Student, half: torch.dtype | None = None
@@ -99,18 +107,18 @@ class StudentSource:
         """Of a student and its classifier; `half`: of the student's forward, by autocast."""
         self.classifier, self.student, self.half = classifier, student, half
         same = student.size == (classifier.height, classifier.width)
-        self.detail_size = None if same else student.size
+        self.size = None if same else student.size
 
-    def __call__(self, images: Tensor, detail: Tensor | None = None) -> Heatmaps:
-        """Maps of normalised images at the student's size.
-
-        Args:
-            images: (N, C, H, W) at the classifier's size.
-            detail: the same at the student's, if that is another.
-        """
+    def __call__(self, images: Tensor) -> Heatmaps:
+        """Maps of normalised images (N, C, H, W), at their size."""
         with torch.inference_mode():
-            logits = self.classifier.model(images)
-            given = images if detail is None else detail
-            with torch.autocast(given.device.type, dtype=self.half, enabled=self.half is not None):
-                maps = self.student.probability(given)
+            whole = images if self.size is None else self._at_classifiers_size(images)
+            logits = self.classifier.model(whole)
+            kind = images.device.type
+            with torch.autocast(kind, dtype=self.half, enabled=self.half is not None):
+                maps = self.student.probability(images)
         return Heatmaps([maps.float()], logits)
+
+    def _at_classifiers_size(self, images: Tensor) -> Tensor:
+        size = (self.classifier.height, self.classifier.width)
+        return F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
