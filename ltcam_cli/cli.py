@@ -42,6 +42,10 @@ data_app = typer.Typer(no_args_is_help=True, help="Fetch, check or make a data s
 app.add_typer(data_app, name="data")
 
 
+student_app = typer.Typer(no_args_is_help=True, help="A second stage that learns masks from maps.")
+app.add_typer(student_app, name="student")
+
+
 class ListGroup(TyperGroup):
     """`ltcam runs`, `ltcam runs NAME` are `ltcam runs list`, `ltcam runs list NAME`."""
 
@@ -288,6 +292,36 @@ def import_(
 
     options = dict(backbone=backbone, name=name)
     import_weights(weights, defect, as_overrides(options, overrides), config_dir)
+
+
+@student_app.command("train")
+def student_train(
+    overrides: Overrides = None,
+    run: Run = None,
+    method: Method = None,
+    delta: Delta = None,
+    layers: Layers = None,
+    segmenter: SegmenterName = None,
+    device: Device = None,
+    resume: Annotated[bool, typer.Option("--resume", help="resume=true: go on")] = False,
+    overwrite: Overwrite = False,
+    multirun: Multirun = False,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Train a network on the masks that a run's maps give of its training images.
+
+    Method and segmenter make the first labels; then: ltcam evaluate --method student
+
+    [dim]ltcam student train --run NAME --method ltgradcam student.rounds=2[/]
+    """
+    from ltcam_cli.commands.options import as_overrides
+    from ltcam_cli.commands.student import train as train_student
+
+    options = dict(
+        run=run, method=method, delta=delta, layers=layers, segmenter=segmenter, device=device,
+        resume=resume, overwrite=overwrite,
+    )  # fmt: skip
+    train_student(as_overrides(options, overrides), multirun, config_dir)
 
 
 @data_app.command("download")

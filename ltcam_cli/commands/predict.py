@@ -54,7 +54,7 @@ def predict(
 def predict_task(paths: Sequence[str], cfg: DictConfig) -> Row:
     """The task; with a `run` no data set needs to be there."""
     settings, run = _settings(cfg, HydraConfig.get().overrides.task)
-    settings.method.spec()  # refuses what does not exist before a checkpoint is read
+    settings.method.check()  # refuses what does not exist before a checkpoint is read
     classifier = load_classifier(run.checkpoint, settings.torch_device())
     source = heatmap_source(settings, run, classifier, [settings.method])
     [drawing] = drawings(settings, run, classifier, [settings.method])

@@ -92,6 +92,7 @@ class Crops:
         """
         self.images, self.labels = images, labels
         self.config, self.seed = config, list(seed)
+        assert images.size is not None
         height, width = images.size
         self.size = (height, width)
         asked = config.size or images.size
