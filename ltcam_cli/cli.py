@@ -224,6 +224,12 @@ def predict(
     shard: Annotated[
         str | None, typer.Option(help="predict.shard=…: i/n of the images, 3/8; with -m 1:8/8")
     ] = None,
+    runtime: Annotated[
+        str | None, typer.Option(help="predict.runtime=…: torch, or onnx of an exported file")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="predict.model=…: the exported file; the run's without it")
+    ] = None,
     device: Device = None,
     multirun: Multirun = False,
     config_dir: ConfigDir = None,
@@ -231,7 +237,8 @@ def predict(
     """Draw masks of images that nobody labelled.
 
     [dim]ltcam predict some/folder --run NAME --save-maps
-    ltcam predict some/folder --run NAME -m --shard 1:8/8 hydra/launcher=joblib[/]
+    ltcam predict some/folder --run NAME -m --shard 1:8/8 hydra/launcher=joblib
+    ltcam predict some/folder --runtime onnx --model model.onnx[/]
     """
     from ltcam_cli.commands.options import as_overrides, split_paths
     from ltcam_cli.commands.predict import predict as run_predict
@@ -241,7 +248,7 @@ def predict(
         raise LtcamError("no image or folder given: ltcam predict some/folder --run NAME")
     options = dict(
         run=run, method=method, delta=delta, layers=layers, segmenter=segmenter, out=out,
-        save_maps=save_maps, shard=shard, device=device,
+        save_maps=save_maps, shard=shard, runtime=runtime, model=model, device=device,
     )  # fmt: skip
     run_predict(files, as_overrides(options, overrides), multirun, config_dir)
 
@@ -272,6 +279,29 @@ def reproduce(
 
     options = dict(dataset=dataset, backbone=backbone, run=run, device=device, overwrite=overwrite)
     run_reproduce(what, folds, seeds, as_overrides(options, overrides), config_dir)
+
+
+@app.command()
+def export(
+    overrides: Overrides = None,
+    run: Run = None,
+    method: Method = None,
+    segmenter: SegmenterName = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The file; model.onnx in the run folder without it.")
+    ] = None,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Write a run's classifier and student as one ONNX file, and check it.
+
+    [dim]ltcam export --run NAME --out model.onnx
+    ltcam predict some/folder --runtime onnx --model model.onnx[/]
+    """
+    from ltcam_cli.commands.export import export_run
+    from ltcam_cli.commands.options import as_overrides
+
+    options = dict(run=run, method=method, segmenter=segmenter)
+    export_run(out, as_overrides(options, overrides), config_dir)
 
 
 @app.command("import")

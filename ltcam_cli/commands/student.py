@@ -109,7 +109,7 @@ def train_one(settings: Settings, split: Split, run: RunFolder, folder: Path, di
         results = map_and_segment(
             classifier,
             heatmap_source(settings, run, classifier, methods),
-            drawings(settings, run, classifier, methods, split.train),
+            drawings(settings, run, classifier, methods),
             samples,
             masks=False,
             gate=False,
