@@ -86,9 +86,10 @@ def resolved(run: RunFolder, method: MethodConfig) -> MethodConfig:
         return method
     method.check()
     folder = find_student(run, method.options.get("student"))
-    digest = sha256(folder / "checkpoint.pt")[:12]
+    # With its prefix, since 5e8961 alone would be a number to Hydra.
+    digest = f"sha256:{sha256(folder / 'checkpoint.pt')[:12]}"
     held = method.options.get("checkpoint")
-    if held is not None and not digest.startswith(str(held)):
+    if held not in {None, digest}:
         raise LtcamError(
             f"{folder}: holds another student than {held}; evaluate it anew, with "
             "method.options.checkpoint=null"

@@ -24,15 +24,14 @@ def find_student(run: RunFolder, name: str | None = None) -> Path:
     """The folder of the run's newest student, or of the newest one of that name.
 
     Args:
-        name: the folder's, the six digits that it ends with, or its config's.
+        name: the folder's, or its config's.
 
     Raises:
         LtcamError: if there is none, with the command that trains it.
     """
     found = students_of(run)
     for folder in found:
-        names = {folder.name, folder.name.rpartition("-")[2], folder.name.rpartition("-")[0]}
-        if name is None or name in names:
+        if name is None or name in {folder.name, folder.name.rpartition("-")[0]}:
             return folder
     if name is not None and found:
         raise LtcamError(
