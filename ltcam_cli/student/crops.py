@@ -44,13 +44,13 @@ class CropConfig:
     """Which parts of which images make a batch.
 
     Attributes:
-        size: [height, width] of a crop; None: whole images.
+        size: [height, width] of a crop, at most the image's; None: whole images.
         defect_share: of a batch, crops that hold a pixel labelled as defect.
         clean_share: of a batch, crops of clean images; the others are from anywhere.
         augment: random changes.
     """
 
-    size: list[int] | None = None
+    size: list[int] | None = field(default_factory=lambda: [256, 256])
     defect_share: float = 0.5
     clean_share: float = 0.25
     augment: ChangeConfig = field(default_factory=ChangeConfig)
