@@ -287,8 +287,9 @@ def export(
     run: Run = None,
     method: Method = None,
     segmenter: SegmenterName = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The file; model.onnx in the run folder without it.")
+    file: Annotated[
+        Path | None,
+        typer.Option("--out", help="The file; model.onnx in the run folder without it."),
     ] = None,
     config_dir: ConfigDir = None,
 ) -> None:
@@ -301,7 +302,7 @@ def export(
     from ltcam_cli.commands.options import as_overrides
 
     options = dict(run=run, method=method, segmenter=segmenter)
-    export_run(out, as_overrides(options, overrides), config_dir)
+    export_run(file, as_overrides(options, overrides), config_dir)
 
 
 @app.command("import")
