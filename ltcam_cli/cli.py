@@ -42,6 +42,10 @@ data_app = typer.Typer(no_args_is_help=True, help="Fetch, check or make a data s
 app.add_typer(data_app, name="data")
 
 
+student_app = typer.Typer(no_args_is_help=True, help="A second stage that learns masks from maps.")
+app.add_typer(student_app, name="student")
+
+
 class ListGroup(TyperGroup):
     """`ltcam runs`, `ltcam runs NAME` are `ltcam runs list`, `ltcam runs list NAME`."""
 
@@ -220,6 +224,12 @@ def predict(
     shard: Annotated[
         str | None, typer.Option(help="predict.shard=…: i/n of the images, 3/8; with -m 1:8/8")
     ] = None,
+    runtime: Annotated[
+        str | None, typer.Option(help="predict.runtime=…: torch, or onnx of an exported file")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="predict.model=…: the exported file; the run's without it")
+    ] = None,
     device: Device = None,
     multirun: Multirun = False,
     config_dir: ConfigDir = None,
@@ -227,7 +237,8 @@ def predict(
     """Draw masks of images that nobody labelled.
 
     [dim]ltcam predict some/folder --run NAME --save-maps
-    ltcam predict some/folder --run NAME -m --shard 1:8/8 hydra/launcher=joblib[/]
+    ltcam predict some/folder --run NAME -m --shard 1:8/8 hydra/launcher=joblib
+    ltcam predict some/folder --runtime onnx --model model.onnx[/]
     """
     from ltcam_cli.commands.options import as_overrides, split_paths
     from ltcam_cli.commands.predict import predict as run_predict
@@ -237,7 +248,7 @@ def predict(
         raise LtcamError("no image or folder given: ltcam predict some/folder --run NAME")
     options = dict(
         run=run, method=method, delta=delta, layers=layers, segmenter=segmenter, out=out,
-        save_maps=save_maps, shard=shard, device=device,
+        save_maps=save_maps, shard=shard, runtime=runtime, model=model, device=device,
     )  # fmt: skip
     run_predict(files, as_overrides(options, overrides), multirun, config_dir)
 
@@ -270,6 +281,30 @@ def reproduce(
     run_reproduce(what, folds, seeds, as_overrides(options, overrides), config_dir)
 
 
+@app.command()
+def export(
+    overrides: Overrides = None,
+    run: Run = None,
+    method: Method = None,
+    segmenter: SegmenterName = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("--out", help="The file; model.onnx in the run folder without it."),
+    ] = None,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Write a run's classifier and student as one ONNX file, and check it.
+
+    [dim]ltcam export --run NAME --out model.onnx
+    ltcam predict some/folder --runtime onnx --model model.onnx[/]
+    """
+    from ltcam_cli.commands.export import export_run
+    from ltcam_cli.commands.options import as_overrides
+
+    options = dict(run=run, method=method, segmenter=segmenter)
+    export_run(file, as_overrides(options, overrides), config_dir)
+
+
 @app.command("import")
 def import_(
     weights: Annotated[Path, typer.Argument(help="State dict of a torchvision model.")],
@@ -288,6 +323,36 @@ def import_(
 
     options = dict(backbone=backbone, name=name)
     import_weights(weights, defect, as_overrides(options, overrides), config_dir)
+
+
+@student_app.command("train")
+def student_train(
+    overrides: Overrides = None,
+    run: Run = None,
+    method: Method = None,
+    delta: Delta = None,
+    layers: Layers = None,
+    segmenter: SegmenterName = None,
+    device: Device = None,
+    resume: Annotated[bool, typer.Option("--resume", help="resume=true: go on")] = False,
+    overwrite: Overwrite = False,
+    multirun: Multirun = False,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Train a network on the masks that a run's maps give of its training images.
+
+    Method and segmenter make the first labels; then: ltcam evaluate --method student
+
+    [dim]ltcam student train --run NAME --method ltgradcam student.rounds=2[/]
+    """
+    from ltcam_cli.commands.options import as_overrides
+    from ltcam_cli.commands.student import train as train_student
+
+    options = dict(
+        run=run, method=method, delta=delta, layers=layers, segmenter=segmenter, device=device,
+        resume=resume, overwrite=overwrite,
+    )  # fmt: skip
+    train_student(as_overrides(options, overrides), multirun, config_dir)
 
 
 @data_app.command("download")

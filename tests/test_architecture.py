@@ -20,7 +20,7 @@ from ltcam_cli.maps.method import MethodConfig
 PACKAGE = REPOSITORY / "ltcam_cli"
 SOURCES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 # The stations of the data's way; each may import itself and those before it.
-WAY = "data classifier maps masks scores runs report commands".split()
+WAY = "data classifier maps masks student scores runs report commands".split()
 # `scores` stands on nothing, so the classifier may measure itself with it.
 EXCEPTIONS = {("classifier", "scores")}
 FOR_ALL = {"errors", "files"}
@@ -97,8 +97,12 @@ def test_every_config_is_accepted(cli: Cli, group: str, name: str) -> None:
     root = ["dataset.root=somewhere"] if (group, name) == ("dataset", "folder") else []
     settings = Settings.of(compose("test", [f"{group}={name}", *root]))
     if group == "method":
-        spec = settings.method.spec()
         assert settings.method.name == name
+        settings.method.check()
+        if name == "student":
+            assert settings.segmenter.name == "level"
+            return
+        spec = settings.method.spec()
         assert (spec.delta is not None) == name.startswith("lt")
         assert spec.weighting == name.removeprefix("lt").partition("_")[0]
     elif group in {"backbone", "segmenter"}:

@@ -648,7 +648,7 @@ def test_heavy_networks_on_a_cpu_name_the_light_one(
     [(3.4, "3 s"), (89, "89 s"), (90, "2 min"), (600, "10 min"), (7200, "2.0 h")],
 )
 def test_durations(seconds: float, text: str) -> None:
-    assert training._duration(seconds) == text
+    assert training.duration(seconds) == text
 
 
 # Image-level tables

@@ -440,7 +440,7 @@ class _Loop:
         return torch.autocast(self.device.type, dtype=self.half)
 
     def _say_remaining(self, seconds: float) -> None:
-        message = f"about {_duration(seconds)} left on {self.device.type}"
+        message = f"about {duration(seconds)} left on {self.device.type}"
         heavy = self.classifier.backbone.name in {"vgg16", "vgg16_bn", "resnet50"}
         if heavy and self.device.type == "cpu":
             message += "; backbone=vgg16_slim is made for CPUs and takes minutes"
@@ -528,7 +528,8 @@ def _half_precision(device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """In the unit that a person would say it in."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

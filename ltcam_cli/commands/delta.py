@@ -76,7 +76,7 @@ def chosen(
     by, deltas = settings.evaluation.labels, sorted(set(settings.evaluation.deltas))
     cells = [replace(method, delta=delta) for method in wanted for delta in deltas]
     for cell in cells:
-        cell.spec()  # refuses a method without gradients
+        cell.check()  # refuses a method without gradients
     judged = _by_masks if by == "pixel-val" else _by_images
     name, values = judged(settings, split, run, cells, evaluate)
     curves = iter(

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from ltcam_cli.commands.compose import compose, conf_dir, own_configs
 from ltcam_cli.commands.options import print_table
 from ltcam_cli.errors import LtcamError, nearest
+from ltcam_cli.maps.method import STUDENT
 from ltcam_cli.maps.weightings import get_weighting
 from ltcam_cli.runs.cells import results_of
 from ltcam_cli.runs.folder import RunFolder, find_run, list_runs
@@ -28,6 +29,7 @@ plain sum, is practically the deepest stage alone where batch norm is; minmax gi
 # Commands that compose a config, and what they override themselves.
 COMMANDS = {
     "train": (), "evaluate": (), "predict": (), "reproduce": (), "data": (),
+    "student": (), "export": ("method=student",),
     "import": ("backbone.weights=null",), "demo": ("experiment=demo",),
 }  # fmt: skip
 
@@ -41,14 +43,15 @@ def methods(config_dir: Path | None) -> None:
         config = OmegaConf.load(path)
         if "defaults" in config:
             config = compose("methods", [f"method={name}"], config_dir).method
-        weighting = get_weighting(config.weighting)
+        student = config.weighting == STUDENT
+        needs = frozenset() if student else get_weighting(config.weighting).needs
         rows.append(
             {
                 "method": name,
                 "weighting": config.weighting,
                 "layers": config.layers,
                 "delta": "" if config.delta is None else f"{config.delta:g}",
-                "needs": " ".join(sorted(weighting.needs)),
+                "needs": " ".join(sorted(needs)),
                 "what": path.read_text(encoding="utf-8").splitlines()[0].lstrip("# "),
             }
         )

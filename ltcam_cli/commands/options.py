@@ -31,6 +31,8 @@ KEYS = {
     "overwrite": "overwrite",
     "out": "predict.out",
     "shard": "predict.shard",
+    "runtime": "predict.runtime",
+    "model": "predict.model",
     "outputs": "outputs",
     "url": "dataset.url",
     "save_maps": "predict.save_maps",
@@ -38,7 +40,7 @@ KEYS = {
 # A group must be chosen before a key of it is set.
 GROUPS = ("dataset", "backbone", "method", "segmenter")
 # Names and paths hold characters that Hydra's grammar knows otherwise.
-TEXTS = ("run", "name", "out", "outputs", "url")
+TEXTS = ("run", "name", "out", "model", "outputs", "url")
 
 
 def as_overrides(options: Mapping[str, Any], overrides: Sequence[str] | None) -> list[str]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 import ltcam_cli
 from ltcam_cli.classifier.checkpoint import Classifier, load_classifier
@@ -15,11 +18,14 @@ from ltcam_cli.files import alone, hashed, read_json, sha256, short_hash, write_
 from ltcam_cli.maps.averaged import averaged
 from ltcam_cli.maps.engine import CamEngine, HeatmapSource
 from ltcam_cli.maps.ensemble import Ensemble
+from ltcam_cli.maps.joined import Joined
 from ltcam_cli.maps.method import MethodConfig
 from ltcam_cli.masks.segmenters import Segmenter, make_segmenter
 from ltcam_cli.runs.evaluation import Drawing, drawn_by
 from ltcam_cli.runs.fitting import fit
 from ltcam_cli.runs.folder import UNHASHED_DATASET, RunFolder, same_data
+from ltcam_cli.runs.students import find_student
+from ltcam_cli.student.checkpoint import Student, StudentSource, load_student
 
 
 def heatmap_source(
@@ -31,21 +37,70 @@ def heatmap_source(
         settings: of everything but the methods.
         run: that the classifier is of.
     """
-    members = [(classifier, _alone(settings, classifier, methods))]
+    if settings.ensemble and any(method.is_student for method in methods):
+        raise LtcamError("ensemble: students are not averaged; leave it away with --method student")
+    members = [(classifier, _alone(settings, run, classifier, methods))]
     for other in settings.members():
         member = load_classifier(other.checkpoint, settings.torch_device())
         _check_member(other, member, run, classifier)
-        members.append((member, _alone(settings, member, methods)))
+        members.append((member, _alone(settings, other, member, methods)))
     return Ensemble(members) if len(members) > 1 else members[0][1]
 
 
 def _alone(
-    settings: Settings, classifier: Classifier, methods: Sequence[MethodConfig]
+    settings: Settings, run: RunFolder, classifier: Classifier, methods: Sequence[MethodConfig]
 ) -> HeatmapSource:
     """The source of one classifier."""
-    specs = [aimed(method.spec(), classifier) for method in methods]
-    engine = CamEngine(classifier.model, specs, settings.half)
-    return averaged(engine, settings.tta, (classifier.height, classifier.width))
+    size = (classifier.height, classifier.width)
+    cams = [place for place, method in enumerate(methods) if not method.is_student]
+    parts: list[tuple[HeatmapSource, list[int]]] = []
+    if cams:
+        specs = [aimed(methods[place].spec(), classifier) for place in cams]
+        engine = CamEngine(classifier.model, specs, settings.half)
+        parts.append((averaged(engine, settings.tta, size), cams))
+    for place, method in enumerate(methods):
+        if method.is_student:
+            student = student_of(run, method, settings.torch_device())
+            source = StudentSource(classifier, student, settings.half)
+            parts.append((averaged(source, settings.tta, student.size), [place]))
+    return parts[0][0] if len(parts) == 1 else Joined(parts, size)
+
+
+def together(methods: Sequence[MethodConfig]) -> list[list[int]]:
+    """Numbers of the methods that share a pass over the images: all but students.
+
+    A student may want larger images, and no cell must depend on what is evaluated beside it.
+    """
+    cams = [place for place, method in enumerate(methods) if not method.is_student]
+    alone = [[place] for place, method in enumerate(methods) if method.is_student]
+    return [*([cams] if cams else []), *alone]
+
+
+def resolved(run: RunFolder, method: MethodConfig) -> MethodConfig:
+    """A method that names its student and the student's weights; any other as it is.
+
+    Raises:
+        LtcamError: if there is no such student, or it was trained anew meanwhile.
+    """
+    if not method.is_student:
+        return method
+    method.check()
+    folder = find_student(run, method.options.get("student"))
+    # With its prefix, since 5e8961 alone would be a number to Hydra.
+    digest = f"sha256:{sha256(folder / 'checkpoint.pt')[:12]}"
+    held = method.options.get("checkpoint")
+    if held not in {None, digest}:
+        raise LtcamError(
+            f"{folder}: holds another student than {held}; evaluate it anew, with "
+            "method.options.checkpoint=null"
+        )
+    return replace(method, options={"student": folder.name, "checkpoint": digest})
+
+
+def student_of(run: RunFolder, method: MethodConfig, device: torch.device) -> Student:
+    """The student that draws a method's maps."""
+    name = resolved(run, method).options["student"]
+    return load_student(run.path / "student" / name / "checkpoint.pt", device)
 
 
 def _check_member(

@@ -135,9 +135,10 @@ def draw(
     for cell, number in cells.items():
         settings = settings_of(cell, cfg, overrides)
         gate = settings.evaluation.images == "predicted"
+        student = number if settings.method.is_student else None  # each has a pass of its own
         alike = (
             settings.dataset, settings.segmenter, settings.evaluation.split, gate, settings.bf16,
-            settings.tta, settings.ensemble,
+            settings.tta, settings.ensemble, student,
         )  # fmt: skip
         passes.setdefault(repr(alike), []).append((settings, number))
     classifier, left_out = None, 0

@@ -28,7 +28,6 @@ from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import hashed, short_hash, write_text
 from ltcam_cli.maps.capture import stages_of
 from ltcam_cli.maps.method import AUTO, MethodConfig
-from ltcam_cli.maps.weightings import get_weighting
 from ltcam_cli.report.curves import draw_delta_curve
 from ltcam_cli.report.grids import draw_grid, layer_rows, method_rows
 from ltcam_cli.report.paper import (
@@ -130,7 +129,7 @@ def entry_of(line: str, overrides: Sequence[str], config_dir: Path | None) -> En
     own = [f"method={name}", *(f"method.{key}" for key in keys)]
     method = Settings.of(compose("reproduce", [*overrides, *own], config_dir)).method
     if method.delta != AUTO:
-        method.spec()  # refuses what does not exist before anything is trained
+        method.check()  # refuses what does not exist before anything is trained
     return Entry(" ".join([name, *keys]), method)
 
 
@@ -242,7 +241,7 @@ class Reproduction:
 
 def over_deltas(entry: Entry, deltas: Sequence[float]) -> list[Entry]:
     """A method with each δ; one that reads no gradients as it is."""
-    if not get_weighting(entry.method.weighting).reads_gradients:
+    if not entry.method.reads_gradients:
         return [entry]
     return [
         Entry(f"{entry.text} delta={delta:g}", replace(entry.method, delta=delta))

@@ -38,6 +38,7 @@ from ltcam_cli.runs.folder import (
     training_hash,
 )
 from ltcam_cli.runs.prediction import PredictConfig
+from ltcam_cli.student.train import StudentConfig
 
 TRAINING = ("dataset", "backbone", "trainer", "seed")
 PLACES = ("experiment", "outputs", "name")
@@ -54,6 +55,7 @@ class Settings:
     tta: TtaConfig = field(default_factory=TtaConfig)
     segmenter: SegmenterConfig = field(default_factory=SegmenterConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    student: StudentConfig = field(default_factory=StudentConfig)
     predict: PredictConfig = field(default_factory=PredictConfig)
     reproduce: ReproduceConfig = field(default_factory=ReproduceConfig)
     outputs: str = "outputs"

@@ -20,13 +20,14 @@ from ltcam_cli.commands.tasks import evaluate_methods
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import hashed, short_hash
 from ltcam_cli.maps.method import MethodConfig
-from ltcam_cli.maps.weightings import get_weighting
+from ltcam_cli.masks.segmenters import SegmenterConfig
 from ltcam_cli.report.curves import draw_delta_curve
 from ltcam_cli.runs.folder import write_config
 from ltcam_cli.runs.tables import SHOWN, write_results
 
 PARTS = {"test": ("test",), "train": ("train",), "both": ("train", "test")}
 log = logging.getLogger("ltcam_cli")
+Group = tuple[SegmenterConfig, list[MethodConfig]]  # what is drawn by one segmenter
 
 
 def sweep(
@@ -48,16 +49,16 @@ def sweep(
     started = time.perf_counter()
     if part not in PARTS:
         raise LtcamError(f"--split {part}: must be test, train or both")
-    methods = [
-        cell
-        for name in names.split(",")
-        for cell in grid(
-            Settings.of(compose("sweep", [*overrides, f"method={name}"], config_dir)).method,
-            deltas,
-            layers,
-        )
-    ]
-    rows, _ = launch("sweep", SweepTask(methods, PARTS[part]), overrides, config_dir=config_dir)
+    groups: list[Group] = []
+    for name in names.split(","):
+        settings = Settings.of(compose("sweep", [*overrides, f"method={name}"], config_dir))
+        cells = grid(settings.method, deltas, layers)
+        same = [mine for segmenter, mine in groups if segmenter == settings.segmenter]
+        if same:
+            same[0].extend(cells)
+        else:
+            groups.append((settings.segmenter, cells))
+    rows, _ = launch("sweep", SweepTask(groups, PARTS[part]), overrides, config_dir=config_dir)
     found = rows[0]
     table = pd.DataFrame(found["rows"])
     columns = ["part", *SHOWN] if part == "both" else SHOWN
@@ -74,11 +75,11 @@ def grid(method: MethodConfig, deltas: str | None, layers: str | None) -> list[M
     """All cells of one method; one that reads no gradients is not swept over δ."""
     sets = layers.split(",") if layers else [method.layers]
     values = [method.delta]
-    if deltas and get_weighting(method.weighting).reads_gradients:
+    if deltas and method.reads_gradients:
         values = deltas_of([deltas])
     cells = [replace(method, delta=delta, layers=one) for one in sets for delta in values]
     for cell in cells:
-        cell.spec()  # refuses what does not exist before anything is computed
+        cell.check()  # refuses what does not exist before anything is computed
     return cells
 
 
@@ -86,7 +87,7 @@ def grid(method: MethodConfig, deltas: str | None, layers: str | None) -> list[M
 class SweepTask:
     """The task that Hydra runs."""
 
-    methods: list[MethodConfig]
+    groups: list[Group]
     parts: tuple[str, ...]
 
     def __call__(self, cfg: DictConfig) -> Row:
@@ -96,16 +97,17 @@ class SweepTask:
         loop = 0.0
         for part in self.parts:
             evaluation = replace(settings.evaluation, split=part, overlays=0)
-            of_part, seconds = evaluate_methods(
-                replace(settings, evaluation=evaluation), split, run, self.methods
-            )
-            loop += seconds
-            rows += [row | {"part": part} for row in of_part]
+            for segmenter, methods in self.groups:
+                one = replace(settings, evaluation=evaluation, segmenter=segmenter)
+                of_part, seconds = evaluate_methods(one, split, run, methods)
+                loop += seconds
+                rows += [row | {"part": part} for row in of_part]
         table = mark_chosen(pd.DataFrame(rows))
-        identity = [[hashed(method) for method in self.methods], self.parts, rows[0]["checkpoint"]]
-        names = "+".join(dict.fromkeys(method.name for method in self.methods))
+        each = [method for _, methods in self.groups for method in methods]
+        identity = [[hashed(method) for method in each], self.parts, rows[0]["checkpoint"]]
+        names = "+".join(dict.fromkeys(method.name for method in each))
         folder = run.path / "sweep" / f"{names}-{short_hash(identity + settings.options)}"
-        write_config(folder, {**asdict(settings), "methods": [asdict(m) for m in self.methods]})
+        write_config(folder, {**asdict(settings), "methods": [asdict(m) for m in each]})
         marked = [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
         write_results(folder, marked, "sweep")
         try:

@@ -17,7 +17,13 @@ from ltcam_cli.classifier.checkpoint import load_classifier
 from ltcam_cli.classifier.train import train as fit
 from ltcam_cli.commands.compose import Row
 from ltcam_cli.commands.delta import chosen
-from ltcam_cli.commands.pipeline import drawings, fitted_names, heatmap_source
+from ltcam_cli.commands.pipeline import (
+    drawings,
+    fitted_names,
+    heatmap_source,
+    resolved,
+    together,
+)
 from ltcam_cli.commands.settings import Settings, trained
 from ltcam_cli.data.load import dataset_name, load_split
 from ltcam_cli.data.sample import Sample
@@ -25,7 +31,6 @@ from ltcam_cli.data.split import Split
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import alone, hashed, read_json, sha256, short_hash, write_json
 from ltcam_cli.maps.method import MethodConfig
-from ltcam_cli.maps.spec import MapSpec
 from ltcam_cli.report.overlay import draw_strip
 from ltcam_cli.runs.evaluation import EvaluationConfig, ImageResult, evaluate
 from ltcam_cli.runs.folder import RunFolder, write_config, write_table
@@ -93,12 +98,16 @@ def evaluate_methods(
 ) -> tuple[list[Row], float]:
     """Evaluate a cell for each method, those that are missing in one pass over the images.
 
+    Each student has a pass of its own.
+
     Returns:
-        The rows, as the methods are listed, and the seconds of the loop.
+        The rows, as the methods are listed, and the seconds of the loops.
     """
+    methods = [resolved(run, method) for method in methods]
     choices = chosen(settings, split, run, methods, evaluate_methods)
     each = [replace(settings, method=choice.method) for choice in choices]
-    specs = [one.method.spec() for one in each]
+    for one in each:
+        one.method.check()  # refuses what does not exist before anything is computed
     fitted = fitted_names(settings, run, [one.method for one in each])
     checkpoint = sha256(run.checkpoint)
     samples = split.part(settings.evaluation.split)
@@ -112,28 +121,29 @@ def evaluate_methods(
     seconds = 0.0
     if missing:
         classifier = load_classifier(run.checkpoint, settings.torch_device())
-        drawn = [each[folders[folder]].method for folder in missing]
-        scores, loop = evaluate(
-            classifier,
-            heatmap_source(settings, run, classifier, drawn),
-            drawings(settings, run, classifier, drawn),
-            samples,
-            settings.evaluation,
-            on_error=settings.dataset.on_error,
-            visit=Pictures(missing, samples, settings.evaluation),
-            progress=" ".join(dict.fromkeys(method.name for method in methods)),
-        )
-        seconds = loop["seconds"]
-        share = loop | {"seconds": seconds / len(missing)}
-        for folder, scored in zip(missing, scores, strict=True):
-            one, spec = each[folders[folder]], specs[folders[folder]]
-            known = result_row(one, spec, run, checkpoint, folder.name)
-            known["labels"] = by[folders[folder]] or known["labels"]
-            choices[folders[folder]].write(folder)
-            write_config(folder, {"hash": folder.name[-6:], **asdict(one)})
-            write_table(folder / "images.csv", scored.table)
-            write_table(folder / "curve.csv", scored.curve)
-            write_json(folder / "metrics.json", scored.summary() | share | known)
+        for group in together([each[folders[folder]].method for folder in missing]):
+            drawn = [missing[place] for place in group]
+            wanted = [each[folders[folder]].method for folder in drawn]
+            scores, loop = evaluate(
+                classifier,
+                heatmap_source(settings, run, classifier, wanted),
+                drawings(settings, run, classifier, wanted),
+                samples,
+                settings.evaluation,
+                on_error=settings.dataset.on_error,
+                visit=Pictures(drawn, samples, settings.evaluation),
+                progress=" ".join(dict.fromkeys(method.name for method in wanted)),
+            )
+            seconds += loop["seconds"]
+            share = loop | {"seconds": loop["seconds"] / len(drawn)}
+            for folder, scored in zip(drawn, scores, strict=True):
+                known = result_row(each[folders[folder]], run, checkpoint, folder.name)
+                known["labels"] = by[folders[folder]] or known["labels"]
+                choices[folders[folder]].write(folder)
+                write_config(folder, {"hash": folder.name[-6:], **asdict(each[folders[folder]])})
+                write_table(folder / "images.csv", scored.table)
+                write_table(folder / "curve.csv", scored.curve)
+                write_json(folder / "metrics.json", scored.summary() | share | known)
     rows = {folder.name: read_json(folder / "metrics.json") for folder in folders}
     add_rows(run, list(rows.values()))
     return [rows[cell] for cell in cells], seconds
@@ -173,14 +183,12 @@ class Pictures:
             save_map(result, folder / "maps" / f"{name}.npy")
 
 
-def result_row(
-    settings: Settings, spec: MapSpec, run: RunFolder, checkpoint: str, cell: str
-) -> Row:
+def result_row(settings: Settings, run: RunFolder, checkpoint: str, cell: str) -> Row:
     """What a row of results says of how its scores were made."""
     part = settings.evaluation.split
     return {
         "method": settings.method.name,
-        "delta": spec.delta,
+        "delta": settings.method.delta,
         "layers": settings.method.layers,
         "segmenter": settings.segmenter.label,
         "images": settings.evaluation.images,
@@ -189,17 +197,27 @@ def result_row(
         "fold": settings.dataset.fold,
         "seed": settings.seed,
         "labels": "image",
+        **of_map(settings.method),
+        "tta": settings.tta.label,
+        "ensemble": " ".join(settings.ensemble) or None,
+        "checkpoint": checkpoint[:12],
+        "cell": cell,
+        "run": run.name,
+    }
+
+
+def of_map(method: MethodConfig) -> Row:
+    """What a row of results says of how a map was made; of a student's, nothing."""
+    if method.is_student:
+        return dict.fromkeys(("target", "scope", "form", "fusion", "normalize", "weights"))
+    spec = method.spec()
+    return {
         "target": str(spec.target),
         "scope": spec.scope,
         "form": spec.form,
         "fusion": spec.fusion.rule,
         "normalize": spec.fusion.normalization,
         "weights": spec.fusion.weighting,
-        "tta": settings.tta.label,
-        "ensemble": " ".join(settings.ensemble) or None,
-        "checkpoint": checkpoint[:12],
-        "cell": cell,
-        "run": run.name,
     }
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ltcam_cli.errors import LtcamError
+from ltcam_cli.errors import LtcamError, nearest
 from ltcam_cli.files import LATER
 from ltcam_cli.maps.spec import Fusion, MapSpec
+from ltcam_cli.maps.weightings import get_weighting
 
 AUTO = "auto"
+STUDENT = "student"
+STUDENT_OPTIONS = ("student", "checkpoint")
 
 
 @dataclass
@@ -47,6 +50,37 @@ class MethodConfig:
     def __post_init__(self) -> None:
         if isinstance(self.delta, int) and not isinstance(self.delta, bool):
             self.delta = float(self.delta)  # 50 and 50.0 are one cell
+
+    @property
+    def is_student(self) -> bool:
+        """Whether a second-stage network draws the maps, which has no spec."""
+        return self.weighting == STUDENT
+
+    @property
+    def reads_gradients(self) -> bool:
+        """Whether δ can act."""
+        return not self.is_student and get_weighting(self.weighting).reads_gradients
+
+    def check(self) -> None:
+        """Refuse what does not exist, before anything is computed.
+
+        Raises:
+            LtcamError: naming the key that is wrong.
+        """
+        if not self.is_student:
+            self.spec()
+            return
+        if self.delta is not None:
+            raise LtcamError(
+                f"method.delta={self.delta}: a student reads no gradients to truncate; "
+                "use delta=null"
+            )
+        for option in self.options:
+            if option not in STUDENT_OPTIONS:
+                raise LtcamError(
+                    f"method.options.{option}: a student has no such option"
+                    f"{nearest(option, STUDENT_OPTIONS)}"
+                )
 
     def spec(self) -> MapSpec:
         """The spec.

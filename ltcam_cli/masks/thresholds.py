@@ -77,12 +77,18 @@ def hysteresis(
     return min(lower, upper), upper
 
 
+def level(values: np.ndarray, at: float = 0.5) -> float:
+    """A fixed value, for maps of which one means the same in every image."""
+    return checked("options.at", at)
+
+
 RULES: dict[str, Callable[..., Threshold]] = {
     "otsu": otsu,
     "li": filters.threshold_li,
     "triangle": filters.threshold_triangle,
     "yen": yen,
     "fraction": fraction,
+    "level": level,
     "multiotsu": multiotsu,
     "iterated": iterated,
     "hysteresis": hysteresis,

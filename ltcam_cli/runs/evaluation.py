@@ -184,7 +184,7 @@ def mapped(
         masks=masks,
         on_error=on_error,
     )
-    pin = next(classifier.model.parameters()).is_cuda
+    pin = any(p.is_cuda for p in classifier.model.parameters())  # an ONNX file has none
     with tqdm(
         total=len(samples), desc=progress, unit="image", disable=None if progress else True
     ) as bar:

@@ -14,11 +14,13 @@ from skimage.measure import label, regionprops
 
 from ltcam_cli.classifier.checkpoint import Classifier
 from ltcam_cli.data.sample import IMAGE_SUFFIXES, Sample
-from ltcam_cli.errors import LtcamError
+from ltcam_cli.errors import LtcamError, nearest
 from ltcam_cli.files import atomic
 from ltcam_cli.maps.engine import HeatmapSource
 from ltcam_cli.runs.evaluation import Drawing, ImageResult, Mapped, mapped, overlapped
 from ltcam_cli.runs.shards import Shard, Tables
+
+RUNTIMES = ("torch", "onnx")
 
 
 @dataclass
@@ -31,6 +33,8 @@ class PredictConfig:
         overlays: write a picture of each image.
         save_maps: write heatmaps as float32 (H, W) at the images' own size.
         shard: `i/n`: only the i-th of n parts of the images, into tables of its own; None for all.
+        runtime: `torch`, or `onnx`: what `ltcam export` wrote, by onnxruntime.
+        model: that file; None: `model.onnx` in the run folder.
         batch_size, workers, on_error: of loading.
     """
 
@@ -39,6 +43,8 @@ class PredictConfig:
     overlays: bool = True
     save_maps: bool = False
     shard: str | None = None
+    runtime: str = "torch"
+    model: str | None = None
     batch_size: int = 8
     workers: int | None = None
     on_error: str = "raise"
@@ -48,6 +54,10 @@ class PredictConfig:
             raise LtcamError(f"predict.batch_size={self.batch_size}: must be at least 1")
         if self.on_error not in {"raise", "skip"}:
             raise LtcamError(f"predict.on_error={self.on_error}: must be raise or skip")
+        if self.runtime not in RUNTIMES:
+            raise LtcamError(
+                f"predict.runtime={self.runtime}: unknown{nearest(self.runtime, RUNTIMES)}"
+            )
         self.part()
 
     def part(self) -> Shard | None:

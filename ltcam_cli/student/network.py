@@ -1,0 +1,140 @@
+"""Networks that draw a mask: a light one made for CPUs, or a decoder on the classifier's stages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from ltcam_cli.classifier.backbones import BackboneConfig, build_classifier
+from ltcam_cli.errors import LtcamError, nearest
+from ltcam_cli.maps.capture import stages_of
+
+ENCODERS = ("light", "classifier")
+STAGES = ("s1", "s2", "s3", "s4")
+NORMS = ("batch", "group")
+
+
+@dataclass
+class NetworkConfig:
+    """The student's network.
+
+    Attributes:
+        encoder: `light`: four stages of convolutions, each at half the resolution of the one
+            before; `classifier`: the classifier's own s1..s4 and their weights, which learn on.
+        width: channels of the light encoder's first stage, doubled by each one after it.
+        decoder: channels of the top-down path.
+        norm: `batch`, or `group` (8 groups), which is the same in training and use.
+    """
+
+    encoder: str = "light"
+    width: int = 16
+    decoder: int = 32
+    norm: str = "batch"
+
+    def __post_init__(self) -> None:
+        for name, known in {"encoder": ENCODERS, "norm": NORMS}.items():
+            value = getattr(self, name)
+            if value not in known:
+                raise LtcamError(f"student.network.{name}={value}: unknown{nearest(value, known)}")
+        for name in ("width", "decoder"):
+            value = getattr(self, name)
+            if value < 8 or value % 8:
+                raise LtcamError(f"student.network.{name}={value}: must be a multiple of 8")
+
+
+class MaskNet(nn.Module):
+    """Normalised images (N, C, H, W) of any size -> logits (N, H, W) of a defect at each pixel.
+
+    A feature pyramid (Lin et al. 2017): laterals of the encoder's stages are summed from the
+    coarsest to the finest, and the finest is joined with features of full resolution, since a crack
+    is narrower than the first reduction leaves it.
+    """
+
+    def __init__(
+        self, in_channels: int, encoder: nn.Module, channels: Sequence[int], config: NetworkConfig
+    ) -> None:
+        """Of an encoder whose forward gives maps with these channels, finest first."""
+        super().__init__()
+        self.encoder = encoder
+        decoder, detail = config.decoder, 8
+        self.laterals = nn.ModuleList(nn.Conv2d(width, decoder, 1) for width in channels)
+        self.smooth = nn.ModuleList(_block(decoder, decoder, config.norm) for _ in channels[1:])
+        self.detail = _block(in_channels, detail, config.norm)
+        self.join = nn.Conv2d(decoder, detail, 1)
+        self.mask = nn.Sequential(_block(2 * detail, detail, config.norm), nn.Conv2d(detail, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, H, W)."""
+        found = self.encoder(images)
+        maps = list(found.values()) if isinstance(found, dict) else found
+        sums = [lateral(each) for lateral, each in zip(self.laterals, maps, strict=True)]
+        top = sums[-1]
+        for lower, smooth in zip(sums[-2::-1], self.smooth, strict=True):
+            top = smooth(lower + _resized(top, lower))
+        joined = torch.cat([self.detail(images), _resized(self.join(top), images)], dim=1)
+        logits: Tensor = self.mask(joined)[:, 0]
+        return logits
+
+
+class LightEncoder(nn.Module):
+    """Four stages at 1/2, 1/4, 1/8 and 1/16 of the resolution."""
+
+    def __init__(self, in_channels: int, width: int, norm: str) -> None:
+        super().__init__()
+        self.channels = [width << stage for stage in range(4)]
+        widths = [in_channels, *self.channels]
+        self.stages = nn.ModuleList(
+            nn.Sequential(_block(before, after, norm, stride=2), _block(after, after, norm))
+            for before, after in zip(widths, self.channels, strict=False)
+        )
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """The stages' outputs, finest first."""
+        maps = []
+        for stage in self.stages:
+            images = stage(images)
+            maps.append(images)
+        return maps
+
+
+def build_network(
+    config: NetworkConfig,
+    in_channels: int,
+    backbone: BackboneConfig | None = None,
+    state: dict[str, Tensor] | None = None,
+) -> MaskNet:
+    """A network with random weights; an encoder of the classifier has the classifier's.
+
+    Args:
+        in_channels: 1 or 3.
+        backbone: of the classifier; only read for `encoder=classifier`.
+        state: the classifier's weights; None leaves random ones, e.g. to load a student's.
+    """
+    if config.encoder == "light":
+        light = LightEncoder(in_channels, config.width, config.norm)
+        return MaskNet(in_channels, light, light.channels, config)
+    assert backbone is not None
+    model = build_classifier(backbone, in_channels)
+    if state is not None:
+        model.load_state_dict(state)
+    named = stages_of(model)
+    encoder = create_feature_extractor(model, {named[stage]: stage for stage in STAGES})
+    with torch.no_grad():
+        maps = encoder.eval()(torch.zeros(1, in_channels, 64, 64))
+    return MaskNet(in_channels, encoder, [maps[stage].shape[1] for stage in STAGES], config)
+
+
+def _resized(maps: Tensor, like: Tensor) -> Tensor:
+    return F.interpolate(maps, like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def _block(before: int, after: int, norm: str, stride: int = 1) -> nn.Sequential:
+    layer: Any = nn.BatchNorm2d(after) if norm == "batch" else nn.GroupNorm(8, after)
+    convolution = nn.Conv2d(before, after, 3, stride, padding=1, bias=False)
+    return nn.Sequential(convolution, layer, nn.ReLU(inplace=True))
