@@ -341,9 +341,10 @@ def student_train(
 ) -> None:
     """Train a network on the masks that a run's maps give of its training images.
 
-    Method and segmenter make the first labels; then: ltcam evaluate --method student
+    Method and segmenter make the first labels, ltcam_plus without --method; then:
+    ltcam evaluate --method student
 
-    [dim]ltcam student train --run NAME --method ltgradcam student.rounds=2[/]
+    [dim]ltcam student train --run NAME student.steps=600[/]
     """
     from ltcam_cli.commands.options import as_overrides
     from ltcam_cli.commands.student import train as train_student

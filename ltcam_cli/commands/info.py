@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from ltcam_cli.commands.compose import compose, conf_dir, own_configs
 from ltcam_cli.commands.options import print_table
 from ltcam_cli.errors import LtcamError, nearest
-from ltcam_cli.maps.method import STUDENT
+from ltcam_cli.maps.method import STUDENT, TEACHER
 from ltcam_cli.maps.weightings import get_weighting
 from ltcam_cli.runs.cells import results_of
 from ltcam_cli.runs.folder import RunFolder, find_run, list_runs
@@ -29,7 +29,7 @@ plain sum, is practically the deepest stage alone where batch norm is; minmax gi
 # Commands that compose a config, and what they override themselves.
 COMMANDS = {
     "train": (), "evaluate": (), "predict": (), "reproduce": (), "data": (),
-    "student": (), "export": ("method=student",),
+    "student": (f"method={TEACHER}",), "export": ("method=student",),
     "import": ("backbone.weights=null",), "demo": ("experiment=demo",),
 }  # fmt: skip
 
@@ -125,5 +125,7 @@ def config(command: str, overrides: Sequence[str], config_dir: Path | None) -> N
     """Print the composed config."""
     if command not in COMMANDS:
         raise LtcamError(f"config {command}: no such command{nearest(command, COMMANDS)}")
-    composed = compose(command, [*COMMANDS[command], *overrides], config_dir)
+    named = {override.split("=")[0] for override in overrides}
+    own = [override for override in COMMANDS[command] if override.split("=")[0] not in named]
+    composed = compose(command, [*own, *overrides], config_dir)
     print(OmegaConf.to_yaml(composed), end="")

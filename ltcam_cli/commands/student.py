@@ -23,6 +23,7 @@ from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import alone, hashed, sha256, short_hash
+from ltcam_cli.maps.method import TEACHER
 from ltcam_cli.runs.evaluation import map_and_segment
 from ltcam_cli.runs.folder import RunFolder, write_config
 from ltcam_cli.student.train import train_student
@@ -35,10 +36,19 @@ log = logging.getLogger("ltcam_cli")
 
 def train(overrides: Sequence[str], multirun: bool, config_dir: Path | None) -> list[Row]:
     """Train one student, or several; prints what its labels were."""
-    rows = run_task("student", student_task, overrides, multirun, config_dir, SHOWN)
+    rows = run_task("student", student_task, taught(overrides), multirun, config_dir, SHOWN)
     for run in dict.fromkeys(row["run"] for row in rows):
         print(f"Now: ltcam evaluate --run {run} --method student")
     return rows
+
+
+def taught(overrides: Sequence[str]) -> list[str]:
+    """The overrides, with the method that makes the first labels where they name none.
+
+    So it also goes before the method of an experiment, which may be the student itself.
+    """
+    named = any(override.split("=")[0] == "method" for override in overrides)
+    return [*([] if named else [f"method={TEACHER}"]), *overrides]
 
 
 def student_task(cfg: DictConfig) -> Row:

@@ -12,6 +12,7 @@ from ltcam_cli.maps.weightings import get_weighting
 
 AUTO = "auto"
 STUDENT = "student"
+TEACHER = "ltcam_plus"  # makes a student's first labels
 STUDENT_OPTIONS = ("student", "checkpoint")
 
 

@@ -52,7 +52,7 @@ class CropConfig:
 
     size: list[int] | None = field(default_factory=lambda: [256, 256])
     defect_share: float = 0.5
-    clean_share: float = 0.25
+    clean_share: float = 0.5
     augment: ChangeConfig = field(default_factory=ChangeConfig)
 
     def __post_init__(self) -> None:

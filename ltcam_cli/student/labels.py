@@ -26,15 +26,15 @@ class LabelConfig:
     """When a pixel of a defective image has a label.
 
     Attributes:
-        low: of the first round: below this share of the map's maximum, and outside the mask, a
+        low: of the first round: up to this share of the map's maximum, and outside the mask, a
             pixel is background.
         ignore_radius: pixels this near to the mask's are not background.
         defect: of later rounds: from this probability on, a pixel is defect.
         background: and below this one it is background.
     """
 
-    low: float = 0.35
-    ignore_radius: int = 2
+    low: float = 1.0
+    ignore_radius: int = 0
     defect: float = 0.7
     background: float = 0.3
 
@@ -57,9 +57,9 @@ def first_labels(
 ) -> np.ndarray:
     """Labels from the map of a defective image and the mask that a segmenter drew from it.
 
-    Defect where at least half of a pixel's area lies in the mask. Background where the map is below
-    `config.low` of its maximum and no pixel of the mask is nearer than `config.ignore_radius`. All
-    else is ignored, and everything is where the mask is empty.
+    Defect where at least half of a pixel's area lies in the mask. Background where the map is at
+    most `config.low` of its maximum and no such pixel is nearer than `config.ignore_radius`: ignored
+    borders let the student draw everything too wide. All else is ignored, and everything is where the mask is empty.
 
     Args:
         heatmap: (H, W), not negative where it counts.
@@ -74,8 +74,8 @@ def first_labels(
     highest = float(heatmap.max())
     if not mask.any() or not highest > 0:
         return labels
-    near = isotropic_dilation(share > 1e-3, config.ignore_radius)
-    labels[(_resized(heatmap, size) < config.low * highest) & ~near] = BACKGROUND
+    near = isotropic_dilation(share >= 0.5, config.ignore_radius)
+    labels[(_resized(heatmap, size) <= config.low * highest) & ~near] = BACKGROUND
     labels[share >= 0.5] = DEFECT
     return labels
 

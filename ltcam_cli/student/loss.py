@@ -30,9 +30,9 @@ class LossConfig:
             loss.
     """
 
-    pos_weight: Any = AUTO
+    pos_weight: Any = 1.0
     pos_weight_cap: float = 4.0
-    dice: float = 0.0
+    dice: float = 0.2
     focal_gamma: float = 0.0
     hard_share: float = 1.0
 

@@ -18,6 +18,7 @@ from ltcam_cli.maps.capture import stages_of
 ENCODERS = ("light", "classifier")
 STAGES = ("s1", "s2", "s3", "s4")
 NORMS = ("batch", "group")
+RARE = -3.0  # first logit of every pixel: few are defective
 
 
 @dataclass
@@ -25,9 +26,11 @@ class NetworkConfig:
     """The student's network.
 
     Attributes:
-        encoder: `light`: four stages of convolutions, each at half the resolution of the one
-            before; `classifier`: the classifier's own s1..s4 and their weights, which learn on.
-        width: channels of the light encoder's first stage, doubled by each one after it.
+        encoder: `light`: five stages of convolutions, the first at full resolution, each other at
+            half of the one before; `classifier`: the classifier's own s1..s4 and their weights,
+            which learn on.
+        width: channels of the light encoder's first stage; the others have 1.5, 2, 3 and 4 times
+            as many.
         decoder: channels of the top-down path.
         norm: `batch`, or `group` (8 groups), which is the same in training and use.
     """
@@ -52,22 +55,18 @@ class MaskNet(nn.Module):
     """Normalised images (N, C, H, W) of any size -> logits (N, H, W) of a defect at each pixel.
 
     A feature pyramid (Lin et al. 2017): laterals of the encoder's stages are summed from the
-    coarsest to the finest, and the finest is joined with features of full resolution, since a crack
-    is narrower than the first reduction leaves it.
+    coarsest to the finest, which should have full resolution: a crack is a few pixels wide.
     """
 
-    def __init__(
-        self, in_channels: int, encoder: nn.Module, channels: Sequence[int], config: NetworkConfig
-    ) -> None:
+    def __init__(self, encoder: nn.Module, channels: Sequence[int], config: NetworkConfig) -> None:
         """Of an encoder whose forward gives maps with these channels, finest first."""
         super().__init__()
         self.encoder = encoder
-        decoder, detail = config.decoder, 8
-        self.laterals = nn.ModuleList(nn.Conv2d(width, decoder, 1) for width in channels)
-        self.smooth = nn.ModuleList(_block(decoder, decoder, config.norm) for _ in channels[1:])
-        self.detail = _block(in_channels, detail, config.norm)
-        self.join = nn.Conv2d(decoder, detail, 1)
-        self.mask = nn.Sequential(_block(2 * detail, detail, config.norm), nn.Conv2d(detail, 1, 1))
+        width = config.decoder
+        self.laterals = nn.ModuleList(nn.Conv2d(before, width, 1) for before in channels)
+        self.smooth = nn.ModuleList(_block(width, width, config.norm) for _ in channels[1:])
+        self.mask = nn.Conv2d(width, 1, 1)
+        nn.init.constant_(self.mask.bias, RARE)  # type: ignore[arg-type]
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, H, W)."""
@@ -77,29 +76,28 @@ class MaskNet(nn.Module):
         top = sums[-1]
         for lower, smooth in zip(sums[-2::-1], self.smooth, strict=True):
             top = smooth(lower + _resized(top, lower))
-        joined = torch.cat([self.detail(images), _resized(self.join(top), images)], dim=1)
-        logits: Tensor = self.mask(joined)[:, 0]
+        logits: Tensor = _resized(self.mask(top), images)[:, 0]
         return logits
 
 
 class LightEncoder(nn.Module):
-    """Four stages at 1/2, 1/4, 1/8 and 1/16 of the resolution."""
+    """Five stages, the first at full resolution, each other at half of the one before."""
 
     def __init__(self, in_channels: int, width: int, norm: str) -> None:
         super().__init__()
-        self.channels = [width << stage for stage in range(4)]
-        widths = [in_channels, *self.channels]
+        self.channels = [width * times // 2 for times in (2, 3, 4, 6, 8)]
+        self.stem = _block(in_channels, width, norm, size=5)
+        befores = [width, *self.channels]
         self.stages = nn.ModuleList(
-            nn.Sequential(_block(before, after, norm, stride=2), _block(after, after, norm))
-            for before, after in zip(widths, self.channels, strict=False)
+            nn.Sequential(_block(before, after, norm), _block(after, after, norm))
+            for before, after in zip(befores, self.channels, strict=False)
         )
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """The stages' outputs, finest first."""
-        maps = []
-        for stage in self.stages:
-            images = stage(images)
-            maps.append(images)
+        maps = [self.stages[0](self.stem(images))]
+        for stage in self.stages[1:]:
+            maps.append(stage(F.max_pool2d(maps[-1], 2)))
         return maps
 
 
@@ -118,7 +116,7 @@ def build_network(
     """
     if config.encoder == "light":
         light = LightEncoder(in_channels, config.width, config.norm)
-        return MaskNet(in_channels, light, light.channels, config)
+        return MaskNet(light, light.channels, config)
     assert backbone is not None
     model = build_classifier(backbone, in_channels)
     if state is not None:
@@ -127,14 +125,14 @@ def build_network(
     encoder = create_feature_extractor(model, {named[stage]: stage for stage in STAGES})
     with torch.no_grad():
         maps = encoder.eval()(torch.zeros(1, in_channels, 64, 64))
-    return MaskNet(in_channels, encoder, [maps[stage].shape[1] for stage in STAGES], config)
+    return MaskNet(encoder, [maps[stage].shape[1] for stage in STAGES], config)
 
 
 def _resized(maps: Tensor, like: Tensor) -> Tensor:
     return F.interpolate(maps, like.shape[-2:], mode="bilinear", align_corners=False)
 
 
-def _block(before: int, after: int, norm: str, stride: int = 1) -> nn.Sequential:
+def _block(before: int, after: int, norm: str, size: int = 3) -> nn.Sequential:
     layer: Any = nn.BatchNorm2d(after) if norm == "batch" else nn.GroupNorm(8, after)
-    convolution = nn.Conv2d(before, after, 3, stride, padding=1, bias=False)
+    convolution = nn.Conv2d(before, after, size, padding=size // 2, bias=False)
     return nn.Sequential(convolution, layer, nn.ReLU(inplace=True))

@@ -72,9 +72,9 @@ class StudentConfig:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     height: int | None = None
     width: int | None = None
-    rounds: int = 2
+    rounds: int = 1
     restart: bool = True
-    steps: int = 400
+    steps: int = 300
     every: int = 50
     batch_size: int = 8
     crops: CropConfig = field(default_factory=CropConfig)
