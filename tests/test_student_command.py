@@ -254,6 +254,28 @@ def test_an_export_in_the_run_folder(taught: Run, cli: Cli) -> None:
     cli.fault(*runtime, says=["model.json: no such file", "ltcam export"])
 
 
+def test_a_segmenter_that_has_learnt_is_exported_with_what_it_knows(taught: Run, cli: Cli) -> None:
+    need_runtime()
+    segmenter = ("--segmenter", "clean", "segmenter.options.quantile=0.5")
+    cli.ok("export", "--run", taught.name, *segmenter, "--out", "model.onnx")
+    [threshold] = json.loads((cli.folder / "model.json").read_text())["lessons"]
+    folder = images(cli.folder / "new", 2)
+    common = ("predict.gate=false", "--save-maps")
+    cli.ok("predict", folder, "--runtime", "onnx", "--model", "model.onnx", "--out", "a", *common)
+    for name in "01":
+        heatmap = np.load(f"a/maps/{name}.npy")
+        mask = np.asarray(Image.open(f"a/masks/{name}.png")) > 0
+        assert np.array_equal(mask, heatmap > threshold)
+    runtime = ("predict", folder, "--runtime", "onnx", "--model", "model.onnx")
+    cli.fault(*runtime, "segmenter=clean", "segmenter.options.quantile=0.9",
+              says=["ltcam export --segmenter"])  # fmt: skip
+
+
+def test_students_are_not_averaged(taught: Run, cli: Cli) -> None:
+    evaluate = ("evaluate", "--run", taught.name, "--method", "student")
+    cli.fault(*evaluate, f"ensemble=[{taught.name}]", says=["ensemble", "leave it away"], logs=True)
+
+
 def test_what_is_not_exported(taught: Run, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     cli.fault("export", "--run", taught.name, "--method", "ltgradcam",
               says=["gradients cannot be exported", "ltcam student train"])  # fmt: skip

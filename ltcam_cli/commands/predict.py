@@ -139,14 +139,12 @@ def predict_task(paths: Sequence[str], cfg: DictConfig) -> Row:
     tool = of(cfg, HydraConfig.get().overrides.task)
     settings = tool.settings
     places = [str(Path(path).resolve()) for path in paths]
-    cell = (
-        f"{settings.method.name}-{settings.segmenter.label}-{short_hash([tool.identity, places])}"
-    )
+    digest = short_hash([tool.identity, places])
+    cell = f"{settings.method.name}-{settings.segmenter.label}-{digest}"
     out = Path(settings.predict.out) if settings.predict.out else tool.home / "predict" / cell
     samples = find_images([Path(path) for path in paths], besides=out)
-    claim(
-        out, tool.identity, asdict(replace(settings, predict=replace(settings.predict, shard=None)))
-    )
+    whole = replace(settings, predict=replace(settings.predict, shard=None))
+    claim(out, tool.identity, asdict(whole))
     shard = settings.predict.part()
     tables = Tables(out, shard)
     with alone(tables.path("scores")):
