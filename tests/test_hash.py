@@ -14,6 +14,8 @@ from ltcam_cli.classifier.train import TrainerConfig
 from ltcam_cli.data.config import DatasetConfig
 from ltcam_cli.files import LATER, hashed, short_hash
 from ltcam_cli.maps.method import FusionConfig, MethodConfig
+from ltcam_cli.masks.refine import RefineConfig
+from ltcam_cli.masks.segmenters import SegmenterConfig
 from ltcam_cli.runs.folder import UNHASHED_DATASET, RunFolder, training_hash
 
 # As they were hashed by the first version, word for word.
@@ -57,6 +59,7 @@ def test_configs_are_hashed_as_ever() -> None:
     assert hashed(TrainerConfig()) == TRAINER
     assert hashed(BackboneConfig()) == BACKBONE
     assert hashed(MethodConfig()) == METHOD
+    assert hashed(SegmenterConfig()) == {"name": "otsu", "rule": "otsu", "options": {}}
     assert hashed(DatasetConfig()) == asdict(DatasetConfig())
 
 
@@ -83,6 +86,16 @@ def test_another_fusion_has_another_hash() -> None:
         FusionConfig(quantile=0.9), FusionConfig(gamma=3), FusionConfig(scaled=0),
     ]  # fmt: skip
     assert len({short_hash(hashed(MethodConfig(fusion=fusion))) for fusion in fusions}) == 6
+
+
+def test_another_refinement_has_another_hash() -> None:
+    refinements = [
+        RefineConfig(), RefineConfig("ridge"), RefineConfig("ridge", grow=1),
+        RefineConfig("ridge", threshold="clean"), RefineConfig("ridge", options={"sigmas": [1]}),
+    ]  # fmt: skip
+    segmenters = [SegmenterConfig(refine=refine) for refine in refinements]
+    segmenters += [SegmenterConfig(min_area=5), SegmenterConfig(opening=1)]
+    assert len({short_hash(hashed(segmenter)) for segmenter in segmenters}) == 7
 
 
 def test_a_run_of_before_there_were_these_keys_is_found(own_run: Run, cli: Cli) -> None:
