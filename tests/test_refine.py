@@ -292,6 +292,42 @@ def test_a_mixture_finds_its_parts() -> None:
     assert np.exp(mixture.log_density(grid)).sum() * (2 / 399) ** 2 == pytest.approx(1, abs=0.01)
 
 
+def hysteresis(e: np.ndarray, low: float, high: float) -> np.ndarray:
+    """What is above `low` and 4-connected to something above `high`, region by region."""
+    regions, count = ndimage.label(e > low)
+    mask = np.zeros(e.shape, dtype=bool)
+    for number in range(1, count + 1):
+        if (e[regions == number] > high).any():
+            mask |= regions == number
+    return mask
+
+
+@given(st.integers(0, 30), st.sampled_from([5.0, 20.0, 60.0]))
+@settings(max_examples=20, deadline=None)
+def test_deviation_is_hysteresis_of_the_evidence(seed: int, step: float) -> None:
+    image, M = surface(seed, -step), heatmap(seed)
+    refine = RefineConfig("contrast", "deviation", options={"scale": 9.0, "polarity": "dark"})
+    config = SegmenterConfig("x", "fraction", {"of_maximum": 0.2}, refine)
+    mask = make_segmenter(config)(SegInput(M, image))
+
+    pixels = image.astype(np.float64) / 255
+    background = ndimage.gaussian_filter(pixels, 9.0, truncate=3)
+    r = np.maximum(background - ndimage.gaussian_filter(pixels, 1.0), 0)
+    e = np.sqrt(M / M.max()) * r / np.quantile(r, 0.8413)
+    e[M <= 0.2 * M.max()] = 0
+    sink = min(1.0, 0.8 * e.max() / 2.5)
+    assert mask.any()
+    assert (mask != hysteresis(e, 1.2 * sink, 2.5 * sink)).sum() <= 2  # float32 at a threshold
+
+
+def test_a_defective_image_has_a_mask_however_faint() -> None:
+    """Both thresholds sink with the highest evidence."""
+    refine = RefineConfig("contrast", "deviation", low=500, high=1000, options={"polarity": "dark"})
+    segmenter = make_segmenter(SegmenterConfig("x", "fraction", {"of_maximum": 0.2}, refine))
+    mask = segmenter(SegInput(heatmap(3), surface(3, -40)))
+    assert mask.any() and iou(mask, crack(3)) > 0.3
+
+
 def test_windows() -> None:
     mask = np.zeros(SIZE, dtype=bool)
     mask[5, 9] = mask[60, 68] = True
@@ -317,6 +353,7 @@ def test_windows() -> None:
             r"options\.high=0.05: .* \[0\.1, 1\]",
         ),
         ({"grow": -1}, r"segmenter\.refine\.grow=-1: must be a whole number"),
+        ({"low": 3, "high": 2}, r"segmenter\.refine\.high=2: must be a number of at least 3"),
         ({"quantile": 2}, r"segmenter\.refine\.quantile=2: must be a number in \[0, 1\]"),
     ],
 )

@@ -286,3 +286,53 @@ def test_what_is_not_exported(taught: Run, cli: Cli, monkeypatch: pytest.MonkeyP
         monkeypatch.setitem(sys.modules, module, None)  # importing it fails
     cli.fault("export", "--run", taught.name, says=["pip install 'ltcam[deploy]'"])
     assert not (taught.path / "model.onnx").exists()
+
+
+def test_the_best_experiment(own_run: Run, cli: Cli) -> None:
+    """Its labels come from ltcam_plus, its masks from the student, both over mirrored images."""
+    cli.ok("student", "train", "experiment=best", "--run", own_run.name, *SHORT)
+    [folder] = students(own_run)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["method"]["name"] == "ltcam_plus" and config["segmenter"]["name"] == "plus"
+    assert config["tta"]["flips"] == "both"
+    [row] = table_on(cli.ok("evaluate", "experiment=best", "--run", own_run.name, *SHORT[-2:]))
+    assert (row["method"], row["segmenter"]) == ("student", "level")
+
+
+def test_presets_yield_to_options(cli: Cli) -> None:
+    shown = cli.ok("config", "evaluate", "--method", "ltcam_plus", "--segmenter", "li", "tta=none")
+    config = yaml.safe_load(shown)
+    assert (config["segmenter"]["name"], config["tta"]["flips"]) == ("li", "none")
+    assert yaml.safe_load(cli.ok("config", "student"))["method"]["name"] == "ltcam_plus"
+    chosen = cli.ok("config", "student", "--method", "layercam")
+    assert yaml.safe_load(chosen)["segmenter"]["name"] == "otsu"
+
+
+def test_no_mask_is_read_anywhere(own_run: Run, cli: Cli, tmp_path: Path) -> None:
+    """Image labels from a CSV and every training mask deleted: the same masks, digit for digit."""
+    own = tmp_path / "set"
+    cli.ok("data", "synth", str(own), "dataset.items=8", "dataset.height=64", "dataset.width=64")
+    given = ["dataset=folder", f"dataset.root={own}", "dataset.height=64", "dataset.width=64",
+             "backbone=squeezenet1_1", "backbone.weights=null", "trainer.epochs=1",
+             "dataset.test_fraction=0.5", *SHORT[-2:]]  # fmt: skip
+    split = load_split(DatasetConfig("folder", root=str(own), height=64, width=64,
+                                     test_fraction=0.5))  # fmt: skip
+    listed = tmp_path / "labels.csv"
+    rows = [(sample.name, sample.label) for sample in split.train + split.test]
+    pd.DataFrame(rows, columns=["name", "label"]).to_csv(listed, index=False)
+
+    def scores(outputs: str, *more: str) -> list[dict[str, Any]]:
+        every = [*given, *more, f"outputs={tmp_path / outputs}"]
+        cli.ok("train", *every)
+        cli.ok("student", "train", "experiment=best", *every, *SHORT[:-2])
+        cli.ok("evaluate", "--method", "ltcam_plus", *every)
+        cli.ok("evaluate", "experiment=best", *every)
+        tables = sorted((tmp_path / outputs).glob("*/evaluate/*/images.csv"))
+        assert len(tables) == 2
+        return [pd.read_csv(table).to_dict("list") for table in tables]
+
+    masks = {sample.name: own / "masks" / f"{Path(sample.name).name}.png" for sample in split.train}
+    with_masks = scores("with")
+    removed = [path.unlink() for path in masks.values() if path.is_file()]
+    assert len(removed) >= 2
+    assert json.dumps(scores("without", f"dataset.labels={listed}")) == json.dumps(with_masks)

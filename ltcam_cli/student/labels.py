@@ -60,7 +60,7 @@ def first_labels(
     Defect where at least half of a pixel's area lies in the mask. Background where the map is at
     most `config.low` of its maximum and no such pixel is nearer than `config.ignore_radius` (an
     ignored border lets the student draw everything too wide). All else is ignored, and everything
-    is where the mask is empty.
+    is where no pixel is a defect: the mask is empty, or too thin for this size.
 
     Args:
         heatmap: (H, W), not negative where it counts.
@@ -73,11 +73,12 @@ def first_labels(
     labels = np.full(size, IGNORED, dtype=np.uint8)
     share = _resized(mask, size)
     highest = float(heatmap.max())
-    if not mask.any() or not highest > 0:
+    defect = share >= 0.5
+    if not defect.any() or not highest > 0:
         return labels
-    near = isotropic_dilation(share >= 0.5, config.ignore_radius)
+    near = isotropic_dilation(defect, config.ignore_radius)
     labels[(_resized(heatmap, size) <= config.low * highest) & ~near] = BACKGROUND
-    labels[share >= 0.5] = DEFECT
+    labels[defect] = DEFECT
     return labels
 
 
