@@ -58,8 +58,9 @@ def first_labels(
     """Labels from the map of a defective image and the mask that a segmenter drew from it.
 
     Defect where at least half of a pixel's area lies in the mask. Background where the map is at
-    most `config.low` of its maximum and no such pixel is nearer than `config.ignore_radius`: ignored
-    borders let the student draw everything too wide. All else is ignored, and everything is where the mask is empty.
+    most `config.low` of its maximum and no such pixel is nearer than `config.ignore_radius`:
+    ignored borders let the student draw everything too wide. All else is ignored, and everything is
+    where the mask is empty.
 
     Args:
         heatmap: (H, W), not negative where it counts.
