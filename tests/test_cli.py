@@ -205,7 +205,7 @@ def test_completion(cli: Cli) -> None:
 def test_completion_of_values_in_bash_which_splits_at_the_equals_sign(
     cli: Cli, before: str
 ) -> None:
-    names = ["ltfullgrad", "ltgradcam", "ltgradcampp", "ltlayercam", "ltxgradcam"]
+    names = ["ltcam_plus", "ltfullgrad", "ltgradcam", "ltgradcampp", "ltlayercam", "ltxgradcam"]
     assert completed(cli, f"ltcam evaluate {before}method = lt") == names
     assert set(names) < set(completed(cli, f"ltcam evaluate {before}method ="))
     assert "method=" in completed(cli, f"ltcam evaluate {before}met")
@@ -264,7 +264,7 @@ def test_methods_lists_all_and_their_needs(cli: Cli) -> None:
     shown = cli.ok("methods")
     rows = {row["method"]: row for row in table_on(shown)}
     plain = "gradcam gradcampp xgradcam layercam fullgrad".split()
-    others = {"scorecam", "ablationcam", "layercam_tanh", "student"}
+    others = {"scorecam", "ablationcam", "layercam_tanh", "ltcam_plus", "student"}
     assert set(rows) == {*plain, *(f"lt{name}" for name in plain), *others}
     assert (rows["gradcam"]["layers"], rows["gradcam"]["delta"]) == ("last", "")
     assert (rows["ltgradcam"]["layers"], rows["ltgradcam"]["delta"]) == ("all", "50")

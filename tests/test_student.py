@@ -158,14 +158,19 @@ def test_loss_by_hand() -> None:
     logits = torch.tensor([[[0.0, 2.0, -1.0, 50.0]]])
     labels = torch.from_numpy(grid("100?"))[None]
     at = np.logaddexp(0, [0.0, 2.0, -1.0])  # of defect, background, background
-    even = LossConfig(pos_weight=1)
+    even = LossConfig(pos_weight=1, dice=0)
+    auto_weight = LossConfig(pos_weight="auto", dice=0)
     assert float(loss_of(logits, labels, even)) == pytest.approx(at.mean())
     three = (3 * at[0] + at[1] + at[2]) / 5
     assert float(loss_of(logits, labels, replace(even, pos_weight=3))) == pytest.approx(three)
     auto = (2 * at[0] + at[1] + at[2]) / 4
-    assert float(loss_of(logits, labels, LossConfig(pos_weight_cap=9))) == pytest.approx(auto)
+    assert float(loss_of(logits, labels, replace(auto_weight, pos_weight_cap=9))) == pytest.approx(
+        auto
+    )
     capped = (1.5 * at[0] + at[1] + at[2]) / 3.5
-    assert float(loss_of(logits, labels, LossConfig(pos_weight_cap=1.5))) == pytest.approx(capped)
+    assert float(
+        loss_of(logits, labels, replace(auto_weight, pos_weight_cap=1.5))
+    ) == pytest.approx(capped)
     hard = (at[0] + at[1]) / 2
     assert float(loss_of(logits, labels, replace(even, hard_share=0.5))) == pytest.approx(hard)
     focal = (at * (1 - np.exp(-at)) ** 2).mean()
@@ -213,12 +218,12 @@ def test_the_classifier_as_encoder(name: str) -> None:
 
 
 def shifted(samples: Sequence[Sample]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Maps that lie beside the defect, each in another direction: by 4 of its 12 pixels."""
+    """Maps that lie beside the defect, each in another direction: by up to 5 of its 12 pixels."""
     for sample in samples:
         number = int(sample.name[3:])
         truth = square(number, True, SIZE)
         rng = np.random.default_rng([3, number])
-        mask = np.roll(truth, rng.choice([-4, 4], 2), axis=(0, 1))
+        mask = np.roll(truth, rng.integers(-5, 6, 2), axis=(0, 1))
         yield sample.name, mask.astype(np.float32), mask
 
 
@@ -263,7 +268,7 @@ def iou(mask: np.ndarray, truth: np.ndarray) -> float:
 
 
 def test_it_draws_better_than_its_labels(tmp_path: Path) -> None:
-    config = replace(CONFIG, steps=60, every=60, batch_size=8, labels=LabelConfig(ignore_radius=0))
+    config = replace(CONFIG, rounds=1, steps=200, every=200, batch_size=8, lr=0.01)
     fit(tmp_path, samples=blind(toys(36)), config=config)
     labels = [iou(mask, square(int(name[3:]), True, SIZE)) for name, _, mask in
               shifted([s for s in toys(36) if s.label])]  # fmt: skip
@@ -277,7 +282,7 @@ def test_it_draws_better_than_its_labels(tmp_path: Path) -> None:
         iou(each > 0.5, square(n, True, SIZE))
         for each, n in zip(maps, range(500, 510), strict=True)
     ]
-    assert np.mean(labels) < 0.35 and np.mean(found) > 0.6
+    assert np.mean(labels) < 0.55 and np.mean(found) > 0.7
     clean = Images([toy(n, 0) for n in range(600, 605)], *SIZE, 1)
     given = torch.stack([clean[n].image for n in range(5)])  # type: ignore[union-attr]
     with torch.inference_mode():

@@ -24,7 +24,7 @@ from ltcam_cli.student import train as training
 from ltcam_cli.student.checkpoint import load_student
 
 SHORT = (
-    "student.steps=4 student.every=2 student.batch_size=4 student.network.width=8 "
+    "student.rounds=2 student.steps=4 student.every=2 student.batch_size=4 student.network.width=8 "
     "student.network.decoder=8 student.overlays=1 device=cpu threads=1"
 ).split()
 

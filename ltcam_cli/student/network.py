@@ -32,7 +32,7 @@ class NetworkConfig:
         width: channels of the light encoder's first stage; the others have 1.5, 2, 3 and 4 times
             as many.
         decoder: channels of the top-down path.
-        norm: `batch`, or `group` (8 groups), which is the same in training and use.
+        norm: `batch`, or `group` (4 groups), which is the same in training and use.
     """
 
     encoder: str = "light"
@@ -133,6 +133,6 @@ def _resized(maps: Tensor, like: Tensor) -> Tensor:
 
 
 def _block(before: int, after: int, norm: str, size: int = 3) -> nn.Sequential:
-    layer: Any = nn.BatchNorm2d(after) if norm == "batch" else nn.GroupNorm(8, after)
+    layer: Any = nn.BatchNorm2d(after) if norm == "batch" else nn.GroupNorm(4, after)
     convolution = nn.Conv2d(before, after, size, padding=size // 2, bias=False)
     return nn.Sequential(convolution, layer, nn.ReLU(inplace=True))
