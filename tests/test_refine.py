@@ -314,7 +314,7 @@ def test_deviation_is_hysteresis_of_the_evidence(seed: int, step: float) -> None
     background = ndimage.gaussian_filter(pixels, 9.0, truncate=3)
     r = np.maximum(background - ndimage.gaussian_filter(pixels, 1.0), 0)
     e = np.sqrt(M / M.max()) * r / np.quantile(r, 0.8413)
-    e[M <= 0.2 * M.max()] = 0
+    e[0.2 * M.max() >= M] = 0
     sink = min(1.0, 0.8 * e.max() / 2.5)
     assert mask.any()
     assert (mask != hysteresis(e, 1.2 * sink, 2.5 * sink)).sum() <= 2  # float32 at a threshold
