@@ -208,6 +208,37 @@ def sweep(
 
 
 @app.command()
+def search(
+    overrides: Overrides = None,
+    method: Annotated[
+        str | None, typer.Option(help="Methods, joined by commas, in place of search.methods")
+    ] = None,
+    delta: Annotated[str | None, typer.Option(help="method.delta=… of each: null,0:90:10")] = None,
+    layers: Annotated[
+        str | None, typer.Option(help="method.layers=… of each: all,last,s3+s4+s5")
+    ] = None,
+    images: Annotated[
+        str | None, typer.Option(help="evaluation.images=…: defective, predicted, all")
+    ] = None,
+    run: Run = None,
+    device: Device = None,
+    overwrite: Overwrite = False,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Choose method, fusion and segmenter on training images; score that once on the test part.
+
+    No mask chooses, but with evaluation.labels=pixel-val. What is tried: conf/search/default.yaml
+
+    [dim]ltcam search --run NAME --method ltgradcam,ltlayercam --delta 0:90:10 --layers all,last[/]
+    """
+    from ltcam_cli.commands.options import as_overrides
+    from ltcam_cli.commands.search import search as run_search
+
+    options = dict(images=images, run=run, device=device, overwrite=overwrite)
+    run_search(method, delta, layers, as_overrides(options, overrides), config_dir)
+
+
+@app.command()
 def predict(
     paths: Annotated[
         list[str], typer.Argument(help="Images and folders; and Hydra overrides, key=value.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -61,6 +62,17 @@ def _value(name: str, value: Any) -> str:
         return ",".join(map(expand_range, text.split(","))) if ":" in text else text
     is_list = name in {"run", "name"} and not Path(text).exists()
     return ",".join(map(quoted, text.split(",") if is_list else [text]))
+
+
+def line_overrides(group: str, line: str) -> list[str]:
+    """`ltgradcam delta=50` as the overrides `method=ltgradcam`, `method.delta=50` of its group."""
+    try:
+        name, *keys = shlex.split(line)
+    except ValueError:
+        raise LtcamError(
+            f"{line!r}: must be the name of a {group}, and keys of it as key=value"
+        ) from None
+    return [f"{group}={name}", *(f"{group}.{key}" for key in keys)]
 
 
 def quoted(text: str) -> str:

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from ltcam_cli.classifier.checkpoint import load_classifier
 from ltcam_cli.commands.compose import Row, compose, launch
-from ltcam_cli.commands.options import print_table
+from ltcam_cli.commands.options import line_overrides, print_table
 from ltcam_cli.commands.pictures import drawable, maps_of, ranking
 from ltcam_cli.commands.settings import TRAINING, Settings, trained
 from ltcam_cli.commands.tasks import evaluate_methods, train_task
@@ -125,12 +125,11 @@ def entry_of(line: str, overrides: Sequence[str], config_dir: Path | None) -> En
     Raises:
         LtcamError: naming what of it does not exist.
     """
-    name, *keys = shlex.split(line)
-    own = [f"method={name}", *(f"method.{key}" for key in keys)]
+    own = line_overrides("method", line)
     method = Settings.of(compose("reproduce", [*overrides, *own], config_dir)).method
     if method.delta != AUTO:
         method.check()  # refuses what does not exist before anything is trained
-    return Entry(" ".join([name, *keys]), method)
+    return Entry(" ".join(shlex.split(line)), method)
 
 
 def runs_of(settings: Settings, folds: str | None, seeds: str | None) -> Iterator[list[str]]:

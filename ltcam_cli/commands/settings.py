@@ -38,6 +38,7 @@ from ltcam_cli.runs.folder import (
     training_hash,
 )
 from ltcam_cli.runs.prediction import PredictConfig
+from ltcam_cli.runs.search import SearchConfig
 from ltcam_cli.student.train import StudentConfig
 
 TRAINING = ("dataset", "backbone", "trainer", "seed")
@@ -58,6 +59,7 @@ class Settings:
     student: StudentConfig = field(default_factory=StudentConfig)
     predict: PredictConfig = field(default_factory=PredictConfig)
     reproduce: ReproduceConfig = field(default_factory=ReproduceConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
     outputs: str = "outputs"
     name: str | None = None
     run: str | None = None

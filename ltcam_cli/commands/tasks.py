@@ -111,7 +111,8 @@ def evaluate_methods(
     fitted = fitted_names(settings, run, [one.method for one in each])
     checkpoint = sha256(run.checkpoint)
     samples = split.part(settings.evaluation.split)
-    by = [choice.by for choice in choices]
+    masks_chose = settings.evaluation.masks_chose
+    by = ["pixel-val" if masks_chose else choice.by for choice in choices]
     cells = cell_names(each, samples, checkpoint, fitted, by)
     folders = {run.path / "evaluate" / cell: number for number, cell in enumerate(cells)}
     missing = [folder for folder in folders if settings.overwrite or not finished(folder, settings)]

@@ -51,6 +51,8 @@ class EvaluationConfig:
         labels: what `method.delta=auto` may read of the training part: `image` labels alone, or
             its true masks as well (`pixel-val`).
         deltas: what `method.delta=auto` chooses from.
+        masks_chose: whether masks of training images chose the pipeline before, as `ltcam search`
+            may; then the row's labels are `pixel-val`.
     """
 
     images: str = "defective"
@@ -61,6 +63,7 @@ class EvaluationConfig:
     save_maps: bool = False
     labels: str = "image"
     deltas: list[float] = field(default_factory=lambda: [10.0 * step for step in range(10)])
+    masks_chose: bool = False
 
     def __post_init__(self) -> None:
         if self.labels not in LABELS:
