@@ -88,8 +88,7 @@ def search(
     given += [o for o in overrides if not o.startswith(("search.", "overwrite="))]
     task = SearchTask(methods, segmenters, given)
     [found], _ = launch("search", task, overrides, config_dir=config_dir)
-    best = found["table"].sort_values("criterion", ascending=False, kind="stable")
-    print_table(best.head(TOP))
+    print_table(found["ranked"].head(TOP))
     print(f"\n{found['text']}")
     print(os.path.relpath(found["folder"]))
     return found
@@ -120,9 +119,10 @@ def methods_of(
             swept = ",".join(map(str, settings.evaluation.deltas))
         for cell in grid(method, swept, layers):
             own = line_overrides("method", text)
-            own += [f"method.layers={cell.layers}"] if cell.layers != method.layers else []
-            delta = "null" if cell.delta is None else cell.delta
-            own += [f"method.delta={delta}"] if cell.delta != method.delta else []
+            for key, value in (("layers", cell.layers), ("delta", cell.delta)):
+                if value != getattr(method, key):
+                    own = [o for o in own if not o.startswith(f"method.{key}=")]
+                    own.append(f"method.{key}={'null' if value is None else value}")
             parts.setdefault(short_hash(hashed(cell), 64), Part(cell, own))
     return list(parts.values())
 
@@ -177,8 +177,9 @@ class SearchTask:
             )
         scored = pd.DataFrame([row])[["labels", *SHOWN]]
         text += f"\nOn the test part, once:\n\n{as_markdown(scored)}\n    {shlex.join(command)}\n"
-        write_text(folder / "search.md", f"{as_markdown(table)}\n{text}")
-        return {"table": table, "text": text, "row": row, "folder": str(folder)}
+        ranked = table.sort_values("criterion", ascending=False, kind="stable")
+        write_text(folder / "search.md", f"{as_markdown(ranked)}\n{text}")
+        return {"ranked": ranked, "text": text, "row": row, "folder": str(folder)}
 
     def table(self, by: str, methods: Sequence[MethodConfig], scores: pd.DataFrame) -> pd.DataFrame:
         """A row a candidate, and which is chosen: the highest criterion; of equals, the first."""
