@@ -159,7 +159,9 @@ class SearchTask:
         command = ["ltcam", "evaluate", *self.given, *tta_overrides(settings.tta)]
         command += self.methods[place].overrides + self.segmenters[segmenter].overrides
         command += ["evaluation.masks_chose=true"] if by == "pixel-val" else []
-        evaluation = replace(settings.evaluation, masks_chose=by == "pixel-val")
+        evaluation = settings.evaluation
+        if by == "pixel-val":
+            evaluation = replace(evaluation, masks_chose=True)
         chosen = replace(
             settings,
             method=methods[place],
@@ -173,7 +175,8 @@ class SearchTask:
             honest = held_out(table.filter(regex="^iou_fold"))
             text += (
                 f"Its {table['criterion'][number]:.2f} is the best of many; chosen on all folds "
-                f"but one and scored on that one: {honest:.2f}.\n"
+                f"but one and scored on that one: {honest:.2f}. The classifier was "
+                "trained on all of them.\n"
             )
         scored = pd.DataFrame([row])[["labels", *SHOWN]]
         text += f"\nOn the test part, once:\n\n{as_markdown(scored)}\n    {shlex.join(command)}\n"
