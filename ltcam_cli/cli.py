@@ -211,7 +211,8 @@ def sweep(
 def search(
     overrides: Overrides = None,
     method: Annotated[
-        str | None, typer.Option(help="Methods, joined by commas, in place of search.methods")
+        str | None,
+        typer.Option(help="method=… of each, joined by commas, in place of search.methods"),
     ] = None,
     delta: Annotated[str | None, typer.Option(help="method.delta=… of each: null,0:90:10")] = None,
     layers: Annotated[
