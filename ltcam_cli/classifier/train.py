@@ -31,7 +31,7 @@ from ltcam_cli.classifier.backbones import (
 )
 from ltcam_cli.classifier.checkpoint import Classifier, prior_shift
 from ltcam_cli.classifier.guidance import Guide, consistency, saliency
-from ltcam_cli.classifier.tensors import read_tensors
+from ltcam_cli.classifier.progress import read_progress, save_progress
 from ltcam_cli.data.batches import (
     Batch,
     Images,
@@ -454,17 +454,12 @@ class _Loop:
             "scaler": self.scaler.state_dict(),
             "history": self.history,
         }
-        with atomic(self.folder / "last.pt") as temporary:
-            torch.save(state, temporary)
-        with atomic(self.folder / "history.csv") as temporary:
-            pd.DataFrame(self.history).to_csv(temporary, index=False)
+        save_progress(self.folder, state)
 
     def resume(self) -> None:
-        path = self.folder / "last.pt"
-        if not path.is_file():
-            log.info("nothing to resume in %s; starting anew", self.folder)
+        state = read_progress(self.folder, self.device)
+        if state is None:
             return
-        state = read_tensors(path, "delete it to start anew", self.device)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])

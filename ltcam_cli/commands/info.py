@@ -125,7 +125,5 @@ def config(command: str, overrides: Sequence[str], config_dir: Path | None) -> N
     """Print the composed config."""
     if command not in COMMANDS:
         raise LtcamError(f"config {command}: no such command{nearest(command, COMMANDS)}")
-    named = {override.split("=")[0] for override in overrides}
-    own = [override for override in COMMANDS[command] if override.split("=")[0] not in named]
-    composed = compose(command, [*own, *overrides], config_dir)
+    composed = compose(command, [*COMMANDS[command], *overrides], config_dir)
     print(OmegaConf.to_yaml(composed), end="")

@@ -12,7 +12,6 @@ import torch
 import ltcam_cli
 from ltcam_cli.classifier.checkpoint import Classifier, load_classifier
 from ltcam_cli.commands.settings import Settings, aimed
-from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import alone, hashed, read_json, sha256, short_hash, write_json
 from ltcam_cli.maps.averaged import averaged
@@ -124,17 +123,13 @@ def drawings(
     run: RunFolder,
     classifier: Classifier,
     methods: Sequence[MethodConfig],
-    training: Sequence[Sample] | None = None,
 ) -> list[Drawing]:
     """A cell for each map of `heatmap_source`: it, and the settings' segmenter, fitted.
 
     What was learnt is kept in the run folder, `segmenters/<name>.json`, and read from there the
     next time, unless `overwrite` is set.
-
-    Args:
-        training: the labelled images it is fitted on, if it must be; None: the data set's own.
     """
-    names = fitted_names(settings, run, methods, training)
+    names = fitted_names(settings, run, methods)
     if names[0] is None:
         return drawn_by(make_segmenter(settings.segmenter), len(methods))
     segmenters = {name: make_segmenter(settings.segmenter) for name in names if name}
@@ -143,7 +138,7 @@ def drawings(
         with alone(folder / "fitting"):
             # Another process may have fitted them meanwhile.
             if settings.overwrite or not _read(folder, segmenters):
-                _fit(settings, run, classifier, methods, training, names, segmenters)
+                _fit(settings, run, classifier, methods, names, segmenters)
                 for name, segmenter in segmenters.items():
                     states = [lesson.state for lesson in segmenter.lessons]
                     write_json(folder / f"{name}.json", states)
@@ -151,10 +146,7 @@ def drawings(
 
 
 def fitted_names(
-    settings: Settings,
-    run: RunFolder,
-    methods: Sequence[MethodConfig],
-    training: Sequence[Sample] | None = None,
+    settings: Settings, run: RunFolder, methods: Sequence[MethodConfig]
 ) -> list[str | None]:
     """What the fitted segmenter of each method is called; None of one that needs no fit.
 
@@ -172,7 +164,7 @@ def fitted_names(
         settings.segmenter.options,
         hashed(settings.segmenter.refine),
         {k: v for k, v in hashed(settings.dataset).items() if k not in UNHASHED_DATASET},
-        training is None,
+        True,  # as long as others than the data set's images could be learnt from
         sha256(run.checkpoint),
         ltcam_cli.__version__,
     ]
@@ -182,7 +174,7 @@ def fitted_names(
         for method in methods
     ]
     try:
-        samples = settings.training if training is None else training
+        samples = settings.training
     except LtcamError as error:
         return [_any_of(run.path / "segmenters", half, settings, error) for half in asked]
     images = short_hash([(sample.name, sample.label) for sample in samples])
@@ -215,7 +207,6 @@ def _fit(
     run: RunFolder,
     classifier: Classifier,
     methods: Sequence[MethodConfig],
-    training: Sequence[Sample] | None,
     names: Sequence[str | None],
     segmenters: dict[str, Segmenter],
 ) -> None:
@@ -225,7 +216,7 @@ def _fit(
         classifier,
         heatmap_source(settings, run, classifier, [methods[number] for number in firsts]),
         [Drawing(number, segmenter) for number, segmenter in enumerate(segmenters.values())],
-        settings.training if training is None else training,
+        settings.training,
         batch_size=settings.evaluation.batch_size,
         on_error=settings.dataset.on_error,
         progress=f"segmenter {settings.segmenter.label}",

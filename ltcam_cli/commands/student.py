@@ -36,19 +36,13 @@ log = logging.getLogger("ltcam_cli")
 
 def train(overrides: Sequence[str], multirun: bool, config_dir: Path | None) -> list[Row]:
     """Train one student, or several; prints what its labels were."""
-    rows = run_task("student", student_task, taught(overrides), multirun, config_dir, SHOWN)
+    # It goes before the method of an experiment, which may be the student itself, and after it a
+    # --method of the user's counts.
+    overrides = [f"method={TEACHER}", *overrides]
+    rows = run_task("student", student_task, overrides, multirun, config_dir, SHOWN)
     for run in dict.fromkeys(row["run"] for row in rows):
         print(f"Now: ltcam evaluate --run {run} --method student")
     return rows
-
-
-def taught(overrides: Sequence[str]) -> list[str]:
-    """The overrides, with the method that makes the first labels where they name none.
-
-    So it also goes before the method of an experiment, which may be the student itself.
-    """
-    named = any(override.split("=")[0] == "method" for override in overrides)
-    return [*([] if named else [f"method={TEACHER}"]), *overrides]
 
 
 def student_task(cfg: DictConfig) -> Row:

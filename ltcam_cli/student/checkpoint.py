@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ltcam_cli.classifier.backbones import BackboneConfig
@@ -14,6 +13,7 @@ from ltcam_cli.classifier.checkpoint import Classifier
 from ltcam_cli.classifier.tensors import read_tensors
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import atomic
+from ltcam_cli.maps.averaged import resized
 from ltcam_cli.maps.engine import Heatmaps
 from ltcam_cli.student.network import MaskNet, NetworkConfig, build_network
 
@@ -112,13 +112,9 @@ class StudentSource:
     def __call__(self, images: Tensor) -> Heatmaps:
         """Maps of normalised images (N, C, H, W), at their size."""
         with torch.inference_mode():
-            whole = images if self.size is None else self._at_classifiers_size(images)
-            logits = self.classifier.model(whole)
+            size = (self.classifier.height, self.classifier.width)
+            logits = self.classifier.model(images if self.size is None else resized(images, size))
             kind = images.device.type
             with torch.autocast(kind, dtype=self.half, enabled=self.half is not None):
                 maps = self.student.probability(images)
         return Heatmaps([maps.float()], logits)
-
-    def _at_classifiers_size(self, images: Tensor) -> Tensor:
-        size = (self.classifier.height, self.classifier.width)
-        return F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)

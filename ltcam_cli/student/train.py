@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -20,6 +19,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ltcam_cli.classifier.checkpoint import Classifier
+from ltcam_cli.classifier.progress import read_progress, save_progress
 from ltcam_cli.classifier.tensors import read_tensors
 from ltcam_cli.classifier.train import duration
 from ltcam_cli.data.batches import Images, Item, ahead
@@ -377,17 +377,12 @@ class _Loop:
             "schedule": self.schedule.state_dict(),
             "history": self.history,
         }
-        with atomic(self.folder / "last.pt") as temporary:
-            torch.save(state, temporary)
-        with atomic(self.folder / "history.csv") as temporary:
-            pd.DataFrame(self.history).to_csv(temporary, index=False)
+        save_progress(self.folder, state)
 
     def resume(self) -> None:
-        path = self.folder / "last.pt"
-        if not path.is_file():
-            log.info("nothing to resume in %s; starting anew", self.folder)
+        state = read_progress(self.folder, self.device)
+        if state is None:
             return
-        state = read_tensors(path, "delete it to start anew", self.device)
         self.round, self.step = state["round"], state["step"]
         self.student.model.load_state_dict(state["student"])
         self._begin_round()

@@ -1,0 +1,36 @@
+"""What a training keeps to go on with: `last.pt` and `history.csv` in its folder."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from ltcam_cli.classifier.tensors import read_tensors
+from ltcam_cli.files import atomic
+
+log = logging.getLogger(__name__)
+
+
+def save_progress(folder: Path, state: dict[str, Any]) -> None:
+    """Write a state; its `history`, rows of one table, also as CSV."""
+    with atomic(folder / "last.pt") as temporary:
+        torch.save(state, temporary)
+    with atomic(folder / "history.csv") as temporary:
+        pd.DataFrame(state["history"]).to_csv(temporary, index=False)
+
+
+def read_progress(folder: Path, device: torch.device) -> dict[str, Any] | None:
+    """The state that was written last; None if there is none.
+
+    Raises:
+        LtcamError: if the file is damaged or unsafe.
+    """
+    path = folder / "last.pt"
+    if not path.is_file():
+        log.info("nothing to resume in %s; starting anew", folder)
+        return None
+    return dict(read_tensors(path, "delete it to start anew", device))
