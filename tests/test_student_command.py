@@ -336,3 +336,14 @@ def test_no_mask_is_read_anywhere(own_run: Run, cli: Cli, tmp_path: Path) -> Non
     removed = [path.unlink() for path in masks.values() if path.is_file()]
     assert len(removed) >= 2
     assert json.dumps(scores("without", f"dataset.labels={listed}")) == json.dumps(with_masks)
+
+
+def test_a_sweep_draws_a_preset_as_evaluate_does(own_run: Run, cli: Cli) -> None:
+    """With the segmenter and the test-time options that the method brings: the same cells."""
+    methods = ("--run", own_run.name, "--method")
+    for method in ("ltcam_plus", "ltgradcam"):
+        cli.ok("evaluate", *methods, method, *SHORT[-2:])
+    cells = {path.name for path in (own_run.path / "evaluate").glob("*")}
+    assert len(cells) == 2
+    cli.ok("sweep", *methods, "ltgradcam,ltcam_plus", "--delta", "50", *SHORT[-2:])
+    assert {path.name for path in (own_run.path / "evaluate").glob("*")} == cells

@@ -19,6 +19,7 @@ from ltcam_cli.commands.settings import Settings, trained
 from ltcam_cli.commands.tasks import evaluate_methods
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import hashed, short_hash
+from ltcam_cli.maps.averaged import TtaConfig
 from ltcam_cli.maps.method import MethodConfig
 from ltcam_cli.masks.segmenters import SegmenterConfig
 from ltcam_cli.report.curves import draw_delta_curve
@@ -27,7 +28,8 @@ from ltcam_cli.runs.tables import SHOWN, write_results
 
 PARTS = {"test": ("test",), "train": ("train",), "both": ("train", "test")}
 log = logging.getLogger("ltcam_cli")
-Group = tuple[SegmenterConfig, list[MethodConfig]]  # what is drawn by one segmenter
+Choice = tuple[SegmenterConfig, TtaConfig]  # what a method may bring with it, as ltcam_plus does
+Group = tuple[Choice, list[MethodConfig]]
 
 
 def sweep(
@@ -53,11 +55,12 @@ def sweep(
     for name in names.split(","):
         settings = Settings.of(compose("sweep", [*overrides, f"method={name}"], config_dir))
         cells = grid(settings.method, deltas, layers)
-        same = [mine for segmenter, mine in groups if segmenter == settings.segmenter]
+        choice = (settings.segmenter, settings.tta)
+        same = [mine for theirs, mine in groups if theirs == choice]
         if same:
             same[0].extend(cells)
         else:
-            groups.append((settings.segmenter, cells))
+            groups.append((choice, cells))
     rows, _ = launch("sweep", SweepTask(groups, PARTS[part]), overrides, config_dir=config_dir)
     found = rows[0]
     table = pd.DataFrame(found["rows"])
@@ -97,8 +100,8 @@ class SweepTask:
         loop = 0.0
         for part in self.parts:
             evaluation = replace(settings.evaluation, split=part, overlays=0)
-            for segmenter, methods in self.groups:
-                one = replace(settings, evaluation=evaluation, segmenter=segmenter)
+            for (segmenter, tta), methods in self.groups:
+                one = replace(settings, evaluation=evaluation, segmenter=segmenter, tta=tta)
                 of_part, seconds = evaluate_methods(one, split, run, methods)
                 loop += seconds
                 rows += [row | {"part": part} for row in of_part]
