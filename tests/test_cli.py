@@ -25,7 +25,7 @@ from torchvision import models
 import ltcam_cli
 from ltcam_cli.classifier.checkpoint import load_classifier
 from ltcam_cli.cli import app, complete_override
-from ltcam_cli.commands import tasks
+from ltcam_cli.commands import info, tasks
 from ltcam_cli.commands.options import KEYS, as_overrides, expand_range, quoted, split_paths
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.report import overlay
@@ -103,6 +103,13 @@ def test_config_prints_what_a_command_would_run_with(cli: Cli) -> None:
     demo = yaml.safe_load(cli.ok("config", "demo"))
     assert demo["dataset"]["kind"] == "synthetic"
     cli.fault("config", "evalute", says=["evalute", "did you mean 'evaluate'?"])
+
+
+def test_config_knows_each_command_that_takes_overrides() -> None:
+    commands = typer.main.get_group(app).commands.values()
+    takes = {c.name for c in commands if any(p.name == "overrides" for p in c.params)}
+    assert takes - {"config"} <= set(info.COMMANDS)
+    assert "search" in takes
 
 
 @pytest.mark.parametrize(

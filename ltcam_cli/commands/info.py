@@ -28,7 +28,8 @@ plain sum, is practically the deepest stage alone where batch norm is; minmax gi
 
 # Commands that compose a config, and what they override themselves.
 COMMANDS = {
-    "train": (), "evaluate": (), "predict": (), "reproduce": (), "data": (),
+    "train": (), "evaluate": (), "sweep": (), "search": (), "predict": (), "reproduce": (),
+    "report": (), "data": (),
     "student": (f"method={TEACHER}",), "export": ("method=student",),
     "import": ("backbone.weights=null",), "demo": ("experiment=demo",),
 }  # fmt: skip
