@@ -349,6 +349,16 @@ def test_a_wild_rate_is_said_in_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(raised.value)
 
 
+def test_a_collapsed_training_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    one = toy(300, 1)
+    alike = [replace(one, name=str(label), group=str(label), label=label) for label in (0, 1)]
+    fit(tmp_path / "a", split=Split(toys(18), alike), epochs=1)
+    assert "the same of all 2 test images: its training collapsed" in caplog.text
+    caplog.clear()
+    fit(tmp_path / "b", epochs=1)
+    assert "collapsed" not in caplog.text
+
+
 # Validation and threshold
 
 

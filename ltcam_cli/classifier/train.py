@@ -49,6 +49,8 @@ from ltcam_cli.scores import images as image_scores
 
 log = logging.getLogger(__name__)
 
+CONSTANT = 1e-3  # spread of the logits of all test images below which nothing was learnt
+
 
 @dataclass
 class TrainerConfig:
@@ -489,6 +491,12 @@ def _finish(
         table.to_csv(temporary, index=False)
     labels, logits = table["label"].to_numpy(), table["logit"].to_numpy()
     predicted = table["predicted"].to_numpy()
+    if len(table) > 1 and np.ptp(logits) < CONSTANT:
+        log.warning(
+            "the classifier says the same of all %d test images: its training collapsed, and its "
+            "maps will be empty; try another seed, a lower trainer.lr or backbone.head=max",
+            len(table),
+        )
     return {
         "test_ap": image_scores.average_precision(labels, logits),
         "test_auroc": image_scores.auroc(labels, logits),
