@@ -101,6 +101,7 @@ def run_rows(
             rows.append(
                 {
                     "entry": entry, "method": entry.split()[0], "layers": "all", "delta": 50.0,
+                    "segmenter": "otsu",
                     "labels": "image", "kind": "ksdd", "split": "tens", "fold": fold,
                     "seed": number, "n_images": 10, "tp": tp, "fp": fp, "fn": fn,
                     "iou": 100 * tp / (tp + fp + fn), "precision": 100 * tp / (tp + fp),

@@ -185,6 +185,39 @@ def test_runs_that_exist_are_reused(
     assert "paper" not in page.split("\n\n")[1]  # no printed numbers for the synthetic set
 
 
+def test_presets_bring_their_segmenters_and_teach_a_student(
+    cli: Cli, ksdd_like: KsddLike, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ksdd_like()
+    short = "student.steps=2 student.batch_size=4 student.network.width=8".split()
+    args = ["reproduce", "presets", *KSDD, *short, "reproduce.pictures=2"]
+    output = cli.ok(*args)
+    folder = folder_of("presets")
+    runs = pd.read_csv(folder / "presets-runs.csv")
+    check_scores(runs)
+    listed = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    assert runs["entry"].tolist() == listed["reproduce"]["methods"]
+    each = list(zip(runs["method"], runs["segmenter"], runs["tta"].fillna(""), strict=True))
+    assert each == [
+        ("ltgradcam", "otsu", ""),
+        ("ltcam_plus", "fraction", "flips=both"),
+        ("ltcam_plus", "plus+contrast", "flips=both"),
+        ("ltcam_plus", "plus+contrast", "flips=both"),
+        ("student", "level", "flips=both"),
+        ("student", "plus+contrast", "flips=both"),
+    ]
+    page = (folder / "presets.md").read_text(encoding="utf-8")
+    assert "segmenter.refine.options.polarity=both" in page and "plus+contrast" in page
+    assert (folder / "presets-maps.png").is_file()
+
+    monkeypatch.setattr(tasks, "evaluate", None)  # nothing is computed again
+    assert cli.ok(*args) == output
+    [run] = runs["run"].unique()
+    cli.ok("student", "train", "--run", run, *short, "experiment=best")  # this very one
+    cli.ok("evaluate", "--run", run, "experiment=best", "threads=1", "device=cpu")
+    assert len(list(Path("outputs").glob("*/student/*/checkpoint.pt"))) == 1
+
+
 def write_ksdd2(root: Path) -> None:
     """A small tree in the layout of KolektorSDD2, every third image defective."""
     random = np.random.default_rng(0)

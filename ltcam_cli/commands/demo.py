@@ -47,8 +47,8 @@ def draw_gallery(
     settings = each[0]
     samples = {s.name: s for s in load_split(settings.dataset).part(settings.evaluation.split)}
     ranked = ranking(run, cell, 3)
-    methods = [one.method for one in each]
-    results = maps_of(settings, run, [samples[name] for name, _ in ranked], methods)
+    pipelines = [one.pipeline for one in each]
+    results = maps_of(settings, run, [samples[name] for name, _ in ranked], pipelines)
     path = run.path / "gallery.png"
     draw_grid(
         gallery_rows(results, [label for _, label in ranked]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,15 +64,22 @@ def _value(name: str, value: Any) -> str:
     return ",".join(map(quoted, text.split(",") if is_list else [text]))
 
 
-def line_overrides(group: str, line: str) -> list[str]:
-    """`ltgradcam delta=50` as the overrides `method=ltgradcam`, `method.delta=50` of its group."""
+def line_overrides(group: str, line: str, others: Collection[str] = ()) -> list[str]:
+    """`ltgradcam delta=50` as the overrides `method=ltgradcam`, `method.delta=50` of its group.
+
+    Args:
+        others: groups of which the line may name keys, too: with segmenter, `segmenter=fraction`.
+    """
     try:
         name, *keys = shlex.split(line)
     except ValueError:
         raise LtcamError(
             f"{line!r}: must be the name of a {group}, and keys of it as key=value"
         ) from None
-    return [f"{group}={name}", *(f"{group}.{key}" for key in keys)]
+    return [
+        f"{group}={name}",
+        *(key if re.split("[.=]", key)[0] in others else f"{group}.{key}" for key in keys),
+    ]
 
 
 def quoted(text: str) -> str:

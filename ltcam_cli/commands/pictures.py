@@ -10,10 +10,9 @@ import pandas as pd
 
 from ltcam_cli.classifier.checkpoint import load_classifier
 from ltcam_cli.commands.pipeline import drawings, heatmap_source
-from ltcam_cli.commands.settings import Settings
+from ltcam_cli.commands.settings import Pipeline, Settings
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError, require
-from ltcam_cli.maps.method import MethodConfig
 from ltcam_cli.runs.evaluation import ImageResult, map_and_segment
 from ltcam_cli.runs.folder import RunFolder
 
@@ -43,18 +42,24 @@ def ranking(run: RunFolder, cell: str, count: int) -> list[tuple[str, str]]:
 
 
 def maps_of(
-    settings: Settings, run: RunFolder, samples: Sequence[Sample], methods: Sequence[MethodConfig]
+    settings: Settings, run: RunFolder, samples: Sequence[Sample], pipelines: Sequence[Pipeline]
 ) -> list[list[ImageResult]]:
-    """Heatmaps and masks of some images: of each, one a method."""
+    """Heatmaps and masks of some images: of each, one a pipeline."""
     classifier = load_classifier(run.checkpoint, settings.torch_device())
-    results = map_and_segment(
-        classifier,
-        heatmap_source(settings, run, classifier, methods),
-        drawings(settings, run, classifier, methods),
-        samples,
-        masks=True,
-        gate=False,
-        batch_size=1,
-    )
-    found = list(results)
-    return [found[start : start + len(methods)] for start in range(0, len(found), len(methods))]
+    columns = dict[int, list[ImageResult]]()
+    for own, numbers in settings.drawing(pipelines):
+        methods = [pipelines[number].method for number in numbers]
+        results = map_and_segment(
+            classifier,
+            heatmap_source(own, run, classifier, methods),
+            drawings(own, run, classifier, methods),
+            samples,
+            masks=True,
+            gate=False,
+            batch_size=1,
+        )
+        found = list(results)
+        for place, number in enumerate(numbers):
+            columns[number] = found[place :: len(numbers)]
+    rows = zip(*(columns[number] for number in range(len(pipelines))), strict=True)
+    return [list(row) for row in rows]

@@ -19,15 +19,16 @@ from ltcam_cli.classifier.checkpoint import load_classifier
 from ltcam_cli.commands.compose import Row, compose, launch
 from ltcam_cli.commands.options import line_overrides, print_table
 from ltcam_cli.commands.pictures import drawable, maps_of, ranking
-from ltcam_cli.commands.settings import TRAINING, Settings, trained
-from ltcam_cli.commands.tasks import evaluate_methods, train_task
+from ltcam_cli.commands.settings import TRAINING, Pipeline, Settings, trained
+from ltcam_cli.commands.student import train_one
+from ltcam_cli.commands.tasks import evaluate_pipelines, train_task
 from ltcam_cli.data.load import dataset_name, load_split
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import hashed, short_hash, write_text
 from ltcam_cli.maps.capture import stages_of
-from ltcam_cli.maps.method import AUTO, MethodConfig
+from ltcam_cli.maps.method import AUTO, TEACHER
 from ltcam_cli.report.curves import draw_delta_curve
 from ltcam_cli.report.grids import draw_grid, layer_rows, method_rows
 from ltcam_cli.report.paper import (
@@ -54,11 +55,10 @@ log = logging.getLogger("ltcam_cli")
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A line of `reproduce.methods`, and the method that it describes."""
+class Entry(Pipeline):
+    """A line of `reproduce.methods`, and what it describes."""
 
     text: str
-    method: MethodConfig
 
 
 def reproduce(
@@ -88,6 +88,7 @@ def reproduce(
     if settings.run and (folds or seeds):
         raise LtcamError(f"run={settings.run}: is one run; --folds and --seeds choose others")
     entries = [entry_of(line, given, config_dir) for line in wanted.methods]
+    teacher = entry_of(TEACHER, given, config_dir)
     each = list(runs_of(settings, folds, seeds))
     if len(each) > 1:
         each = [[*chosen, "name=null"] for chosen in each]  # of the report, then, not of the runs
@@ -97,7 +98,7 @@ def reproduce(
     write_config(folder, {**asdict(settings), "runs": [" ".join(chosen) for chosen in each]})
     rows: list[Row] = []
     for number, chosen in enumerate(each):
-        task = Reproduction(entries, what, folder if number == 0 else None)
+        task = Reproduction(entries, teacher, what, folder if number == 0 else None)
         log.info("reproduce %s: run %d of %d %s", what, number + 1, len(each), " ".join(chosen))
         [found], _ = launch("reproduce", task, [*given, *chosen], config_dir=config_dir)
         rows += found["rows"]
@@ -120,16 +121,16 @@ def experiments(what: str, overrides: Sequence[str]) -> list[str]:
 
 
 def entry_of(line: str, overrides: Sequence[str], config_dir: Path | None) -> Entry:
-    """The method of a line such as `ltgradcam delta=50 layers=s3+s4`.
+    """What a line such as `ltgradcam delta=50 layers=s3+s4 segmenter=fraction` describes.
 
     Raises:
         LtcamError: naming what of it does not exist.
     """
-    own = line_overrides("method", line)
-    method = Settings.of(compose("reproduce", [*overrides, *own], config_dir)).method
-    if method.delta != AUTO:
-        method.check()  # refuses what does not exist before anything is trained
-    return Entry(" ".join(shlex.split(line)), method)
+    own = line_overrides("method", line, ("segmenter", "tta"))
+    pipeline = Settings.of(compose("reproduce", [*overrides, *own], config_dir)).pipeline
+    if pipeline.method.delta != AUTO:
+        pipeline.method.check()  # refuses what does not exist before anything is trained
+    return Entry(pipeline.method, pipeline.segmenter, pipeline.tta, " ".join(shlex.split(line)))
 
 
 def runs_of(settings: Settings, folds: str | None, seeds: str | None) -> Iterator[list[str]]:
@@ -166,8 +167,8 @@ def identity(settings: Settings, entries: Sequence[Entry], each: Sequence[list[s
     return short_hash(
         [
             part,
-            [hashed(entry.method) for entry in entries],
-            hashed(settings.segmenter),
+            [hashed(entry) for entry in entries],
+            hashed(settings.student),
             hashed(settings.reproduce),
             [evaluation.images, evaluation.split, evaluation.labels, evaluation.deltas],
             settings.run,
@@ -183,16 +184,18 @@ class Reproduction:
 
     Attributes:
         entries: what is evaluated.
+        teacher: what students learn from.
         what: the experiment's name.
         pictures: folder of the pictures of maps; None for none.
     """
 
     entries: list[Entry]
+    teacher: Entry
     what: str
     pictures: Path | None
 
     def __call__(self, cfg: DictConfig) -> Row:
-        """Train if no checkpoint fits, and evaluate all that is listed in one pass."""
+        """Train what is not there, and evaluate all that is listed in as few passes as it takes."""
         settings, split, run = self._run(cfg)
         kind = settings.reproduce.kind
         entries = self.entries
@@ -206,8 +209,8 @@ class Reproduction:
         evaluation = settings.evaluation
         if kind != "table":
             settings = replace(settings, evaluation=replace(evaluation, overlays=0))
-        methods = [entry.method for entry in entries]
-        rows, _ = evaluate_methods(settings, split, run, methods)
+        entries = self._taught(entries, settings, split, run)
+        rows, _ = evaluate_pipelines(settings, split, run, entries)
         dropped = split.dropped or []
         known = {
             "kind": settings.dataset.kind,
@@ -220,11 +223,26 @@ class Reproduction:
         if self.pictures is not None and pictures:
             samples = split.part(settings.evaluation.split)
             entries = [  # with the δ that was chosen
-                Entry(e.text, replace(e.method, delta=row["delta"]))
+                replace(e, method=replace(e.method, delta=row["delta"]))
                 for e, row in zip(entries, rows, strict=True)
             ]
             draw_maps(self.pictures, self.what, settings, run, samples, entries, rows)
         return {"rows": rows}
+
+    def _taught(
+        self, entries: list[Entry], settings: Settings, split: Split, run: RunFolder
+    ) -> list[Entry]:
+        """The entries with the students of the settings, trained if they are not there."""
+        unnamed = [e.method.is_student and not e.method.options.get("student") for e in entries]
+        if not any(unnamed):
+            return entries
+        teacher = {key: getattr(self.teacher, key) for key in ("method", "segmenter", "tta")}
+        row = train_one(replace(settings, **teacher, resume=True, overwrite=False), split, run)
+        named = {"student": row["student"]}
+        return [
+            replace(e, method=replace(e.method, options=e.method.options | named)) if own else e
+            for e, own in zip(entries, unnamed, strict=True)
+        ]
 
     def _run(self, cfg: DictConfig) -> tuple[Settings, Split, RunFolder]:
         overrides = HydraConfig.get().overrides.task
@@ -243,7 +261,9 @@ def over_deltas(entry: Entry, deltas: Sequence[float]) -> list[Entry]:
     if not entry.method.reads_gradients:
         return [entry]
     return [
-        Entry(f"{entry.text} delta={delta:g}", replace(entry.method, delta=delta))
+        replace(
+            entry, text=f"{entry.text} delta={delta:g}", method=replace(entry.method, delta=delta)
+        )
         for delta in deltas
     ]
 
@@ -251,7 +271,9 @@ def over_deltas(entry: Entry, deltas: Sequence[float]) -> list[Entry]:
 def over_stages(entry: Entry, stages: Sequence[str]) -> list[Entry]:
     """A method on each stage alone, and then as it is."""
     alone = [
-        Entry(f"{entry.text} layers={stage}", replace(entry.method, layers=stage))
+        replace(
+            entry, text=f"{entry.text} layers={stage}", method=replace(entry.method, layers=stage)
+        )
         for stage in stages
     ]
     return [*alone, entry]
@@ -298,7 +320,8 @@ def setting_notes(settings: Settings, runs: pd.DataFrame) -> list[str]:
         f"{dataset_name(settings.dataset)}, split {first['split']}"
         + (f", folds {', '.join(map(str, folds))}" if folds else "")
         + f"; seeds {', '.join(map(str, seeds))}; backbone {backbone.name}, head {backbone.head}, "
-        f"pre-trained weights {weights}; {settings.segmenter.label}; {first['images']} images, "
+        f"pre-trained weights {weights}; {', '.join(runs['segmenter'].unique())}; "
+        f"{first['images']} images, "
         f"{int(first['n_images'])} in the first run; pixels pooled, in per cent."
     ]
     if count > 1:
@@ -361,7 +384,7 @@ def draw_maps(
     if not stages:
         path = folder / f"{what}-maps.png"
         if settings.overwrite or not path.is_file():
-            results = maps_of(settings, run, chosen, [entry.method for entry in entries])
+            results = maps_of(settings, run, chosen, entries)
             names = [entry.text.replace(" ", "\n") for entry in entries]
             drawn = method_rows(results, [label for _, label in ranked])
             draw_grid(drawn, ["image", "truth", *names], title, path)
@@ -371,7 +394,7 @@ def draw_maps(
         path = folder / f"{what}-{weighting}.png"
         if settings.overwrite or not path.is_file():
             mine = [entry for entry in entries if entry.method.weighting == weighting]
-            results = maps_of(settings, run, chosen, [entry.method for entry in mine])
+            results = maps_of(settings, run, chosen, mine)
             names = [entry.text for entry in mine if entry.text in whole]
             columns = ["truth", *(f"S{number + 1}" for number in range(count)), "fused"]
             draw_grid(layer_rows(results, names, count), columns, title, path)

@@ -20,7 +20,6 @@ from ltcam_cli.classifier.checkpoint import load_classifier
 from ltcam_cli.commands.compose import Row, compose, launch
 from ltcam_cli.commands.options import line_overrides, print_table
 from ltcam_cli.commands.pipeline import drawings, heatmap_source, resolved, together
-from ltcam_cli.commands.reproduce import entry_of
 from ltcam_cli.commands.settings import Settings, trained
 from ltcam_cli.commands.sweep import grid
 from ltcam_cli.commands.tasks import evaluate_methods, of_map
@@ -106,14 +105,14 @@ def methods_of(
     parts: dict[str, Part] = {}
     lines = []
     for line in names.split(",") if names else settings.search.methods:
-        student = entry_of(line, overrides, config_dir).method.is_student
+        student = method_of(line, overrides, config_dir).is_student
         fusions = [] if student else settings.search.fusions
         lines += [
             " ".join([line, *(f"fusion.{key}" for key in fusion.split())])
             for fusion in fusions or [""]
         ]
     for text in lines:
-        method = entry_of(text, overrides, config_dir).method
+        method = method_of(text, overrides, config_dir)
         swept = deltas
         if method.delta == AUTO and deltas is None:
             swept = ",".join(map(str, settings.evaluation.deltas))
@@ -125,6 +124,12 @@ def methods_of(
                     own.append(f"method.{key}={'null' if value is None else value}")
             parts.setdefault(short_hash(hashed(cell), 64), Part(cell, own))
     return list(parts.values())
+
+
+def method_of(line: str, overrides: Sequence[str], config_dir: Path | None) -> MethodConfig:
+    """The method that a line describes, but for test-time options that it would bring."""
+    own = line_overrides("method", line)
+    return Settings.of(compose("search", [*overrides, *own], config_dir)).method
 
 
 @dataclass(frozen=True)

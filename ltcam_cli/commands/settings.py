@@ -45,6 +45,15 @@ TRAINING = ("dataset", "backbone", "trainer", "seed")
 PLACES = ("experiment", "outputs", "name")
 
 
+@dataclass(frozen=True)
+class Pipeline:
+    """What draws masks of a classifier: a method, and what may come with it, as with ltcam_plus."""
+
+    method: MethodConfig
+    segmenter: SegmenterConfig
+    tta: TtaConfig
+
+
 @dataclass
 class Settings:
     """All of conf/config.yaml."""
@@ -96,6 +105,27 @@ class Settings:
     def root(self) -> Path:
         """Folder of all results."""
         return Path(self.outputs)
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """What draws masks."""
+        return Pipeline(self.method, self.segmenter, self.tta)
+
+    def drawing(self, pipelines: Sequence[Pipeline]) -> list[tuple[Settings, list[int]]]:
+        """The settings of each segmenter and test-time options, and the pipelines that have them.
+
+        Returns:
+            For each, in order of the first ones: the settings, and the pipelines' numbers.
+        """
+        groups: list[tuple[Settings, list[int]]] = []
+        for number, pipeline in enumerate(pipelines):
+            own = replace(self, segmenter=pipeline.segmenter, tta=pipeline.tta)
+            same = [numbers for settings, numbers in groups if settings == own]
+            if same:
+                same[0].append(number)
+            else:
+                groups.append((own, [number]))
+        return groups
 
     @cached_property
     def training(self) -> list[Sample]:

@@ -47,7 +47,11 @@ def train(overrides: Sequence[str], multirun: bool, config_dir: Path | None) -> 
 
 def student_task(cfg: DictConfig) -> Row:
     """The task; a finished student is not trained again without `overwrite`."""
-    settings, split, run = trained(cfg, HydraConfig.get().overrides.task)
+    return train_one(*trained(cfg, HydraConfig.get().overrides.task))
+
+
+def train_one(settings: Settings, split: Split, run: RunFolder) -> Row:
+    """Train the student that the settings describe, unless it is there; its row."""
     if settings.method.is_student:
         raise LtcamError(
             "method=student: a student's first labels are made from a classifier's maps; "
@@ -58,7 +62,7 @@ def student_task(cfg: DictConfig) -> Row:
     digest = sha256(run.checkpoint)
     folder = student_folder(settings, split, run, digest)
     with alone(folder):
-        return train_one(settings, split, run, folder, digest)
+        return train_into(folder, settings, split, run, digest)
 
 
 def student_folder(settings: Settings, split: Split, run: RunFolder, digest: str) -> Path:
@@ -76,7 +80,7 @@ def student_folder(settings: Settings, split: Split, run: RunFolder, digest: str
     return run.path / "student" / f"{settings.student.name}-{short_hash(known)}"
 
 
-def train_one(settings: Settings, split: Split, run: RunFolder, folder: Path, digest: str) -> Row:
+def train_into(folder: Path, settings: Settings, split: Split, run: RunFolder, digest: str) -> Row:
     """Train into a student's folder, which no other process writes to meanwhile."""
     head = {"run": run.name, "student": folder.name}
     history, last, checkpoint = (

@@ -15,21 +15,17 @@ from omegaconf import DictConfig
 
 from ltcam_cli.commands.compose import Row, compose, launch
 from ltcam_cli.commands.options import deltas_of, print_table
-from ltcam_cli.commands.settings import Settings, trained
-from ltcam_cli.commands.tasks import evaluate_methods
+from ltcam_cli.commands.settings import Pipeline, Settings, trained
+from ltcam_cli.commands.tasks import evaluate_pipelines
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import hashed, short_hash
-from ltcam_cli.maps.averaged import TtaConfig
 from ltcam_cli.maps.method import MethodConfig
-from ltcam_cli.masks.segmenters import SegmenterConfig
 from ltcam_cli.report.curves import draw_delta_curve
 from ltcam_cli.runs.folder import write_config
 from ltcam_cli.runs.tables import SHOWN, write_results
 
 PARTS = {"test": ("test",), "train": ("train",), "both": ("train", "test")}
 log = logging.getLogger("ltcam_cli")
-Choice = tuple[SegmenterConfig, TtaConfig]  # what a method may bring with it, as ltcam_plus does
-Group = tuple[Choice, list[MethodConfig]]
 
 
 def sweep(
@@ -51,17 +47,12 @@ def sweep(
     started = time.perf_counter()
     if part not in PARTS:
         raise LtcamError(f"--split {part}: must be test, train or both")
-    groups: list[Group] = []
+    cells: list[Pipeline] = []
     for name in names.split(","):
         settings = Settings.of(compose("sweep", [*overrides, f"method={name}"], config_dir))
-        cells = grid(settings.method, deltas, layers)
-        choice = (settings.segmenter, settings.tta)
-        same = [mine for theirs, mine in groups if theirs == choice]
-        if same:
-            same[0].extend(cells)
-        else:
-            groups.append((choice, cells))
-    rows, _ = launch("sweep", SweepTask(groups, PARTS[part]), overrides, config_dir=config_dir)
+        methods = grid(settings.method, deltas, layers)
+        cells += [replace(settings.pipeline, method=method) for method in methods]
+    rows, _ = launch("sweep", SweepTask(cells, PARTS[part]), overrides, config_dir=config_dir)
     found = rows[0]
     table = pd.DataFrame(found["rows"])
     columns = ["part", *SHOWN] if part == "both" else SHOWN
@@ -90,7 +81,7 @@ def grid(method: MethodConfig, deltas: str | None, layers: str | None) -> list[M
 class SweepTask:
     """The task that Hydra runs."""
 
-    groups: list[Group]
+    cells: list[Pipeline]
     parts: tuple[str, ...]
 
     def __call__(self, cfg: DictConfig) -> Row:
@@ -100,17 +91,15 @@ class SweepTask:
         loop = 0.0
         for part in self.parts:
             evaluation = replace(settings.evaluation, split=part, overlays=0)
-            for (segmenter, tta), methods in self.groups:
-                one = replace(settings, evaluation=evaluation, segmenter=segmenter, tta=tta)
-                of_part, seconds = evaluate_methods(one, split, run, methods)
-                loop += seconds
-                rows += [row | {"part": part} for row in of_part]
+            own = replace(settings, evaluation=evaluation)
+            of_part, seconds = evaluate_pipelines(own, split, run, self.cells)
+            loop += seconds
+            rows += [row | {"part": part} for row in of_part]
         table = mark_chosen(pd.DataFrame(rows))
-        each = [method for _, methods in self.groups for method in methods]
-        identity = [[hashed(method) for method in each], self.parts, rows[0]["checkpoint"]]
-        names = "+".join(dict.fromkeys(method.name for method in each))
+        identity = [[hashed(cell) for cell in self.cells], self.parts, rows[0]["checkpoint"]]
+        names = "+".join(dict.fromkeys(cell.method.name for cell in self.cells))
         folder = run.path / "sweep" / f"{names}-{short_hash(identity + settings.options)}"
-        write_config(folder, {**asdict(settings), "methods": [asdict(m) for m in each]})
+        write_config(folder, {**asdict(settings), "cells": [asdict(cell) for cell in self.cells]})
         marked = [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
         write_results(folder, marked, "sweep")
         try:

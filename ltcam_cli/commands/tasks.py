@@ -24,7 +24,7 @@ from ltcam_cli.commands.pipeline import (
     resolved,
     together,
 )
-from ltcam_cli.commands.settings import Settings, trained
+from ltcam_cli.commands.settings import Pipeline, Settings, trained
 from ltcam_cli.data.load import dataset_name, load_split
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split
@@ -91,6 +91,23 @@ def evaluate_task(cfg: DictConfig) -> Row:
     settings, split, run = trained(cfg, HydraConfig.get().overrides.task)
     [row], _ = evaluate_methods(settings, split, run, [settings.method])
     return row
+
+
+def evaluate_pipelines(
+    settings: Settings, split: Split, run: RunFolder, pipelines: Sequence[Pipeline]
+) -> tuple[list[Row], float]:
+    """Evaluate a cell for each pipeline; those of one segmenter and tta share their passes.
+
+    Returns:
+        As `evaluate_methods`.
+    """
+    rows, seconds = dict[int, Row](), 0.0
+    for own, numbers in settings.drawing(pipelines):
+        methods = [pipelines[number].method for number in numbers]
+        found, loop = evaluate_methods(own, split, run, methods)
+        rows |= zip(numbers, found, strict=True)
+        seconds += loop
+    return [rows[number] for number in range(len(pipelines))], seconds
 
 
 def evaluate_methods(

@@ -28,7 +28,8 @@ class ReproduceConfig:
             stage alone and as it is.
         paper: whose printed numbers stand beside ours, `table1..3`; None for none.
         title: of the table or figure.
-        methods: a line each: a method's name, and keys of it as `key=value`.
+        methods: a line each: a method's name, and keys of it as `key=value`; also of the groups
+            segmenter and tta, by their full names.
         pictures: images in the picture of maps, from best to worst; 0 for no picture.
     """
 
@@ -86,8 +87,8 @@ def over_runs(rows: pd.DataFrame) -> pd.DataFrame:
     """A row per line of `reproduce.methods`: mean and deviation over folds and seeds.
 
     Args:
-        rows: one per run and line, with the columns entry, method, layers, delta, labels, kind,
-            split, fold, seed, the `SCORES` in per cent, and tp, fp, fn as integers.
+        rows: one per run and line, with the columns entry, method, layers, delta, segmenter,
+            labels, kind, split, fold, seed, the `SCORES` in per cent, and tp, fp, fn as integers.
 
     Returns:
         In the order of the lines: `<score>` the mean over the runs, `<score>_std` their sample
@@ -113,6 +114,7 @@ def over_runs(rows: pd.DataFrame) -> pd.DataFrame:
             "method": first["method"],
             "layers": first["layers"],
             "delta": _all_of(group["delta"]),
+            "segmenter": first["segmenter"],
             "labels": _all_of(group["labels"]),
             "runs": len(group),
             "n_images": int(group["n_images"].sum()),
@@ -137,13 +139,16 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
     Columns of scores are called `IoU`, `IoU, paper`, `IoU, difference`, and so on. A printed number
     that cannot be right bears a `*`.
     """
-    many = bool((table["runs"] > 1).any())
+    many, differ = bool((table["runs"] > 1).any()), table["segmenter"].nunique() > 1
     rows = []
     for _, row in table.iterrows():
+        words = row["entry"].split()[1:]
         texts = {
             "method": row["printed"] or row["method"],
             "δ": row["delta"] + (" (auto)" if "delta=auto" in row["entry"] else ""),
             "layers": row["layers"],
+            "options": " ".join(w for w in words if not w.startswith(("delta=", "layers="))),
+            "segmenter": row["segmenter"] if differ else "",
             "labels": row["labels"],
         }
         for score, name in SCORES.items():
