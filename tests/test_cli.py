@@ -105,6 +105,12 @@ def test_config_prints_what_a_command_would_run_with(cli: Cli) -> None:
     cli.fault("config", "evalute", says=["evalute", "did you mean 'evaluate'?"])
 
 
+@pytest.mark.parametrize("override", ["dataset.height=[1", "trainer.lr==3", "name='a"])
+@pytest.mark.parametrize("multirun", [[], ["-m"]])
+def test_what_is_no_override_is_named(cli: Cli, override: str, multirun: list[str]) -> None:
+    cli.fault("train", *multirun, override, says=[f"{override}: is no override", "quotes"])
+
+
 def test_config_knows_each_command_that_takes_overrides() -> None:
     commands = typer.main.get_group(app).commands.values()
     takes = {c.name for c in commands if any(p.name == "overrides" for p in c.params)}

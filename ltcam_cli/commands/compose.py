@@ -14,7 +14,7 @@ from typing import Any
 
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -143,6 +143,11 @@ def readable_errors(hydra: Any) -> Iterator[None]:
         if group == "hydra/launcher":
             hint += "; more launchers: pip install 'ltcam[cluster]'"
         raise LtcamError(f"{group}={name}: no such config{hint}") from error
+    except OverrideParseException as error:
+        raise LtcamError(
+            f"{error.override}: is no override in Hydra's grammar, key=value; spaces, commas and "
+            "brackets need quotes of the shell and of Hydra: 'key=\"a, b\"'"
+        ) from error
     except (HydraException, OmegaConfBaseException) as error:
         cause = error.__cause__ if isinstance(error.__cause__, LtcamError) else None
         raise cause or LtcamError(_one_line(hydra, str(error))) from error
