@@ -27,6 +27,7 @@ from ltcam_cli.commands.settings import Settings
 from ltcam_cli.data.ksdd import ksdd_samples
 from ltcam_cli.report import curves
 from ltcam_cli.report.gallery import HEAT, PHOTO, outline, webp
+from ltcam_cli.report.grids import in_lines
 from ltcam_cli.report.overlay import coloured, shrunk_size
 from ltcam_cli.runs.cells import Cell
 from ltcam_cli.runs.folder import RunFolder
@@ -550,3 +551,15 @@ def test_light_and_dark(browser: Browser) -> None:
     assert chosen == [light, dark, dark]  # light, dark, as the system has it
     prefer("light")
     assert ground() == light
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("ltcam_plus\nsegmenter.refine.options.polarity=both", "ltcam_plus\npolarity\nboth"),
+        ("a\nx.y=3", "a\ny=3"),
+        ("mask of\nltgradcam_whatever", "mask of\nltgradcam_whatever"),
+    ],
+)
+def test_names_of_columns(name: str, lines: str) -> None:
+    assert in_lines(name, 11) == lines

@@ -385,8 +385,10 @@ def draw_maps(
         path = folder / f"{what}-maps.png"
         if settings.overwrite or not path.is_file():
             results = maps_of(settings, run, chosen, entries)
+            one_rule = all(entry.segmenter == entries[0].segmenter for entry in entries)
+            panel = "heatmap" if one_rule else "mask"
+            drawn = method_rows(results, [label for _, label in ranked], panel)
             names = [entry.text.replace(" ", "\n") for entry in entries]
-            drawn = method_rows(results, [label for _, label in ranked])
             draw_grid(drawn, ["image", "truth", *names], title, path)
         return
     count = len(entries) // len(whole) - 1

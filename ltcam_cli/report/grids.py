@@ -20,6 +20,7 @@ from ltcam_cli.runs.evaluation import ImageResult, true_mask
 from ltcam_cli.scores.pixels import PixelCounts
 
 PANEL = 1.45  # inches of a panel's longer side
+LETTER, LINE = 0.06, 0.14  # inches of a column's name: a letter's width, a line's height
 LONGEST = 320  # pixels of a panel's longer side
 
 
@@ -32,21 +33,24 @@ class GridRow:
     captions: Sequence[str]
 
 
-def method_rows(results: Sequence[Sequence[ImageResult]], labels: Sequence[str]) -> list[GridRow]:
-    """A row an image: the image, the truth, and each method's heatmap with its IoU.
+def method_rows(
+    results: Sequence[Sequence[ImageResult]], labels: Sequence[str], panel: str = "heatmap"
+) -> list[GridRow]:
+    """A row an image: the image, the truth, and each method's heatmap or mask with its IoU.
 
     Args:
         results: of each image, one a method.
         labels: one an image.
+        panel: of each method, see `panels_of`.
     """
     rows = []
     for of_image, label in zip(results, labels, strict=True):
         first = panels_of(of_image[0], LONGEST)
-        heatmaps = [panels_of(result, LONGEST)["heatmap"] for result in of_image]
+        each = [panels_of(result, LONGEST)[panel] for result in of_image]
         rows.append(
             GridRow(
                 f"{of_image[0].item.sample.name}\n{label}",
-                [first["image"], first.get("truth", first["image"]), *heatmaps],
+                [first["image"], first.get("truth", first["image"]), *each],
                 ["", "", *(iou_text(result) for result in of_image)],
             )
         )
@@ -99,6 +103,16 @@ def iou_text(result: ImageResult) -> str:
     return f"IoU {iou:.1f}" if iou == iou else ""
 
 
+def in_lines(name: str, width: int) -> str:
+    """A name's lines, `key=value` in two if longer than `width` letters; of keys the last part."""
+    lines = []
+    for word in name.splitlines():
+        key, equals, value = word.rpartition("=")
+        word = key.rpartition(".")[2] + equals + value
+        lines += [word] if len(word) <= width or not equals else [*word.split("=")]
+    return "\n".join(lines)
+
+
 def draw_grid(rows: Sequence[GridRow], columns: Sequence[str], title: str, path: Path) -> None:
     """Write rows of panels as PNG, each column under its name.
 
@@ -111,7 +125,9 @@ def draw_grid(rows: Sequence[GridRow], columns: Sequence[str], title: str, path:
     height, width = rows[0].panels[0].shape[:2]
     across, down = PANEL * min(1, width / height), PANEL * min(1, height / width)
     across = max(across, 0.68)  # room for a caption below a narrow panel
-    left, top, below = 1.15, 0.6, 0.2  # inches: labels, title and names of columns, captions
+    names = [in_lines(name, int(across / LETTER)) for name in columns]
+    tall = LINE * max(name.count("\n") + 1 for name in names)
+    left, top, below = 1.15, 0.35 + tall, 0.2  # inches: labels, title and names, captions
     size = (left + (across + 0.05) * len(columns), top + (down + below) * len(rows))
     figure, axes = pyplot.subplots(
         len(rows), len(columns), figsize=size, squeeze=False, facecolor="white"
@@ -125,7 +141,7 @@ def draw_grid(rows: Sequence[GridRow], columns: Sequence[str], title: str, path:
             axis.spines[:].set_visible(False)
             axis.set_xlabel(caption, fontsize=7, labelpad=2)
             if row is rows[0]:
-                axis.set_title(columns[number], fontsize=8)
+                axis.set_title(names[number], fontsize=8)
         line[0].set_ylabel(row.label, fontsize=7, rotation=0, ha="right", va="center")
     figure.suptitle(title, fontsize=8, x=0.5, y=1 - 0.05 / size[1], va="top", wrap=True)
     figure.subplots_adjust(
