@@ -47,7 +47,7 @@ def maps_of(
     """Heatmaps and masks of some images: of each, one a pipeline."""
     classifier = load_classifier(run.checkpoint, settings.torch_device())
     columns = dict[int, list[ImageResult]]()
-    for own, numbers in settings.drawing(pipelines):
+    for own, numbers in settings.grouped(pipelines):
         methods = [pipelines[number].method for number in numbers]
         results = map_and_segment(
             classifier,

@@ -111,7 +111,7 @@ class Settings:
         """What draws masks."""
         return Pipeline(self.method, self.segmenter, self.tta)
 
-    def drawing(self, pipelines: Sequence[Pipeline]) -> list[tuple[Settings, list[int]]]:
+    def grouped(self, pipelines: Sequence[Pipeline]) -> list[tuple[Settings, list[int]]]:
         """The settings of each segmenter and test-time options, and the pipelines that have them.
 
         Returns:

@@ -102,7 +102,7 @@ def evaluate_pipelines(
         As `evaluate_methods`.
     """
     rows, seconds = dict[int, Row](), 0.0
-    for own, numbers in settings.drawing(pipelines):
+    for own, numbers in settings.grouped(pipelines):
         methods = [pipelines[number].method for number in numbers]
         found, loop = evaluate_methods(own, split, run, methods)
         rows |= zip(numbers, found, strict=True)
