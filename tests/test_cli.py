@@ -19,6 +19,7 @@ import torch
 import typer
 import yaml
 from conftest import KSDD, REPOSITORY, SYNTHETIC, Cli, KsddLike, Run, half_written
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 from torchvision import models
 
@@ -140,13 +141,25 @@ def test_additions_and_deletions_pass(cli: Cli) -> None:
     assert "url" not in config["dataset"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["run", "ksdd-s0-3e9f72", "/a/b.pth", "_x", "5e8961", "1e5", "12", "-1", ".5", "0x1f", "1_000",
+     "null", "True", "NaN", "inf", "-inf", "none", "", "a b", "a,b", "a=b", "[a]", "{a}", "${a}",
+     "it's", 'a"b', "é", "a#b", "../x", "~x", "a:b", "(a)"],
+)  # fmt: skip
+def test_quoted_texts_are_read_as_they_were(text: str) -> None:
+    [override] = OverridesParser.create().parse_overrides([f"x={quoted(text)}"])
+    assert override.value() == text
+    assert isinstance(override.value(), str)
+
+
 def test_options_become_overrides() -> None:
     given = {"delta": "0:90:45", "method": "gradcam", "resume": True, "overwrite": False}
     assert as_overrides(given, ["seed=1"]) == [
         "method=gradcam", "method.delta=0,45,90", "resume=true", "seed=1",
     ]  # fmt: skip
     assert as_overrides({"out": Path("a=b, (c)")}, None) == ["predict.out='a=b, (c)'"]
-    assert as_overrides({"run": "one,two"}, None) == ["run='one','two'"]
+    assert as_overrides({"run": "one,two"}, None) == ["run=one,two"]
     assert quoted("it's") == r"'it\'s'"
     with pytest.raises(LtcamError, match="key=value"):
         as_overrides({}, ["train"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -82,6 +81,5 @@ def _text(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return f"[{','.join(_text(item) for item in value)}]"
     if isinstance(value, str):
-        plain = re.fullmatch(r"[\w./+-]*[A-Za-z_][\w./+-]*", value)
-        return value if plain and value not in {"null", "true", "false"} else quoted(value)
+        return quoted(value)
     return str(value).lower() if isinstance(value, bool) else f"{value:.17g}"

@@ -41,6 +41,7 @@ KEYS = {
 # A group must be chosen before a key of it is set.
 GROUPS = ("dataset", "backbone", "method", "segmenter")
 # Names and paths hold characters that Hydra's grammar knows otherwise.
+WORDS = ("null", "true", "false", "nan", "inf")  # that Hydra would not read as strings
 TEXTS = ("run", "name", "out", "model", "outputs", "url")
 
 
@@ -83,7 +84,9 @@ def line_overrides(group: str, line: str, others: Collection[str] = ()) -> list[
 
 
 def quoted(text: str) -> str:
-    """`text` as a string in Hydra's grammar, whatever characters it holds."""
+    """`text` as a string in Hydra's grammar, whatever it holds; in quotes where it needs them."""
+    if re.fullmatch(r"[A-Za-z_/][\w./+-]*", text, re.ASCII) and text.lower() not in WORDS:
+        return text
     return "'" + text.replace("'", r"\'") + "'"
 
 
