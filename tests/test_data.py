@@ -493,6 +493,22 @@ def test_fingerprint(kolektor: Path, tmp_path: Path) -> None:
     assert load_split(ksdd(root)).fingerprint() != original
 
 
+def test_kolektor_split_by_a_csv(kolektor: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.csv"
+    file.write_text("name,split\nkos03/Part1,test\nkos26,test\nkos01,train\nkos05,train\nkos07,\n")
+    count = len(load_split(ksdd(kolektor)).part("all"))  # of all images, not of those named
+    split = load_split(ksdd(kolektor, split="csv", split_file=str(file), count=count))
+    assert [s.name for s in split.test if s.name < "kos26"] == ["kos03/Part1"]
+    assert folders(split.test) == kos(3, 26)
+    assert folders(split.train) == kos(5)  # 01 is 26's twin
+    assert folders(split.dropped or []) == kos(1)
+    file.write_text("name,split\nkos03/Part1,test\nkos03,train\n")
+    with pytest.raises(LtcamError, match="kos03/Part1 stands there twice"):
+        load_split(ksdd(kolektor, split="csv", split_file=str(file)))
+    with pytest.raises(LtcamError, match=r"dataset\.split_file=.*split\.csv: no such file"):
+        load_split(ksdd(kolektor, split="csv"))
+
+
 def test_split_fraction_by_items() -> None:
     samples = [toy(n, int(n % 12 < 3), group=f"item{n // 4}") for n in range(120)]
     stays, goes = split_fraction(samples, 0.3, 7, key="k")

@@ -17,7 +17,7 @@ class DatasetConfig:
         kind: `ksdd`, `ksdd2`, `folder` or `synthetic`: how the files lie.
         name: in run names and tables; None takes the root folder's name.
         root: folder of the images.
-        split: ksdd `paper | tens | official`; ksdd2 `given`; synthetic `fraction`;
+        split: ksdd `paper | tens | official | csv`; ksdd2 `given`; synthetic `fraction`;
             folder `auto | csv | given | fraction`.
         fold: which fold of `tens` (0..4) or `official` (0..2) is the test part.
         height, width: size in pixels that images are resized to for the network.

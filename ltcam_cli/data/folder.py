@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ltcam_cli.data.sample import IMAGE_SUFFIXES, Sample
-from ltcam_cli.data.split import Split, read_table, split_by, split_fraction
+from ltcam_cli.data.split import Split, split_by, split_by_csv, split_fraction
 from ltcam_cli.errors import LtcamError
 
 
@@ -43,7 +43,7 @@ def folder_split(
         raise LtcamError(f"dataset.root={root}: no such folder")
     samples = _tree_samples(root) if is_tree else _flat_samples(root)
     if split == "csv":
-        return _split_by_csv(samples, table)
+        return split_by_csv(samples, table)
     if split == "given":
         if not is_tree:
             raise LtcamError(f"dataset.split=given: {root} has no train/good; use csv or fraction")
@@ -87,20 +87,3 @@ def _tree_samples(root: Path) -> list[Sample]:
                 mask = masks.get(path.stem)
                 samples.append(Sample.of_files(path, mask, name=name, group=name, label=label))
     return samples
-
-
-def _split_by_csv(samples: list[Sample], path: Path) -> Split:
-    table = read_table(path, "dataset.split_file", {"name", "split"}).set_index("name")
-    if not table.index.is_unique:
-        twice = table.index[table.index.duplicated()][0]
-        raise LtcamError(f"{path}: {twice} stands there twice")
-    by_name = {sample.name: sample for sample in samples}
-    if unknown := [name for name in table.index if name not in by_name]:
-        raise LtcamError(f"{path}: no image for {unknown[0]} ({len(unknown)} such names)")
-    parts: dict[str, list[Sample]] = {"train": [], "test": [], "": []}
-    for name, row in table.iterrows():
-        if row["split"] not in parts:
-            raise LtcamError(f"{path}: split of {name} is {row['split']!r}; must be train or test")
-        sample = by_name[str(name)]
-        parts[row["split"]].append(replace(sample, group=row.get("group") or sample.group))
-    return Split(parts["train"], parts["test"])

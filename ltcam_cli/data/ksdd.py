@@ -54,7 +54,7 @@ def split_ksdd(samples: list[Sample], split: str, fold: int | None) -> Split:
         "official": list(OFFICIAL),
     }
     if split not in folds:
-        raise LtcamError(f"dataset.split={split}: KolektorSDD has {', '.join(folds)}")
+        raise LtcamError(f"dataset.split={split}: KolektorSDD has {', '.join(folds)}, csv")
     if split == "paper" and fold is None:
         fold = 0
     if fold is None or not 0 <= fold < len(folds[split]):

@@ -9,7 +9,13 @@ from ltcam_cli.data.config import DatasetConfig
 from ltcam_cli.data.folder import folder_split
 from ltcam_cli.data.ksdd import ksdd_samples, split_ksdd
 from ltcam_cli.data.ksdd2 import ksdd2_split
-from ltcam_cli.data.split import Split, read_labels, split_fraction, without_leaks
+from ltcam_cli.data.split import (
+    Split,
+    read_labels,
+    split_by_csv,
+    split_fraction,
+    without_leaks,
+)
 from ltcam_cli.data.synthetic import synthetic_samples
 from ltcam_cli.errors import LtcamError
 
@@ -23,7 +29,7 @@ def load_split(config: DatasetConfig) -> Split:
     """
     split = _listed(config)
     found = len(split.listed_train) + len(split.listed_test)
-    if config.count is not None and found != config.count:
+    if config.count is not None and config.split != "csv" and found != config.count:
         raise LtcamError(
             f"dataset.root={config.root}: {found} images instead of {config.count}; "
             "complete the data set, or set dataset.count=null"
@@ -62,7 +68,10 @@ def _listed(config: DatasetConfig) -> Split:
         fetch = f", or run: ltcam data download {config.kind}" if config.url else ""
         raise LtcamError(f"dataset.root={root}: no such folder; give the images' folder{fetch}")
     if config.kind == "ksdd":
-        return split_ksdd(ksdd_samples(root), config.split, config.fold)
+        samples = ksdd_samples(root)
+        if config.split == "csv":
+            return split_by_csv(samples, Path(config.split_file or root / "split.csv"))
+        return split_ksdd(samples, config.split, config.fold)
     if config.kind == "ksdd2":
         return ksdd2_split(root)
     return folder_split(

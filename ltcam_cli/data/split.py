@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
@@ -113,6 +113,40 @@ def split_by(samples: Sequence[Sample], is_test: Callable[[Sample], bool]) -> Sp
     """The split whose test part are the samples for which `is_test` holds."""
     test = [sample for sample in samples if is_test(sample)]
     return Split([sample for sample in samples if not is_test(sample)], test)
+
+
+def split_by_csv(samples: Sequence[Sample], path: Path) -> Split:
+    """The split of a CSV `name,split[,group]`; what it does not name is left out.
+
+    Args:
+        samples: of which some are chosen.
+        path: of the CSV. A name is an image's, or a folder's: of all images whose names begin with
+            it and a slash. The split is `train`, `test` or empty (left out).
+
+    Raises:
+        LtcamError: if the CSV does not hold that, or names an image that is not there, or twice.
+    """
+    table = read_table(path, "dataset.split_file", {"name", "split"})
+    by_name: dict[str, list[Sample]] = {}
+    for sample in samples:
+        folders = [folder.as_posix() for folder in PurePosixPath(sample.name).parents]
+        for name in (sample.name, *folders[:-1]):
+            by_name.setdefault(name, []).append(sample)
+    if unknown := [name for name in table["name"] if name not in by_name]:
+        raise LtcamError(f"{path}: no image for {unknown[0]} ({len(unknown)} such names)")
+    parts: dict[str, list[Sample]] = {"train": [], "test": [], "": []}
+    seen = set[str]()
+    for _, row in table.iterrows():
+        if row["split"] not in parts:
+            raise LtcamError(
+                f"{path}: split of {row['name']} is {row['split']!r}; must be train or test"
+            )
+        for sample in by_name[row["name"]]:
+            if sample.name in seen:
+                raise LtcamError(f"{path}: {sample.name} stands there twice")
+            seen.add(sample.name)
+            parts[row["split"]].append(replace(sample, group=row.get("group") or sample.group))
+    return Split(parts["train"], parts["test"])
 
 
 def without_leaks(split: Split, *, drop: bool) -> Split:
