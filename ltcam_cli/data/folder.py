@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from ltcam_cli.data.sample import IMAGE_SUFFIXES, Sample
