@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")  # before torch is imported
 
 import logging
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -100,6 +101,8 @@ class Cli:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # In the background of a shell SIGINT is ignored, and children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             **{"cwd": self.folder, **options},
         )
 
