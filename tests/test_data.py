@@ -502,6 +502,8 @@ def test_kolektor_split_by_a_csv(kolektor: Path, tmp_path: Path) -> None:
     assert folders(split.test) == kos(3, 26)
     assert folders(split.train) == kos(5)  # 01 is 26's twin
     assert folders(split.dropped or []) == kos(1)
+    with pytest.raises(LtcamError, match=f"{count} images instead of {count + 1}"):
+        load_split(ksdd(kolektor, split="csv", split_file=str(file), count=count + 1))
     file.write_text("name,split\nkos03/Part1,test\nkos03,train\n")
     with pytest.raises(LtcamError, match="kos03/Part1 stands there twice"):
         load_split(ksdd(kolektor, split="csv", split_file=str(file)))

@@ -88,7 +88,8 @@ def reproduce(
     if settings.run and (folds or seeds):
         raise LtcamError(f"run={settings.run}: is one run; --folds and --seeds choose others")
     entries = [entry_of(line, given, config_dir) for line in wanted.methods]
-    teacher = entry_of(TEACHER, given, config_dir)
+    taught = any(entry.method.is_student for entry in entries)
+    teacher = entry_of(TEACHER, given, config_dir) if taught else None
     each = list(runs_of(settings, folds, seeds))
     if len(each) > 1:
         each = [[*chosen, "name=null"] for chosen in each]  # of the report, then, not of the runs
@@ -184,13 +185,13 @@ class Reproduction:
 
     Attributes:
         entries: what is evaluated.
-        teacher: what students learn from.
+        teacher: what students learn from; None where there are none.
         what: the experiment's name.
         pictures: folder of the pictures of maps; None for none.
     """
 
     entries: list[Entry]
-    teacher: Entry
+    teacher: Entry | None
     what: str
     pictures: Path | None
 
@@ -234,10 +235,18 @@ class Reproduction:
     ) -> list[Entry]:
         """The entries with the students of the settings, trained if they are not there."""
         unnamed = [e.method.is_student and not e.method.options.get("student") for e in entries]
-        if not any(unnamed):
+        teacher = self.teacher
+        if teacher is None or not any(unnamed):
             return entries
-        teacher = {key: getattr(self.teacher, key) for key in ("method", "segmenter", "tta")}
-        row = train_one(replace(settings, **teacher, resume=True, overwrite=False), split, run)
+        training = replace(
+            settings,
+            method=teacher.method,
+            segmenter=teacher.segmenter,
+            tta=teacher.tta,
+            resume=True,
+            overwrite=False,
+        )
+        row = train_one(training, split, run)
         named = {"student": row["student"]}
         return [
             replace(e, method=replace(e.method, options=e.method.options | named)) if own else e

@@ -117,15 +117,12 @@ class Settings:
         Returns:
             For each, in order of the first ones: the settings, and the pipelines' numbers.
         """
-        groups: list[tuple[Settings, list[int]]] = []
+        groups: dict[str, list[int]] = {}
         for number, pipeline in enumerate(pipelines):
-            own = replace(self, segmenter=pipeline.segmenter, tta=pipeline.tta)
-            same = [numbers for settings, numbers in groups if settings == own]
-            if same:
-                same[0].append(number)
-            else:
-                groups.append((own, [number]))
-        return groups
+            groups.setdefault(repr((pipeline.segmenter, pipeline.tta)), []).append(number)
+        firsts = [pipelines[numbers[0]] for numbers in groups.values()]
+        each = [replace(self, segmenter=first.segmenter, tta=first.tta) for first in firsts]
+        return list(zip(each, groups.values(), strict=True))
 
     @cached_property
     def training(self) -> list[Sample]:

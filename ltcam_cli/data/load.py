@@ -28,14 +28,18 @@ def load_split(config: DatasetConfig) -> Split:
             the expected one, or if train and test share an item that may not be dropped.
     """
     split = _listed(config)
-    found = len(split.listed_train) + len(split.listed_test)
-    if config.count is not None and config.split != "csv" and found != config.count:
+    if config.kind != "ksdd":  # whose CSV may leave out images of the published set
+        _check_count(config, len(split.listed_train) + len(split.listed_test))
+    labels = read_labels(Path(config.labels)) if config.labels else None
+    return without_leaks(replace(split, labels=labels), drop=config.drop_leaks)
+
+
+def _check_count(config: DatasetConfig, found: int) -> None:
+    if config.count is not None and found != config.count:
         raise LtcamError(
             f"dataset.root={config.root}: {found} images instead of {config.count}; "
             "complete the data set, or set dataset.count=null"
         )
-    labels = read_labels(Path(config.labels)) if config.labels else None
-    return without_leaks(replace(split, labels=labels), drop=config.drop_leaks)
 
 
 def dataset_name(config: DatasetConfig) -> str:
@@ -69,6 +73,7 @@ def _listed(config: DatasetConfig) -> Split:
         raise LtcamError(f"dataset.root={root}: no such folder; give the images' folder{fetch}")
     if config.kind == "ksdd":
         samples = ksdd_samples(root)
+        _check_count(config, len(samples))
         if config.split == "csv":
             return split_by_csv(samples, Path(config.split_file or root / "split.csv"))
         return split_ksdd(samples, config.split, config.fold)

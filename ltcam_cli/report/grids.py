@@ -108,8 +108,9 @@ def in_lines(name: str, width: int) -> str:
     lines = []
     for word in name.splitlines():
         key, equals, value = word.rpartition("=")
-        word = key.rpartition(".")[2] + equals + value
-        lines += [word] if len(word) <= width or not equals else [*word.split("=")]
+        key = key.rpartition(".")[2]
+        whole = key + equals + value
+        lines += [key, value] if equals and len(whole) > width else [whole]
     return "\n".join(lines)
 
 
