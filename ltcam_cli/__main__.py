@@ -1,5 +1,15 @@
-"""`python -m ltcam_cli` is `ltcam`."""
+"""`ltcam`, and the same as `python -m ltcam_cli`."""
 
-from ltcam_cli.cli import main
+from ltcam_cli.allocator import reuse_freed_memory
 
-main()
+
+def main() -> None:
+    """Entry point of `ltcam`."""
+    reuse_freed_memory()
+    from ltcam_cli.cli import app  # after that, so that it is imported once
+
+    app(prog_name="ltcam")
+
+
+if __name__ == "__main__":
+    main()

@@ -557,12 +557,3 @@ def demo(
     from ltcam_cli.commands.options import as_overrides
 
     run_demo(as_overrides({"outputs": outputs}, overrides), config_dir)
-
-
-def main() -> None:
-    """Entry point of `ltcam`."""
-    app(prog_name="ltcam")
-
-
-if __name__ == "__main__":
-    main()

@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import copy
 import multiprocessing
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,7 @@ import torch
 from skimage.filters import threshold_otsu
 from torch import Tensor, nn
 
+from ltcam_cli.allocator import REUSE, TUNABLES
 from ltcam_cli.classifier.augment import AugmentConfig, BalancedOrder, augmentation
 from ltcam_cli.classifier.backbones import BackboneConfig, build_classifier
 from ltcam_cli.classifier.checkpoint import Classifier
@@ -413,21 +415,25 @@ def bench_choices(options: argparse.Namespace) -> Iterator[tuple[str, pd.DataFra
 def bench_memory(options: argparse.Namespace) -> Iterator[tuple[str, pd.DataFrame]]:
     """Peak memory of an evaluation over few and over many images, above the loaded model's."""
     rows = {}
-    for count in (40, 399):
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            found = pool.apply(_memory_of_evaluation, (options.data, count))
-            rows[f"evaluate, {count} images"] = {"peak MiB": found}
+    for how, tunables in {"as ltcam starts": REUSE, "glibc's own settings": ""}.items():
+        os.environ[TUNABLES] = tunables  # of the processes that are started from here on
+        for count in (40, 399):
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                found, seconds = pool.apply(_memory_of_evaluation, (options.data, count))
+            rows[f"evaluate, {count} images, {how}"] = {"peak MiB": found, "s": seconds}
     yield "memory", pd.DataFrame(rows).T
 
 
-def _memory_of_evaluation(data: str, count: int) -> float:
+def _memory_of_evaluation(data: str, count: int) -> tuple[float, float]:
     samples = real_or_synthetic(data)[:count]
     classifier = slim_classifier()
     source = CamEngine(classifier.model, [MapSpec("gradcam", ALL, 50.0)])
     drawings = drawn_by(make_segmenter(SegmenterConfig()))
     bare_pass(classifier.model, torch.rand(1, 1, 64, 64))
     config = EvaluationConfig(images="all")
-    return peak(lambda: evaluate(classifier, source, drawings, samples, config))
+    started = time.perf_counter()
+    found = peak(lambda: evaluate(classifier, source, drawings, samples, config))
+    return found, time.perf_counter() - started
 
 
 def real_or_synthetic(data: str) -> list[Sample]:

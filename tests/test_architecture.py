@@ -23,7 +23,7 @@ SOURCES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 WAY = "data classifier maps masks student scores runs report commands".split()
 # `scores` stands on nothing, so the classifier may measure itself with it.
 EXCEPTIONS = {("classifier", "scores")}
-FOR_ALL = {"errors", "files"}
+FOR_ALL = {"allocator", "errors", "files"}
 FRAMEWORKS = {"hydra", "omegaconf", "typer", "click"}
 
 

@@ -71,7 +71,7 @@ def test_wheel_holds_package_and_configs_alone(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as content:
         names = content.namelist()
         (metadata,) = (name for name in names if name.endswith("entry_points.txt"))
-        assert "ltcam = ltcam_cli.cli:main" in content.read(metadata).decode()
+        assert "ltcam = ltcam_cli.__main__:main" in content.read(metadata).decode()
     inside = {name for name in names if ".dist-info/" not in name}
     inside.remove("hydra_plugins/ltcam_ray.py")
     assert all(name.startswith("ltcam_cli/") for name in inside)
