@@ -6,6 +6,7 @@ import csv
 import json
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -370,12 +371,15 @@ def test_markdown() -> None:
 
 def test_a_cell_that_exists_is_not_computed_again(cli: Cli, own_run: Run) -> None:
     args = ["evaluate", "--method", "gradcam", *SYNTHETIC]
-    first = table_on(cli.ok(*args))
+    said = cli.ok(*args)
+    first = table_on(said)
     path = only(own_run.path, "evaluate/gradcam-*/metrics.json")
+    spent = re.search(r"loop (\d+\.\d) s, all else (\d+\.\d) s", said)
+    assert spent and abs(float(spent[1]) - json.loads(path.read_text())["seconds"]) <= 0.051
     written = path.stat().st_mtime_ns
     again = cli(*args)
     assert table_on(again.stdout) == first
-    assert "overwrite=true" in again.stderr
+    assert "overwrite=true" in again.stderr and "loop 0.0 s" in again.stdout
     assert path.stat().st_mtime_ns == written
     cli.ok(*args, "--overwrite")
     assert path.stat().st_mtime_ns > written

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import time
 from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -137,3 +138,13 @@ def print_table(table: pd.DataFrame, columns: Sequence[str] | None = None) -> No
 
     shown = [column for column in columns or table.columns if column in table.columns]
     print(as_markdown(table, [column for column in shown if table[column].notna().any()]), end="")
+
+
+def spent(loop: float, started: float) -> str:
+    """What a command took since `started`: the loop over images, and start-up and all else.
+
+    Args:
+        loop: seconds.
+        started: reading of `time.perf_counter`.
+    """
+    return f"loop {loop:.1f} s, all else {time.perf_counter() - started - loop:.1f} s"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from ltcam_cli.commands.compose import Row, Task, launch
-from ltcam_cli.commands.options import print_table
+from ltcam_cli.commands.options import print_table, spent
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.runs.tables import SHOWN, write_results
 
@@ -57,6 +58,10 @@ def train(overrides: Sequence[str], multirun: bool, config_dir: Path | None) -> 
 
 def evaluate(overrides: Sequence[str], multirun: bool, config_dir: Path | None) -> list[Row]:
     """Evaluate one cell, or several."""
+    started = time.perf_counter()
     from ltcam_cli.commands.tasks import evaluate_task
 
-    return run_task("evaluate", evaluate_task, overrides, multirun, config_dir, SHOWN)
+    rows = run_task("evaluate", evaluate_task, overrides, multirun, config_dir, SHOWN)
+    if not multirun:  # whose runs may have been side by side, or elsewhere
+        print(f"\n{spent(rows[0]['loop'], started)}")
+    return rows

@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from ltcam_cli.commands.compose import Row, compose, launch
-from ltcam_cli.commands.options import deltas_of, print_table
+from ltcam_cli.commands.options import deltas_of, print_table, spent
 from ltcam_cli.commands.settings import Pipeline, Settings, trained
 from ltcam_cli.commands.tasks import evaluate_pipelines
 from ltcam_cli.errors import LtcamError
@@ -57,10 +57,7 @@ def sweep(
     table = pd.DataFrame(found["rows"])
     columns = ["part", *SHOWN] if part == "both" else SHOWN
     print_table(table, [*columns, *(["chosen"] if part != "test" else [])])
-    total = time.perf_counter() - started
-    print(
-        f"\n{len(table)} cells: loop {found['loop']:.1f} s, all else {total - found['loop']:.1f} s"
-    )
+    print(f"\n{len(table)} cells: {spent(found['loop'], started)}")
     print(os.path.relpath(found["folder"]))
     return list(found["rows"])
 

@@ -89,8 +89,8 @@ def train_run(settings: Settings, split: Split) -> Row:
 def evaluate_task(cfg: DictConfig) -> Row:
     """Evaluate one cell; one that exists is not computed again without `overwrite`."""
     settings, split, run = trained(cfg, HydraConfig.get().overrides.task)
-    [row], _ = evaluate_methods(settings, split, run, [settings.method])
-    return row
+    [row], loop = evaluate_methods(settings, split, run, [settings.method])
+    return row | {"loop": loop}
 
 
 def evaluate_pipelines(
