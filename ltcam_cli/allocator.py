@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+GLIBC = "CS_GNU_LIBC_VERSION" in getattr(os, "confstr_names", {})
 TUNABLES = "GLIBC_TUNABLES"
 # Nothing goes back to the kernel, which would zero it for the next batch anew. And no splinter is
 # cached: glibc cuts one off an aligned block, and without it the freed block is too small for the
@@ -23,7 +24,6 @@ def reuse_freed_memory() -> None:
     memory of an evaluation does not grow with its batches (docs/measurements.md). Does nothing
     without glibc, or where `GLIBC_TUNABLES` is set, be it to nothing.
     """
-    glibc = "CS_GNU_LIBC_VERSION" in getattr(os, "confstr_names", {})
-    if glibc and TUNABLES not in os.environ and RESTARTED not in os.environ:
-        environment = {**os.environ, TUNABLES: REUSE, RESTARTED: "1"}
+    if GLIBC and TUNABLES not in os.environ and RESTARTED not in os.environ:
+        environment = os.environ | {TUNABLES: REUSE, RESTARTED: "1"}
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)

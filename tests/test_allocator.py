@@ -7,13 +7,10 @@ import subprocess
 import sys
 
 import pytest
-from conftest import REPOSITORY
 
-from ltcam_cli.allocator import RESTARTED, TUNABLES
+from ltcam_cli.allocator import GLIBC, RESTARTED, TUNABLES
 
-pytestmark = pytest.mark.skipif(
-    "CS_GNU_LIBC_VERSION" not in getattr(os, "confstr_names", {}), reason="not glibc"
-)
+pytestmark = pytest.mark.skipif(not GLIBC, reason="not glibc")
 RESTART = """
 import os, sys
 print("started")
@@ -46,7 +43,7 @@ def run(code: str, *arguments: str, **variables: str) -> list[str]:
     inherited = {k: v for k, v in os.environ.items() if k not in {TUNABLES, RESTARTED}}
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
-        cwd=REPOSITORY, env=inherited | variables, capture_output=True, text=True, check=True,
+        env=inherited | variables, capture_output=True, text=True, check=True,
     )  # fmt: skip
     return done.stdout.splitlines()
 
