@@ -18,6 +18,7 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from torch import Tensor, nn
 from toys import SLIM, TOYS, fault, tiny_classifier, toy, toy_split, toys
 
+from ltcam_cli.classifier import progress
 from ltcam_cli.classifier import train as training
 from ltcam_cli.classifier.augment import BalancedOrder, CutMix
 from ltcam_cli.classifier.backbones import IMAGENET_MEAN, BackboneConfig, build_classifier
@@ -28,6 +29,7 @@ from ltcam_cli.data.config import DatasetConfig
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split
 from ltcam_cli.errors import LtcamError
+from ltcam_cli.files import atomic
 
 CPU = torch.device("cpu")
 SPEED = ["seconds", "images_per_second"]
@@ -673,3 +675,20 @@ def test_predict_images() -> None:
     alone = pd.concat([predict_images(classifier, [s]) for s in samples], ignore_index=True)
     np.testing.assert_allclose(table["logit"], alone["logit"], atol=1e-5)
     assert not classifier.model.training
+
+
+@pytest.mark.parametrize("writes", [0, 1])
+def test_where_a_state_is_its_history_is(
+    writes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = iter(range(writes))
+
+    def interrupted(path: Path) -> Any:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return atomic(path)
+
+    monkeypatch.setattr(progress, "atomic", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        progress.save_progress(tmp_path, {"history": [{"epoch": 1}]})
+    assert not (tmp_path / "last.pt").exists() or (tmp_path / "history.csv").exists()

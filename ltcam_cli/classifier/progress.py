@@ -16,11 +16,14 @@ log = logging.getLogger(__name__)
 
 
 def save_progress(folder: Path, state: dict[str, Any]) -> None:
-    """Write a state; its `history`, rows of one table, also as CSV."""
-    with atomic(folder / "last.pt") as temporary:
-        torch.save(state, temporary)
+    """Write a state; its `history`, rows of one table, also as CSV.
+
+    The CSV comes first: whoever goes on from a last state would not write it again.
+    """
     with atomic(folder / "history.csv") as temporary:
         pd.DataFrame(state["history"]).to_csv(temporary, index=False)
+    with atomic(folder / "last.pt") as temporary:
+        torch.save(state, temporary)
 
 
 def read_progress(folder: Path, device: torch.device) -> dict[str, Any] | None:
