@@ -29,7 +29,6 @@ from ltcam_cli.data.config import DatasetConfig
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split
 from ltcam_cli.errors import LtcamError
-from ltcam_cli.files import atomic
 
 CPU = torch.device("cpu")
 SPEED = ["seconds", "images_per_second"]
@@ -681,14 +680,14 @@ def test_predict_images() -> None:
 def test_where_a_state_is_its_history_is(
     writes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left = iter(range(writes))
+    left, replace_ = iter(range(writes)), Path.replace
 
-    def interrupted(path: Path) -> Any:
+    def interrupted(self: Path, target: Path) -> Path:
         if next(left, None) is None:
             raise KeyboardInterrupt
-        return atomic(path)
+        return replace_(self, target)
 
-    monkeypatch.setattr(progress, "atomic", interrupted)
+    monkeypatch.setattr(Path, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         progress.save_progress(tmp_path, {"history": [{"epoch": 1}]})
     assert not (tmp_path / "last.pt").exists() or (tmp_path / "history.csv").exists()

@@ -18,12 +18,12 @@ log = logging.getLogger(__name__)
 def save_progress(folder: Path, state: dict[str, Any]) -> None:
     """Write a state; its `history`, rows of one table, also as CSV.
 
-    The CSV comes first: whoever goes on from a last state would not write it again.
+    Neither is there if one cannot be written, and the CSV comes first: a training that goes on
+    from its last state would not write it again.
     """
-    with atomic(folder / "history.csv") as temporary:
-        pd.DataFrame(state["history"]).to_csv(temporary, index=False)
-    with atomic(folder / "last.pt") as temporary:
-        torch.save(state, temporary)
+    with atomic(folder / "last.pt") as resumed, atomic(folder / "history.csv") as table:
+        torch.save(state, resumed)
+        pd.DataFrame(state["history"]).to_csv(table, index=False)
 
 
 def read_progress(folder: Path, device: torch.device) -> dict[str, Any] | None:
