@@ -7,16 +7,24 @@ import hashlib
 import json
 import logging
 import os
+import sqlite3
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import MISSING, Field, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import platformdirs
 from filelock import FileLock, Timeout
 
 log = logging.getLogger(__name__)
+
+RACY = 3.0  # seconds for which a changed file may change again unseen
+_DIGESTS_LOCK = threading.Lock()
 
 LATER = {"later": True}  # see `hashed`
 
@@ -93,6 +101,50 @@ def sha256(path: Path) -> str:
         while chunk := stream.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def content_digest(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes; the file is read again only if its size, time or inode change.
+
+    Digests are kept in the user's cache folder, or in that of the environment's `LTCAM_CACHE`. As
+    with git's index, a file that was changed within the last seconds is not kept: it might change
+    once more within the clock's step.
+    """
+    stat = path.stat()
+    key = str(path.resolve())
+    seen = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ino}"
+    with _digests() as known:
+        row = known.execute("SELECT digest FROM digests WHERE path = ? AND seen = ?", (key, seen))
+        if held := row.fetchone():
+            return str(held[0])
+        digest = sha256(path)
+        if time.time() - stat.st_mtime > RACY:
+            known.execute("REPLACE INTO digests VALUES (?, ?, ?)", (key, seen, digest))
+    return digest
+
+
+@contextmanager
+def _digests() -> Iterator[sqlite3.Connection]:
+    """The kept digests; of this process alone where the cache folder cannot be written."""
+    with _DIGESTS_LOCK:
+        folder = Path(os.environ.get("LTCAM_CACHE") or platformdirs.user_cache_dir("ltcam"))
+        connection = _connection(folder / "digests.sqlite")
+        yield connection
+        with suppress(sqlite3.OperationalError):  # another process writes; it costs a digest
+            connection.commit()
+
+
+@cache
+def _connection(path: Path) -> sqlite3.Connection:
+    table = "CREATE TABLE IF NOT EXISTS digests (path TEXT PRIMARY KEY, seen TEXT, digest TEXT)"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(path, check_same_thread=False, timeout=10)
+        connection.execute(table)
+    except (OSError, sqlite3.Error):
+        connection = sqlite3.connect(":memory:", check_same_thread=False)
+        connection.execute(table)
+    return connection
 
 
 def short_hash(value: Any, length: int = 6) -> str:
