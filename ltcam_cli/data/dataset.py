@@ -85,7 +85,9 @@ class Dataset:
             )
         if self.fold is None or self.fold >= count:
             fold = "null" if self.fold is None else self.fold
-            raise LtcamError(f"dataset.fold={fold}: the split {self.split} has folds 0..{count - 1}")
+            raise LtcamError(
+                f"dataset.fold={fold}: the split {self.split} has folds 0..{count - 1}"
+            )
         return self.fold
 
     def folder(self) -> Path:

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import errno
-import lzma
 import re
 import shutil
-import stat
-import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import filelock
 import pooch
 from requests import HTTPError, RequestException
-from tqdm import tqdm
 
 from ltcam_cli import files
+from ltcam_cli.data.archive import BadArchiveError, unpack
 from ltcam_cli.errors import LtcamError
 
 TIMEOUT = 30.0
 """Seconds without a byte after which a connection counts as broken."""
-
-
-class _BadArchiveError(Exception):
-    """The archive is complete and is not what it should be."""
 
 
 def download_archive(
@@ -71,8 +61,8 @@ def download_archive(
         try:
             archive = _fetch(url, work, sha256, progress)
             if size not in {None, archive.stat().st_size}:
-                raise _BadArchiveError(f"{archive.stat().st_size} bytes, expected {size}")
-            _unpack(archive, work / "content", f"unpacking {final.name}", progress)
+                raise BadArchiveError(f"{archive.stat().st_size} bytes, expected {size}")
+            unpack(archive, work / "content", f"unpacking {final.name}", progress)
             if final.exists():
                 final.rmdir()
             (work / "content").rename(final)
@@ -87,7 +77,7 @@ def _one_line_errors(url: str, target: Path) -> Iterator[None]:
     remedy = "run the same command again, pass another --url or download by hand"
     try:
         yield
-    except _BadArchiveError as error:
+    except BadArchiveError as error:
         raise LtcamError(f"{url}: the archive is not the right one ({error}); {remedy}") from error
     except HTTPError as error:
         raise LtcamError(f"{url}: the server refuses ({error}); {remedy}") from error
@@ -107,7 +97,9 @@ def _only_process(target: Path, work: Path) -> Iterator[None]:
     try:
         guard.acquire(timeout=0)
     except filelock.Timeout:
-        raise LtcamError(f"{target}: another process is downloading it; wait for that one") from None
+        raise LtcamError(
+            f"{target}: another process is downloading it; wait for that one"
+        ) from None
     try:
         yield
     finally:
@@ -126,67 +118,4 @@ def _fetch(url: str, work: Path, sha256: str | None, progress: bool) -> Path:
     except RequestException:
         raise
     except ValueError as error:  # pooch's, of another hash; or an address of wrong form
-        raise _BadArchiveError(str(error)) from error
-
-
-def _unpack(archive: Path, folder: Path, title: str, progress: bool) -> None:
-    """Unpack as a new folder; members are judged before the first is written."""
-    try:
-        with zipfile.ZipFile(archive) as content:
-            if _entries(archive) != len(content.infolist()) % (1 << 16):
-                raise _BadArchiveError("its table of contents is not complete")
-            members = _members(content)
-            for member, steps in tqdm(members, desc=title, unit="file", disable=not progress):
-                path = folder.joinpath(*steps)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with content.open(member) as source, path.open("xb") as sink:
-                    shutil.copyfileobj(source, sink, 1 << 20)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise _BadArchiveError("two members have one name") from error
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError) as error:
-        raise _BadArchiveError(f"not a zip archive, or damaged: {error}") from error
-    except (NotImplementedError, RuntimeError, ValueError) as error:
-        raise _BadArchiveError(f"cannot be unpacked: {error}") from error
-    except OSError as error:
-        if error.errno not in {errno.EINVAL, errno.ENAMETOOLONG, errno.EILSEQ}:
-            raise  # the disk's fault
-        raise _BadArchiveError(f"damaged: {error.strerror}") from error
-
-
-def _entries(archive: Path) -> int:
-    """Number of members by the end of a zip file, modulo 2**16; zipfile does not compare it."""
-    with archive.open("rb") as stream:
-        stream.seek(max(0, archive.stat().st_size - (22 + (1 << 16))))
-        tail = stream.read()
-    start = tail.rfind(b"PK\x05\x06")
-    return int.from_bytes(tail[start + 10 : start + 12], "little")
-
-
-def _members(archive: zipfile.ZipFile) -> list[tuple[zipfile.ZipInfo, tuple[str, ...]]]:
-    """The files of an archive and the steps of their paths below the target."""
-    members = []
-    for member in archive.infolist():
-        steps = _safe_steps(member)
-        clutter = "__MACOSX" in steps or ".DS_Store" in steps
-        if steps and not member.is_dir() and not clutter:
-            members.append((member, steps))
-    if not members:
-        raise _BadArchiveError("it holds no files")
-    if len({steps[0] for _, steps in members}) == 1 and all(len(steps) > 1 for _, steps in members):
-        return [(member, steps[1:]) for member, steps in members]
-    return members
-
-
-def _safe_steps(member: zipfile.ZipInfo) -> tuple[str, ...]:
-    """The steps of a member's path.
-
-    Raises:
-        _BadArchiveError: if it would leave the target folder or is no plain file or folder.
-    """
-    name = member.orig_filename  # as stored; `filename` is already mended
-    steps = name.split("/")
-    if name.startswith("/") or ".." in steps or re.search(r"[\\\0]|^[A-Za-z]:", name):
-        raise _BadArchiveError(f"member {name!r} would leave the target folder")
-    if stat.S_ISLNK(member.external_attr >> 16):
-        raise _BadArchiveError(f"member {name!r} is a symbolic link")
-    return tuple(step for step in steps if step not in {"", "."})
+        raise BadArchiveError(str(error)) from error

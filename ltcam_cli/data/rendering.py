@@ -245,7 +245,9 @@ def _stroke(
     rows = np.round(y).astype(int)[:, None, None] + offset[:, None]
     columns = np.round(x).astype(int)[:, None, None] + offset
     distance = np.hypot(rows - y[:, None, None], columns - x[:, None, None])
-    radius, strength = (np.broadcast_to(value, y.shape)[:, None, None] for value in (radius, strength))
+    radius, strength = (
+        np.broadcast_to(value, y.shape)[:, None, None] for value in (radius, strength)
+    )
     cover = np.clip(radius + 0.5 - distance, 0, 1) * strength
     rows, columns = np.broadcast_arrays(rows, columns)
     inside = (cover > 0) & (rows >= 0) & (rows < shape[0]) & (columns >= 0) & (columns < shape[1])

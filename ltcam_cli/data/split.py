@@ -70,7 +70,10 @@ class Split:
         """
         sides = {"train": self.listed_train, "test": self.listed_test}
         return short_hash(
-            {side: [self._identity(sample) for sample in samples] for side, samples in sides.items()},
+            {
+                side: [self._identity(sample) for sample in samples]
+                for side, samples in sides.items()
+            },
             length=16,
         )
 
