@@ -42,11 +42,12 @@ def dataset_class(kind: Any) -> type[Dataset]:
     Raises:
         LtcamError: if there is none, it cannot be imported, or it is no `Dataset`.
     """
-    if kind in DATASETS:
-        return DATASETS[kind]
-    key = f"dataset.kind={shown(kind)}"
+    name = shown(kind)
+    if name in DATASETS:
+        return DATASETS[name]
+    key = f"dataset.kind={name}"
     installed = {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
-    reference = str(installed.get(kind, kind))
+    reference = installed.get(name, str(kind))
     module, colon, name = reference.partition(":")
     if not colon:
         raise LtcamError(f"{key}: unknown{nearest(reference, [*DATASETS, *installed])}")

@@ -128,14 +128,12 @@ def read_table(path: Path, key: str, columns: set[str]) -> list[dict[str, str]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream, restval="", strict=True)
-            rows = list(reader)
+            rows, names = list(reader), reader.fieldnames or []
     except FileNotFoundError as error:
         raise LtcamError(f"{key}={path}: no such file") from error
     except (ValueError, OSError, csv.Error) as error:
         raise LtcamError(f"{key}={path}: cannot be read as CSV ({error})") from error
-    if not reader.fieldnames:
-        raise LtcamError(f"{key}={path}: cannot be read as CSV (the file is empty)")
-    if missing := columns - set(reader.fieldnames):
+    if missing := columns - set(names):
         raise LtcamError(f"{key}={path}: column {', '.join(sorted(missing))} is missing")
     if long := [row for row in rows if None in row]:
         raise LtcamError(
