@@ -152,7 +152,9 @@ VGG_HEAD, RESNET_HEAD = ("fc", "classifier.6"), ("avg", "fc")
 BACKBONES: dict[str, Backbone] = {
     "vgg16": Backbone(models.vgg16, 512, _vgg_stages, _attach_vgg, "classifier.", VGG_HEAD),
     "vgg16_bn": Backbone(models.vgg16_bn, 512, _vgg_stages, _attach_vgg, "classifier.", VGG_HEAD),
-    "vgg16_slim": Backbone(_slim, 128, _vgg_stages, _attach_vgg, "classifier.", VGG_HEAD, published=False),
+    "vgg16_slim": Backbone(
+        _slim, 128, _vgg_stages, _attach_vgg, "classifier.", VGG_HEAD, published=False
+    ),
     "resnet18": Backbone(models.resnet18, 512, _resnet_stages, _attach_resnet, "fc.", RESNET_HEAD),
     "resnet50": Backbone(models.resnet50, 2048, _resnet_stages, _attach_resnet, "fc.", RESNET_HEAD),
     "mobilenet_v2": Backbone(
