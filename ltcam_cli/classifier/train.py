@@ -23,8 +23,8 @@ from ltcam_cli.classifier.guidance import Guide, consistency, saliency
 from ltcam_cli.classifier.loop import TrainingLoop, one_cycle
 from ltcam_cli.classifier.predictions import (
     choose_threshold,
-    predict_images,
     image_metrics,
+    predict_images,
     validation_ap,
 )
 from ltcam_cli.classifier.weights import IMAGENET_MEAN, IMAGENET_STD, load_weights

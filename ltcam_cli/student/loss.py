@@ -28,9 +28,8 @@ def segmentation_loss(logits: Tensor, labels: Tensor, config: LossConfig) -> Ten
     if config.hard_share < 1:
         count = max(1, round(config.hard_share * len(of_background)))
         of_background = of_background.topk(min(count, len(of_background))).values
-    weight = config.pos_weight
-    if weight == "auto":
-        weight = min(config.pos_weight_cap, len(of_background) / max(1, len(of_defect)))
+    auto = min(config.pos_weight_cap, len(of_background) / max(1, len(of_defect)))
+    weight = auto if isinstance(config.pos_weight, str) else config.pos_weight
     total = weight * len(of_defect) + len(of_background)
     loss = (weight * of_defect.sum() + of_background.sum()) / max(1, total)
     if config.dice and len(of_defect):

@@ -50,7 +50,7 @@ class MaskNet(nn.Module):
 
 
 class LightEncoder(nn.Module):
-    """Encoder of five stages, the first at full resolution, each other at half of the one before."""
+    """Encoder of five stages: the first at full resolution, each other at half of the previous."""
 
     def __init__(self, in_channels: int, width: int, norm: str) -> None:
         super().__init__()
