@@ -8,8 +8,32 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ltcam_cli import __version__
-from ltcam_cli.commands.options import Call, Option, command, split_paths
+from ltcam_cli import __version__, commands
+from ltcam_cli.commands.options import (
+    BACKBONE,
+    DATASET,
+    DEVICE,
+    IMAGES,
+    MASKS,
+    METHOD,
+    MODEL,
+    NAME,
+    OUT,
+    OUTPUTS,
+    OVERWRITE,
+    PIPELINE,
+    RESUME,
+    RUN,
+    RUNTIME,
+    SAVE_MAPS,
+    SEED,
+    SEGMENTER,
+    SHARD,
+    URL,
+    Call,
+    command,
+    split_paths,
+)
 from ltcam_cli.errors import user_message
 
 
@@ -58,39 +82,6 @@ app.add_typer(data_app, name="data")
 app.add_typer(student_app, name="student")
 app.add_typer(runs_app, name="runs")
 
-DATASET = Option("--dataset", "dataset", "Data set: ksdd (default), ksdd2, folder or synthetic.")
-BACKBONE = Option("--backbone", "backbone", "Network: vgg16 (default); on CPUs vgg16_slim.")
-METHOD = Option("--method", "method", "Class activation map method; default ltgradcam.")
-DELTA = Option(
-    "--delta",
-    "method.delta",
-    "Percentile below which positive gradients are cut, 0..100, null or auto; default 50.",
-)
-LAYERS = Option("--layers", "method.layers", "Layers that are fused: all, last, s3+s4+s5.")
-SEGMENTER = Option("--segmenter", "segmenter", "Heatmap to mask; default otsu.")
-PIPELINE = Option(
-    "--pipeline", "pipeline", "Method, segmenter and augmentation at once: ltcam_plus, student."
-)
-IMAGES = Option(
-    "--images", "evaluation.images", "Images that count: defective (default), predicted or all."
-)
-RUN = Option(
-    "--run", "run", "Run, by name or path; default: the one that fits.", text=True, listed=True
-)
-NAME = Option("--name", "name", "Name of the run folder.", text=True, listed=True)
-SEED = Option("--seed", "seed", "Seed of all random draws; default 0.")
-DEVICE = Option("--device", "device", "Device: auto (default), cpu, cuda or cuda:1.")
-OUTPUTS = Option("--outputs", "outputs", "Folder of all results; default outputs.", text=True)
-URL = Option("--url", "dataset.url", "Address of the archive.", text=True)
-RESUME = Option("--resume", "resume", "Go on with a training that was stopped.", bool)
-OVERWRITE = Option("--overwrite", "overwrite", "Compute anew what is there already.", bool)
-OUT = Option("--out", "predict.out", "Folder of the results; default: in the run.", text=True)
-SAVE_MAPS = Option("--save-maps", "predict.save_maps", "Write heatmaps as .npy, too.", bool)
-SHARD = Option("--shard", "predict.shard", "Part i/n of the images, e.g. 3/8; with -m 1:8/8.")
-RUNTIME = Option("--runtime", "predict.runtime", "torch (default), or onnx: an exported file.")
-MODEL = Option("--model", "predict.model", "Exported file; default model.onnx of the run.", text=True)
-
-MASKS = (METHOD, DELTA, LAYERS, SEGMENTER, PIPELINE)
 Methods = Annotated[list[str] | None, typer.Option("--method", help="Cells of this method.")]
 Deltas = Annotated[
     list[str] | None, typer.Option("--delta", help="Cells of this δ: a number, list, range, null.")
@@ -123,9 +114,7 @@ def train(call: Call) -> None:
 
     [dim]ltcam train backbone=vgg16_slim dataset.root=data/KolektorSDD[/]
     """
-    from ltcam_cli.commands import experiments
-
-    experiments.train(call)
+    commands.experiments.train(call)
 
 
 @command(app, *MASKS, IMAGES, RUN, DEVICE, OVERWRITE, multirun=True)
@@ -135,9 +124,7 @@ def evaluate(call: Call) -> None:
     [dim]ltcam evaluate --method ltgradcam --delta 50
     ltcam evaluate -m --method ltgradcam,ltlayercam --delta 0:90:10[/]
     """
-    from ltcam_cli.commands import experiments
-
-    experiments.evaluate(call)
+    commands.experiments.evaluate(call)
 
 
 @command(app, SEGMENTER, PIPELINE, IMAGES, RUN, DEVICE, OVERWRITE)
@@ -156,9 +143,7 @@ def sweep(
 
     [dim]ltcam sweep --method ltgradcam,ltlayercam --delta 0:90:10 --layers all,last,s3+s4+s5[/]
     """
-    from ltcam_cli.commands import sweeping
-
-    sweeping.sweep(call, method, delta, layers, split)
+    commands.sweeping.sweep(call, method, delta, layers, split)
 
 
 @command(app, IMAGES, RUN, DEVICE, OVERWRITE)
@@ -176,9 +161,7 @@ def search(
 
     [dim]ltcam search --run NAME --method ltgradcam,ltlayercam --delta 0:90:10 --layers all,last[/]
     """
-    from ltcam_cli.commands import sweeping
-
-    sweeping.search(call, method, delta, layers)
+    commands.sweeping.search(call, method, delta, layers)
 
 
 @command(
@@ -194,10 +177,8 @@ def predict(
 
     [dim]ltcam predict some/folder --run NAME --save-maps[/]
     """
-    from ltcam_cli.commands import predicting
-
     places, overrides = split_paths(paths)
-    predicting.predict(call.followed_by(*overrides), places)
+    commands.predicting.predict(call.followed_by(*overrides), places)
 
 
 @command(app, RUN, BACKBONE, DEVICE, OVERWRITE)
@@ -217,9 +198,7 @@ def reproduce(
 
     [dim]ltcam reproduce table1 backbone=vgg16_slim --folds all[/]
     """
-    from ltcam_cli.commands import reproducing
-
-    reproducing.reproduce(call, what, folds, seeds)
+    commands.reproducing.reproduce(call, what, folds, seeds)
 
 
 @command(app, RUN, METHOD, SEGMENTER, PIPELINE)
@@ -234,9 +213,7 @@ def export(
     [dim]ltcam export --run NAME --out model.onnx
     ltcam predict some/folder --runtime onnx --model model.onnx[/]
     """
-    from ltcam_cli.commands import experiments
-
-    experiments.export(call, file)
+    commands.experiments.export(call, file)
 
 
 @command(app, BACKBONE, NAME, name="import")
@@ -249,9 +226,7 @@ def import_(
 
     [dim]ltcam import mine.pth --backbone resnet18 dataset.height=224 dataset.width=224[/]
     """
-    from ltcam_cli.commands import experiments
-
-    experiments.import_state(call, weights, defect)
+    commands.experiments.import_state(call, weights, defect)
 
 
 @command(student_app, RUN, *MASKS, DEVICE, RESUME, OVERWRITE, name="train", multirun=True)
@@ -263,9 +238,7 @@ def student_train(call: Call) -> None:
 
     [dim]ltcam student train --run NAME student.steps=600[/]
     """
-    from ltcam_cli.commands import experiments
-
-    experiments.train_student(call)
+    commands.experiments.train_student(call)
 
 
 @command(data_app, URL, name="download")
@@ -273,17 +246,13 @@ def data_download(
     call: Call, dataset: Annotated[str, typer.Argument(help="ksdd or ksdd2")]
 ) -> None:
     """Fetch a published data set into its root."""
-    from ltcam_cli.commands import data
-
-    data.download(call, dataset)
+    commands.data.download(call, dataset)
 
 
 @command(data_app, DATASET, name="check")
 def data_check(call: Call) -> None:
     """Count images, classes and items, and find images that stand on both sides of the split."""
-    from ltcam_cli.commands import data
-
-    data.check(call)
+    commands.data.check(call)
 
 
 @command(data_app, name="synth")
@@ -291,17 +260,13 @@ def data_synth(
     call: Call, out: Annotated[Path, typer.Argument(help="New folder for good/, defect/, masks/.")]
 ) -> None:
     """Write the synthetic set as image files."""
-    from ltcam_cli.commands import data
-
-    data.synth(call, out)
+    commands.data.synth(call, out)
 
 
 @command(app)
 def methods(call: Call) -> None:
     """List what --method takes."""
-    from ltcam_cli.commands import info
-
-    info.methods(call)
+    commands.info.methods(call)
 
 
 @runs_app.command("list")
@@ -310,9 +275,7 @@ def runs_list(
     outputs: OutputsFolder = Path("outputs"),
 ) -> None:
     """List runs, or the results of one; the word `list` can be omitted."""
-    from ltcam_cli.commands import info
-
-    info.runs(outputs, name)
+    commands.info.runs(outputs, name)
 
 
 @command(runs_app, name="why")
@@ -323,9 +286,7 @@ def runs_why(
 
     [dim]ltcam runs why RUN trainer.epochs=40[/]
     """
-    from ltcam_cli.commands import why
-
-    why.why(call, name)
+    commands.info.why(call, name)
 
 
 @runs_app.command("gather")
@@ -337,9 +298,7 @@ def runs_gather(
     Those of shards (ltcam predict --shard) into scores.csv and regions.csv; or, of a folder of
     runs, all results into one results.csv.
     """
-    from ltcam_cli.commands import info
-
-    if not info.gather(out):
+    if not commands.info.gather(out):
         raise typer.Exit(1)
 
 
@@ -365,11 +324,9 @@ def report(
     [dim]ltcam report RUN
     ltcam report RUN RUN --method ltgradcam[/]
     """
-    from ltcam_cli.commands import reports
-
     names, overrides = split_paths(runs or [])
     chosen = (cells or [], methods or [], deltas or [])
-    reports.report(call.followed_by(*overrides), names, chosen, limit, file)
+    commands.reports.report(call.followed_by(*overrides), names, chosen, limit, file)
 
 
 @app.command()
@@ -388,9 +345,7 @@ def compare(
     [dim]ltcam compare RUN RUN --method ltgradcam --delta 50
     ltcam compare RUN --method gradcam --method ltgradcam[/]
     """
-    from ltcam_cli.commands import reports
-
-    reports.compare(places, outputs, (cells or [], methods or [], deltas or []), folder)
+    commands.reports.compare(places, outputs, (cells or [], methods or [], deltas or []), folder)
 
 
 @command(app, DATASET, BACKBONE, *MASKS, name="config")
@@ -398,14 +353,10 @@ def config(
     call: Call, job: Annotated[str, typer.Argument(metavar="COMMAND", help="train, evaluate, …")]
 ) -> None:
     """Print the composed config that a command would run with, and what each key means."""
-    from ltcam_cli.commands import info
-
-    info.config(call, job)
+    commands.info.config(call, job)
 
 
 @command(app, OUTPUTS)
 def demo(call: Call) -> None:
     """Train, map, segment and score on the synthetic set, in minutes."""
-    from ltcam_cli.commands import demonstration
-
-    demonstration.demo(call)
+    commands.demonstration.demo(call)

@@ -26,11 +26,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 import ltcam_cli
 from ltcam_cli.commands.faults import readable_errors, unresolved
-from ltcam_cli.commands.options import Call, quoted
+from ltcam_cli.commands.options import Call
 from ltcam_cli.errors import LtcamError, user_message
+from ltcam_cli.experiments.overrides import Compose, quoted
+from ltcam_cli.experiments.schemas import schemas
 from ltcam_cli.experiments.session import use_threads
 from ltcam_cli.experiments.settings import Composed, Settings, named_keys
-from ltcam_cli.experiments.schemas import schemas
 
 Row = dict[str, Any]
 Task = Callable[[Composed], Row]
@@ -82,6 +83,11 @@ def compose_config(job: str, call: Call) -> DictConfig:
 def compose(job: str, call: Call) -> Composed:
     """The composed config of a command as plain values."""
     return plain(compose_config(job, call), call.overrides)
+
+
+def composer(call: Call) -> Compose:
+    """Composes configs of other overrides, with the call's own folder of configs."""
+    return lambda job, overrides: compose(job, Call([*overrides], config_dir=call.config_dir))
 
 
 def settings_of(job: str, call: Call) -> Settings:

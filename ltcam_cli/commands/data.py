@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ltcam_cli.commands.compose import settings_of
 from ltcam_cli.commands.options import Call
+from ltcam_cli.data.dataset import PublishedDataset
 from ltcam_cli.data.load import load_split
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.report.terminal import print_table
@@ -14,13 +15,9 @@ from ltcam_cli.report.terminal import print_table
 def download(call: Call, name: str) -> None:
     """Fetch a published data set into its root."""
     dataset = settings_of("data", call.preceded_by(f"dataset={name}")).dataset
-    url = getattr(dataset, "url", None)
-    if not url or not dataset.root:
+    if not isinstance(dataset, PublishedDataset):
         raise LtcamError(f"dataset={name}: is not published as an archive")
-    from ltcam_cli.data.download import download_archive
-
-    size, sha256 = getattr(dataset, "size", None), getattr(dataset, "sha256", None)
-    target = download_archive(url, Path(dataset.root), size=size, sha256=sha256)
+    target = dataset.download()
     split = load_split(dataset)
     count = len(split.listed_train) + len(split.listed_test)
     print(f"{target}: {count} images. Now: ltcam data check dataset={name}")

@@ -13,13 +13,14 @@ import yaml
 from ltcam_cli.commands.compose import (
     GROUPS,
     compose_config,
+    composer,
     conf_dir,
     own_config_dirs,
     plain,
     root_groups,
 )
 from ltcam_cli.commands.options import Call
-from ltcam_cli.config import defaults, descriptions
+from ltcam_cli.config import defaults, descriptions, shown
 from ltcam_cli.errors import LtcamError, nearest
 from ltcam_cli.experiments.settings import Settings
 from ltcam_cli.maps.method import CamMethod
@@ -113,6 +114,17 @@ def _run_row(run: RunFolder) -> dict[str, object]:
         "seconds": metrics.get("seconds"),
         "cells": len(results),
     }
+
+
+def why(call: Call, name: str) -> None:
+    """Print in what a run or a cell differs from what the config describes now."""
+    from ltcam_cli.experiments.why import identity_differences
+
+    lines = identity_differences(name, composer(call), call.overrides)
+    for key, before, after in lines:
+        print(f"{key}: {shown(before)} -> {shown(after)}")
+    if not lines:
+        print(f"{name}: nothing differs")
 
 
 def gather(out: Path) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,7 @@ import typer
 
 from ltcam_cli.commands.ranges import expand_range
 from ltcam_cli.errors import LtcamError
-
-# Texts that Hydra's grammar would not read as strings.
-WORDS = ("null", "true", "false", "nan", "inf")
+from ltcam_cli.experiments.overrides import quoted
 
 
 @dataclass(frozen=True)
@@ -146,14 +143,6 @@ def split_paths(tokens: Sequence[str]) -> tuple[list[str], list[str]]:
     return [token for token in tokens if token not in overrides], overrides
 
 
-def quoted(text: str) -> str:
-    """`text` as a string in Hydra's grammar, whatever it holds; in quotes where it needs them."""
-    if re.fullmatch(r"[A-Za-z_/][\w./+-]*", text, re.ASCII) and text.lower() not in WORDS:
-        return text
-    escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", text).replace("'", r"\'")
-    return f"'{escaped}'"
-
-
 def complete_override(incomplete: str, ctx: typer.Context | None = None) -> list[str]:
     """Hydra's own completion of overrides; empty if it cannot be had."""
     try:
@@ -198,3 +187,38 @@ CONFIG_DIR = _parameter(
     ],
     None,
 )
+
+DATASET = Option("--dataset", "dataset", "Data set: ksdd (default), ksdd2, folder or synthetic.")
+BACKBONE = Option("--backbone", "backbone", "Network: vgg16 (default); on CPUs vgg16_slim.")
+METHOD = Option("--method", "method", "Class activation map method; default ltgradcam.")
+DELTA = Option(
+    "--delta",
+    "method.delta",
+    "Percentile below which positive gradients are cut, 0..100, null or auto; default 50.",
+)
+LAYERS = Option("--layers", "method.layers", "Layers that are fused: all, last, s3+s4+s5.")
+SEGMENTER = Option("--segmenter", "segmenter", "Heatmap to mask; default otsu.")
+PIPELINE = Option(
+    "--pipeline", "pipeline", "Method, segmenter and augmentation at once: ltcam_plus, student."
+)
+IMAGES = Option(
+    "--images", "evaluation.images", "Images that count: defective (default), predicted or all."
+)
+RUN = Option(
+    "--run", "run", "Run, by name or path; default: the one that fits.", text=True, listed=True
+)
+NAME = Option("--name", "name", "Name of the run folder.", text=True, listed=True)
+SEED = Option("--seed", "seed", "Seed of all random draws; default 0.")
+DEVICE = Option("--device", "device", "Device: auto (default), cpu, cuda or cuda:1.")
+OUTPUTS = Option("--outputs", "outputs", "Folder of all results; default outputs.", text=True)
+URL = Option("--url", "dataset.url", "Address of the archive.", text=True)
+RESUME = Option("--resume", "resume", "Go on with a training that was stopped.", bool)
+OVERWRITE = Option("--overwrite", "overwrite", "Compute anew what is there already.", bool)
+OUT = Option("--out", "predict.out", "Folder of the results; default: in the run.", text=True)
+SAVE_MAPS = Option("--save-maps", "predict.save_maps", "Write heatmaps as .npy, too.", bool)
+SHARD = Option("--shard", "predict.shard", "Part i/n of the images, e.g. 3/8; with -m 1:8/8.")
+RUNTIME = Option("--runtime", "predict.runtime", "torch (default), or onnx: an exported file.")
+MODEL = Option(
+    "--model", "predict.model", "Exported file; default model.onnx of the run.", text=True
+)
+MASKS = (METHOD, DELTA, LAYERS, SEGMENTER, PIPELINE)

@@ -6,11 +6,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ltcam_cli.commands.compose import compose
-from ltcam_cli.commands.invocation import command_of_cell, command_of_run
+from ltcam_cli.commands.compose import compose, composer
 from ltcam_cli.commands.options import Call
 from ltcam_cli.commands.ranges import deltas_of
 from ltcam_cli.errors import LtcamError, require
+from ltcam_cli.experiments.invocation import command_of_cell, command_of_run
 from ltcam_cli.experiments.settings import named_keys
 from ltcam_cli.files import short_hash, write_text
 from ltcam_cli.report.terminal import print_table
@@ -66,8 +66,8 @@ def report(call: Call, names: Sequence[str], chosen: Chosen, limit: int, out: Pa
         draw_cells(gallery, run, {cell: cells.index(cell) for cell in shown}, composed, limit)
         for run, (shown, _) in zip(runs, of_runs, strict=True)
     )
-    commands = {run.path: command_of_run(run, call.config_dir) for run in runs}
-    commands |= {cell.path: command_of_cell(cell, call.config_dir) for cell in cells}
+    commands = {run.path: command_of_run(run, composer(call)) for run in runs}
+    commands |= {cell.path: command_of_cell(cell, composer(call)) for cell in cells}
     bars = [cell for _, shown in of_runs for cell in shown]
     path = out or page_path(outputs, runs, short_hash([run.name for run in runs]))
     write_text(path, render(Shown(runs, cells, bars, commands, gallery, left_out)))

@@ -13,8 +13,8 @@ from typing import Any
 from ltcam_cli.commands.compose import Row, launch, settings_of
 from ltcam_cli.commands.experiments import TEACHER
 from ltcam_cli.commands.options import Call
-from ltcam_cli.commands.sweeping import entry_overrides
 from ltcam_cli.errors import LtcamError
+from ltcam_cli.experiments.overrides import entry_overrides
 from ltcam_cli.maps.method import StudentMethod
 from ltcam_cli.report.terminal import print_table
 from ltcam_cli.runs.folder import write_config
@@ -52,9 +52,7 @@ def reproduce(call: Call, what: str, folds: str | None, seeds: str | None) -> Pa
     from ltcam_cli.experiments.reproduce.tables import write
 
     def entry(keys: Mapping[str, Any]) -> Entry:
-        return make_entry(
-            keys, settings_of("reproduce", call.followed_by(*entry_overrides(keys)))
-        )
+        return make_entry(keys, settings_of("reproduce", call.followed_by(*entry_overrides(keys))))
 
     runs = repetitions(settings, folds, seeds)
     entries = [entry(keys) for keys in settings.reproduce.entries]

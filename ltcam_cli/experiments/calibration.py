@@ -45,7 +45,9 @@ def calibrated_segmenters(session: Session, pipelines: Sequence[Pipeline]) -> li
             # Another process may have calibrated them meanwhile.
             if not _all_read(session, segmenters, places):
                 numbers = list(open_ones.values())
-                calibrate(session, [pipelines[n] for n in numbers], [segmenters[n] for n in numbers])
+                calibrate(
+                    session, [pipelines[n] for n in numbers], [segmenters[n] for n in numbers]
+                )
                 for place, number in open_ones.items():
                     _write(session, place, pipelines[number], segmenters[number])
                 _all_read(session, segmenters, places, overwrite=False)

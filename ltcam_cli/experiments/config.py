@@ -140,6 +140,3 @@ def check_split(evaluation: EvaluationConfig, command: str) -> None:
             f"evaluation.split={evaluation.split}: {command} chooses on the training part and is "
             "scored on the test part; do not set it"
         )
-
-
-

@@ -141,7 +141,9 @@ class Prediction:
         name = f"{settings.method.name}-{settings.segmenter.label}-{digest}"
         out = Path(config.out) if config.out else predictor.folder / "predict" / name
         samples = find_images([Path(path) for path in self.paths], besides=out)
-        claim(out, predictor.identity, asdict(replace(settings, predict=replace(config, shard=None))))
+        claim(
+            out, predictor.identity, asdict(replace(settings, predict=replace(config, shard=None)))
+        )
         shard = config.part()
         tables = PredictionTables(out, shard)
         writing = Writing(

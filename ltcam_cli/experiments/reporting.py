@@ -98,9 +98,7 @@ def _draw_group(
     evaluation = session.settings.evaluation
     images = "predicted" if evaluation.images == "predicted" else "all"
     everything = session.split.part(evaluation.split)
-    samples = likeliest(
-        everything, limit, session.classifier, session.settings.dataset.on_error
-    )
+    samples = likeliest(everything, limit, session.classifier, session.settings.dataset.on_error)
     pipelines = [settings.pipeline for settings, _ in group]
     for numbers in passes(pipelines):
         source, jobs = masks_of(session, [pipelines[number] for number in numbers])

@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, get_type_hints
 
 from ltcam_cli.config import default_of, defaults
-from ltcam_cli.data.dataset import DATASETS
+from ltcam_cli.data.load import DATASETS
 from ltcam_cli.experiments.settings import Settings
 from ltcam_cli.maps.method import CamMethod, StudentMethod
 

@@ -269,5 +269,3 @@ def _value(composed: Composed, key: str) -> Any:
     if isinstance(value, dict):  # a group: its choice
         return value.get("name") or value.get("kind") or "default"
     return "null" if value is None else value
-
-

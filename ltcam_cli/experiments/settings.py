@@ -12,8 +12,9 @@ from pydantic import Field
 
 from ltcam_cli.classifier.config import BackboneConfig, TrainerConfig
 from ltcam_cli.config import NO_EFFECT, FolderName, Says, Seed, build, config
-from ltcam_cli.data.dataset import Dataset, make_dataset
+from ltcam_cli.data.dataset import Dataset
 from ltcam_cli.data.ksdd import Ksdd
+from ltcam_cli.data.load import make_dataset
 from ltcam_cli.experiments.config import (
     EvaluationConfig,
     PredictConfig,
@@ -22,13 +23,15 @@ from ltcam_cli.experiments.config import (
 )
 from ltcam_cli.maps.method import CamMethod, Method, StudentMethod, make_method
 from ltcam_cli.maps.tta_config import TtaConfig
-from ltcam_cli.masks.config import SegmenterConfig
+from ltcam_cli.masks.segmenters import SegmenterConfig
 from ltcam_cli.student.config import StudentConfig
 
 # Parts of the config that decide a training, and are kept in its run folder.
 TRAINING = ("dataset", "backbone", "trainer", "seed")
 Device = Annotated[
-    str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$"), Says("auto | cpu | cuda | cuda:1 | mps")
+    str,
+    Field(pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$"),
+    Says("auto | cpu | cuda | cuda:1 | mps"),
 ]
 
 

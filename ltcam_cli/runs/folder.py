@@ -160,9 +160,7 @@ def finished_run(outputs: Path, name: str, key: str) -> RunFolder:
     """
     run = find_run(outputs, name, key)
     if not run.checkpoint.is_file():
-        raise LtcamError(
-            f"{key}={name}: its training is not finished; run: ltcam train --resume"
-        )
+        raise LtcamError(f"{key}={name}: its training is not finished; run: ltcam train --resume")
     return run
 
 

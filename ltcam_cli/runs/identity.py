@@ -80,9 +80,7 @@ def kept_identity(folder: Path) -> dict[str, Any] | None:
     return kept
 
 
-def differences(
-    kept: Mapping[str, Any], now: Mapping[str, Any]
-) -> list[tuple[str, Any, Any]]:
+def differences(kept: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """Dotted keys in which two identities differ, with both values; None where a key is absent."""
     first, second = dotted(kept), dotted(now)
     keys = dict.fromkeys([*first, *second])

@@ -5,13 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from ltcam_cli.commands.compose import compose
-from ltcam_cli.commands.options import Call
-from ltcam_cli.commands.sweeping import override_text
 from ltcam_cli.errors import LtcamError
+from ltcam_cli.experiments.overrides import Compose, override_text
 from ltcam_cli.experiments.settings import TRAINING, Settings
 from ltcam_cli.runs.cells import Cell
 from ltcam_cli.runs.folder import RunFolder
@@ -28,30 +25,30 @@ FLAGS = {
 }
 
 
-def command_of_run(run: RunFolder, config_dir: Path | None = None) -> str:
+def command_of_run(run: RunFolder, compose: Compose) -> str:
     """`ltcam train …` with all that differs from the defaults; empty if it was imported."""
     if "imported" in run.config:
         return ""
     kept = {part: value for part, value in run.config.items() if part in TRAINING}
     groups = {"dataset": kept["dataset"]["kind"], "backbone": kept["backbone"]["name"]}
-    return shlex.join(["ltcam", "train", *differing("train", dotted(kept), groups, config_dir)])
+    return shlex.join(["ltcam", "train", *differing("train", dotted(kept), groups, compose)])
 
 
-def command_of_cell(cell: Cell, config_dir: Path | None = None) -> str:
+def command_of_cell(cell: Cell, compose: Compose) -> str:
     """`ltcam evaluate --run RUN --method METHOD …` with all that decides the cell's scores."""
     parts = ("method", "tta", "segmenter", "evaluation", "bf16", "ensemble")
     kept = dotted({part: cell.config[part] for part in parts})
     kept = {k: v for k, v in kept.items() if not k.startswith("evaluation.") or k in SCORING}
     groups = {part: kept[f"{part}.name"] for part in ("method", "segmenter")}
     words = ["ltcam", "evaluate", "--run", cell.run.name]
-    for override in differing("evaluate", kept, groups, config_dir):
+    for override in differing("evaluate", kept, groups, compose):
         key, _, value = override.partition("=")
         words += [FLAGS[key], value] if key in FLAGS else [override]
     return shlex.join(words)
 
 
 def differing(
-    job: str, kept: Mapping[str, Any], groups: Mapping[str, str], config_dir: Path | None = None
+    job: str, kept: Mapping[str, Any], groups: Mapping[str, str], compose: Compose
 ) -> list[str]:
     """The overrides that turn a command's default config into a kept one.
 
@@ -59,16 +56,16 @@ def differing(
         job: Command.
         kept: Dotted keys with their values.
         groups: Choice of each config group; left out where there is no such config any more.
-        config_dir: Folder of the user's own configs.
+        compose: Composes a command's config of overrides.
     """
     choices: list[str] = []
     for group, name in groups.items():
         try:
-            compose(job, Call([f"{group}={name}"], config_dir=config_dir))
+            compose(job, [f"{group}={name}"])
         except LtcamError:
             continue
         choices.append(f"{group}={name}")
-    composed = compose(job, Call(choices, config_dir=config_dir))
+    composed = compose(job, choices)
     given = dotted(_lists(asdict(Settings.of(composed.values))))
     written = dotted(composed.values)
     return choices + [
@@ -82,6 +79,8 @@ def _lists(value: Any) -> Any:
     """Tuples as lists, as a kept config has them."""
     if isinstance(value, Mapping):
         return {key: _lists(item) for key, item in value.items()}
-    return [_lists(item) for item in value] if isinstance(value, Sequence) and not isinstance(
-        value, str
-    ) else value
+    return (
+        [_lists(item) for item in value]
+        if isinstance(value, Sequence) and not isinstance(value, str)
+        else value
+    )
