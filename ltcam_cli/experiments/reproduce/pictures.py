@@ -16,7 +16,7 @@ from ltcam_cli.report.grids import draw_grid, layer_rows, method_rows
 def draw_pictures(
     folder: Path, name: str, session: Session, entries: Sequence[Entry], rows: Sequence[Row]
 ) -> None:
-    """Draw some images with the maps of all entries, or of all stages; pictures that are there stay.
+    """Draw some images with the maps of all entries, or of all stages; existing pictures stay.
 
     Args:
         folder: Folder of the reproduction.
