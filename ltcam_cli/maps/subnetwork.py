@@ -16,16 +16,16 @@ CHANNELWISE = (
     nn.ReLU, nn.ReLU6, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d,
     nn.BatchNorm2d, nn.Dropout, nn.Identity, LsePool,
 )  # fmt: skip
-AT_ONCE = 2**24  # numbers, of what a layer gives for many ablated channels
+MAX_OUTPUTS = 2**24  # of a layer, for many ablated channels at once
 
 
 @dataclass(frozen=True)
-class Tail:
+class Subnetwork:
     """Maps the layer's output (N, K, h, w) to the model's; shares the model's modules.
 
     Attributes:
-        network: all that follows.
-        before, mix, after: the same in three parts, where it begins so: what acts on each channel
+        network: All that follows.
+        before, mix, after: The same in three parts, where it begins so: what acts on each channel
             alone, one linear or convolutional layer that mixes them, and the rest.
     """
 
@@ -41,22 +41,22 @@ class Tail:
         layer gives, so the shares are subtracted and only what comes after runs for each.
 
         Args:
-            A: the layer's output for one image.
-            batch: channels of one run where what follows must run as a whole.
+            A: Output of the layer for one image.
+            batch: Channels of one run where what follows must run as a whole.
         """
         if self.before is None or self.mix is None or self.after is None:
-            return torch.cat([self.network(each) for each in silenced(A, batch)])
+            return torch.cat([self.network(copies) for copies in ablated_copies(A, batch)])
         whole = self.before(A.clone())
         change = whole - self.before(torch.zeros_like(A))
         mixed = self.mix(whole)
         shares = _shares_of(self.mix, change, A.shape[1])
-        parts = torch.arange(A.shape[1]).split(max(1, AT_ONCE // mixed.numel()))
+        parts = torch.arange(A.shape[1]).split(max(1, MAX_OUTPUTS // mixed.numel()))
         return torch.cat(
             [self.after(mixed - shares(slice(int(k[0]), int(k[-1]) + 1))) for k in parts]
         )
 
 
-def silenced(A: Tensor, batch: int) -> Iterator[Tensor]:
+def ablated_copies(A: Tensor, batch: int) -> Iterator[Tensor]:
     """Copies of A (1, K, h, w), each with one channel set to 0 in turn, `batch` in one tensor."""
     for channels in torch.arange(A.shape[1], device=A.device).split(batch):
         copies = A.repeat(len(channels), 1, 1, 1)
@@ -67,29 +67,29 @@ def silenced(A: Tensor, batch: int) -> Iterator[Tensor]:
 def _shares_of(
     mix: nn.Linear | nn.Conv2d, change: Tensor, channels: int
 ) -> Callable[[slice], Tensor]:
-    """For some M of the channels, what each alone adds to the layer's output: (M, *output)."""
+    """A function: what each of M channels alone adds to the layer's output, (M, *output)."""
     if isinstance(mix, nn.Linear):
-        each = change.view(channels, -1)  # (K, P), flattened before
+        flat = change.view(channels, -1)  # (K, P), flattened before
         weight = mix.weight.view(mix.out_features, channels, -1)
-        return lambda part: torch.einsum("kp,okp->ko", each[part], weight[:, part])
+        return lambda part: torch.einsum("kp,okp->ko", flat[part], weight[:, part])
 
     def shares(part: slice) -> Tensor:
         weight = mix.weight[:, part].transpose(0, 1)  # (M, O, h, w): a group a channel
-        found = F.conv2d(
+        output = F.conv2d(
             change[:, part], weight.flatten(0, 1)[:, None], None,
             mix.stride, mix.padding, mix.dilation, groups=len(weight),
         )  # fmt: skip
-        return found.view(*weight.shape[:2], *found.shape[2:])
+        return output.view(*weight.shape[:2], *output.shape[2:])
 
     return shares
 
 
-def tail(model: nn.Module, layer: str) -> Tail | None:
+def subnetwork_after(model: nn.Module, layer: str) -> Subnetwork | None:
     """What follows the layer in the model.
 
     Args:
-        model: in the mode in which it is to run.
-        layer: module name, called once in a forward.
+        model: Model in the mode in which it is to run.
+        layer: Module name, called once in a forward.
 
     Returns:
         None where the model cannot be traced, or where what follows also reads something that is
@@ -105,19 +105,19 @@ def tail(model: nn.Module, layer: str) -> Tail | None:
     reached = {start[0]}
     following: list[fx.Node] = []
     for node in nodes:
-        known = [parent in reached for parent in node.all_input_nodes]
-        if node in reached or not any(known):
+        inputs = [parent in reached for parent in node.all_input_nodes]
+        if node in reached or not any(inputs):
             continue
-        if not all(known):
+        if not all(inputs):
             return None
         reached.add(node)
         following.append(node)
     network = _network(model, start[0], following)
-    at = _mixing(model, start[0], following)
-    if at is None:
-        return Tail(network)
-    before, mix, after = following[:at], following[at], following[at + 1 :]
-    return Tail(
+    number = _mixing_layer(model, start[0], following)
+    if number is None:
+        return Subnetwork(network)
+    before, mix, after = following[:number], following[number], following[number + 1 :]
+    return Subnetwork(
         network,
         _network(model, start[0], before),
         model.get_submodule(str(mix.target)),  # type: ignore[arg-type]
@@ -136,8 +136,8 @@ def _network(model: nn.Module, start: fx.Node, nodes: Sequence[fx.Node]) -> fx.G
     return fx.GraphModule(model, graph)
 
 
-def _mixing(model: nn.Module, start: fx.Node, nodes: Sequence[fx.Node]) -> int | None:
-    """Where the first layer is that mixes channels, if it is linear and all before acts on each."""
+def _mixing_layer(model: nn.Module, start: fx.Node, nodes: Sequence[fx.Node]) -> int | None:
+    """Number of the first node that mixes channels, if it is linear; None where it is not."""
     last, flat = start, False
     for number, node in enumerate(nodes):
         if node.all_input_nodes != [last] or len(last.users) != 1:

@@ -1,95 +1,48 @@
-"""Test-time options: heatmap sources that wrap another and average its maps of changed images."""
+"""Test-time augmentation: heatmap sources that average another's maps of changed images."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ltcam_cli.errors import LtcamError, nearest
-from ltcam_cli.maps.engine import FULL, Heatmaps, HeatmapSource, Size, wanted_size
-from ltcam_cli.maps.weightings import min_max
+from ltcam_cli.errors import LtcamError
+from ltcam_cli.maps.engine import Heatmaps, HeatmapSource, wanted_size
+from ltcam_cli.maps.normalize import min_max
+from ltcam_cli.maps.tta_config import Size, TtaConfig
 
-# Of an image (N, C, H, W) or a map (N, H, W): which axes are mirrored in which pass.
+# Mirrored axes of each pass, of an image (N, C, H, W) or a map (N, H, W).
 FLIPS: dict[str, tuple[tuple[int, ...], ...]] = {
     "none": ((),),
     "horizontal": ((), (-1,)),
     "vertical": ((), (-2,)),
     "both": ((), (-1,), (-2,), (-2, -1)),
 }
-NORMALIZATIONS = ("none", "minmax")
 MULTIPLE = 32  # to which scaled inputs are rounded: five halvings
 
 
-@dataclass
-class TtaConfig:
-    """What is averaged when heatmaps are drawn (conf/tta/*.yaml).
-
-    Attributes:
-        flips: `none`, `horizontal`, `vertical` or `both`; maps are mirrored back.
-        scales: factors of the input's size, rounded to multiples of 32; maps are resized back.
-        normalize: what is done to each pass's map first: `none`, so that a pass in which the
-            classifier sees more counts more, or `minmax`.
-        size: of the image that is cut into tiles of the network's input: [height, width], or
-            `full`, the image's own; None for no tiles.
-        overlap: of neighbouring tiles at least, as a share of a tile, in [0, 1).
-    """
-
-    flips: str = "none"
-    scales: list[float] = field(default_factory=lambda: [1.0])
-    normalize: str = "none"
-    size: Any = None
-    overlap: float = 0.25
-
-    def __post_init__(self) -> None:
-        for key, known in {"flips": tuple(FLIPS), "normalize": NORMALIZATIONS}.items():
-            if (value := getattr(self, key)) not in known:
-                raise LtcamError(f"tta.{key}={value}: unknown{nearest(value, known)}")
-        if not self.scales or not all(0 < scale <= 16 for scale in self.scales):
-            raise LtcamError(f"tta.scales={self.scales}: factors in (0, 16], e.g. [0.75,1,1.25]")
-        if not 0 <= self.overlap < 1:
-            raise LtcamError(f"tta.overlap={self.overlap:g}: a share of a tile, in [0, 1)")
-        pair = isinstance(self.size, (list, tuple)) and len(self.size) == 2
-        if not (self.size in (None, FULL) or (pair and all(type(n) is int for n in self.size))):
-            raise LtcamError(f"tta.size={self.size}: must be [height,width], full or null")
-
-    @property
-    def label(self) -> str | None:
-        """What is done, for tables: `flips=both size=full overlap=0.25`; None if nothing is."""
-        words = [f"flips={self.flips}"] if self.flips != "none" else []
-        if self.scales != [1]:
-            words.append(f"scales={','.join(f'{scale:g}' for scale in self.scales)}")
-        if words and self.normalize != "none":
-            words.append(f"normalize={self.normalize}")
-        if self.size is not None:
-            size = FULL if self.size == FULL else "x".join(map(str, self.size))
-            words += [f"size={size}", f"overlap={self.overlap:g}"]
-        return " ".join(words) or None
-
-
-def averaged(source: HeatmapSource, config: TtaConfig, tile: tuple[int, int]) -> HeatmapSource:
-    """A source with a config's test-time options around it; the source itself if there is none.
+def with_tta(source: HeatmapSource, config: TtaConfig, tile: tuple[int, int]) -> HeatmapSource:
+    """A source with a config's test-time augmentation; the source itself if there is none.
 
     Args:
+        source: Source of the maps.
+        config: Test-time augmentation.
         tile: (height, width) of the network's input.
 
     Raises:
-        LtcamError: if `size` is smaller than that.
+        LtcamError: If `size` is smaller than that.
     """
     if config.size is not None:
-        size: Size = FULL if config.size == FULL else (config.size[0], config.size[1])
-        source = Tiled(source, tile, size, config.overlap)
+        source = TiledSource(source, tile, config.image_size, config.overlap)
     if config.flips == "none" and config.scales == [1]:
         return source
-    return Averaged(source, config.flips, config.scales, config.normalize)
+    return AugmentedSource(source, config.flips, config.scales, config.normalize)
 
 
-class Averaged:
+class AugmentedSource:
     """The mean of a source's maps of mirrored and resized images.
 
     The logits are those of the image itself, or if it is in no pass, of the scale nearest to it:
@@ -111,25 +64,26 @@ class Averaged:
     def __call__(self, images: Tensor) -> Heatmaps:
         """Heatmaps of normalised images (N, C, H, W), at their size."""
         size = (images.shape[-2], images.shape[-1])
-        maps: list[Tensor] = []
+        sums: list[Tensor] = []
         logits, finite = None, dict[str, Tensor]()
         for scale, axes in self.passes:
             scaled = resized(images, scaled_size(size, scale))
-            found = self.source(scaled.flip(axes) if axes else scaled)
-            back = [self._back(M, axes, size) for M in found.maps]
-            maps = [M.add_(one) for M, one in zip(maps, back, strict=True)] if maps else back
-            logits = found.logits if logits is None else logits
-            finite = _both(finite, found.finite)
+            heatmaps = self.source(scaled.flip(axes) if axes else scaled)
+            maps = [self._restored(M, axes, size) for M in heatmaps.maps]
+            sums = [total.add_(M) for total, M in zip(sums, maps, strict=True)] if sums else maps
+            logits = heatmaps.logits if logits is None else logits
+            finite = _all_finite(finite, heatmaps.finite)
         assert logits is not None
-        return Heatmaps([M.div_(len(self.passes)) for M in maps], logits, finite)
+        return Heatmaps([total.div_(len(self.passes)) for total in sums], logits, finite)
 
-    def _back(self, M: Tensor, axes: tuple[int, ...], size: tuple[int, int]) -> Tensor:
+    def _restored(self, M: Tensor, axes: tuple[int, ...], size: tuple[int, int]) -> Tensor:
+        """A pass's map (N, h, w), mirrored and resized back."""
         M = min_max(M, dim=(1, 2)) if self.normalize == "minmax" else M
         M = M.flip(axes) if axes else M
         return resized(M[:, None], size)[:, 0].clone()  # a cell may share its map with another
 
 
-class Tiled:
+class TiledSource:
     """A source's maps of overlapping tiles of a larger image, blended into one.
 
     Each tile is an image of its own to the source: what is normalised, is so within a tile. Where
@@ -143,7 +97,7 @@ class Tiled:
         """Tiles of (height, width) of images of a `size`.
 
         Raises:
-            LtcamError: if `size` is smaller than a tile.
+            LtcamError: If `size` is smaller than a tile.
         """
         self.source, self.tile, self.size, self.overlap = source, tile, size, overlap
         if isinstance(size, tuple) and (size[0] < tile[0] or size[1] < tile[1]):
@@ -161,11 +115,11 @@ class Tiled:
         maps = [images.new_zeros(len(images), height, width) for _ in whole.maps]
         total, finite = images.new_zeros(height, width), whole.finite
         for rows, columns in self.tiles(height, width):
-            found = self.source(images[:, :, rows, columns])
-            for M, one in zip(maps, found.maps, strict=True):
-                M[:, rows, columns] += weight * resized(one[:, None], self.tile)[:, 0]
+            heatmaps = self.source(images[:, :, rows, columns])
+            for M, tile_map in zip(maps, heatmaps.maps, strict=True):
+                M[:, rows, columns] += weight * resized(tile_map[:, None], self.tile)[:, 0]
             total[rows, columns] += weight
-            finite = _both(finite, found.finite)
+            finite = _all_finite(finite, heatmaps.finite)
         return Heatmaps([M.div_(total) for M in maps], whole.logits, finite)
 
     def tiles(self, height: int, width: int) -> Iterator[tuple[slice, slice]]:
@@ -206,5 +160,6 @@ def resized(values: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(values, size, mode="bilinear", align_corners=False, antialias=True)
 
 
-def _both(finite: dict[str, Tensor], others: dict[str, Tensor]) -> dict[str, Tensor]:
+def _all_finite(finite: dict[str, Tensor], others: dict[str, Tensor]) -> dict[str, Tensor]:
+    """By layer, whether the gradients of both are finite."""
     return {name: flag & finite.get(name, flag) for name, flag in others.items()}
