@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ltcam_cli.experiments.settings import Composed
+if TYPE_CHECKING:
+    from ltcam_cli.experiments.settings import Composed
 
 # Composes a command's config: name of the command and overrides -> plain values.
-Compose = Callable[[str, Sequence[str]], Composed]
+Compose = Callable[[str, Sequence[str]], "Composed"]
 # Texts that Hydra's grammar would not read as strings.
 WORDS = ("null", "true", "false", "nan", "inf")
 
