@@ -86,7 +86,7 @@ def _yaml(path: Path) -> dict[str, Any]:
 
 def _images(path: Path) -> pd.DataFrame:
     empty = {column: [""] for column in ("iou", "precision", "recall", "f1")}
-    exact = {"name": str, "group": str, **COUNTS}  # NA is a name, too
+    exact: Any = {"name": str, "group": str, **COUNTS}  # NA is a name, too
     return pd.read_csv(path, dtype=exact, keep_default_na=False, na_values=empty)
 
 
