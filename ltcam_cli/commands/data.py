@@ -31,7 +31,8 @@ def check(call: Call) -> None:
     """
     dataset = settings_of("data", call).dataset
     split = load_split(dataset)
-    from ltcam_cli.experiments.data_check import class_table, duplicates
+    from ltcam_cli.data.split import duplicates
+    from ltcam_cli.experiments.data_check import class_table
 
     fold = getattr(dataset, "fold", None)
     print(f"{dataset.display_name}, split {dataset.split}{'' if fold is None else f' {fold}'}")
@@ -58,7 +59,8 @@ def check(call: Call) -> None:
 def synth(call: Call, out: Path) -> None:
     """Write the synthetic set as a folder of images and masks."""
     dataset = settings_of("data", call.preceded_by("dataset=synthetic")).dataset
-    from ltcam_cli.data.synthetic import Synthetic, write_folder
+    from ltcam_cli.data.folder import write_folder
+    from ltcam_cli.data.synthetic import Synthetic
 
     if not isinstance(dataset, Synthetic):
         raise LtcamError(f"dataset={dataset.kind}: only the synthetic set can be written")

@@ -54,7 +54,7 @@ def report(call: Call, names: Sequence[str], chosen: Chosen, limit: int, out: Pa
     from ltcam_cli.experiments.reporting import Selection, draw_cells, page_path
     from ltcam_cli.experiments.session import find_session
     from ltcam_cli.report.gallery import Gallery
-    from ltcam_cli.report.page import Shown, render
+    from ltcam_cli.report.page import PageContent, render
 
     runs = runs or [find_session(composed).run]
     runs = list({run.path.resolve(): run for run in runs}.values())
@@ -70,7 +70,7 @@ def report(call: Call, names: Sequence[str], chosen: Chosen, limit: int, out: Pa
     commands |= {cell.path: command_of_cell(cell, composer(call)) for cell in cells}
     bars = [cell for _, shown in of_runs for cell in shown]
     path = out or page_path(outputs, runs, short_hash([run.name for run in runs]))
-    write_text(path, render(Shown(runs, cells, bars, commands, gallery, left_out)))
+    write_text(path, render(PageContent(runs, cells, bars, commands, gallery, left_out)))
     size = path.stat().st_size / 1e6
     print(f"{len(cells)} cells, {len(gallery.images)} images, {size:.1f} MB")
     print(os.path.relpath(path))

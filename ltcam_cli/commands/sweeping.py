@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import pandas as pd
 
@@ -19,7 +20,11 @@ from ltcam_cli.experiments.settings import Settings, named_keys
 from ltcam_cli.report.terminal import print_table
 from ltcam_cli.runs.tables import SHOWN
 
-PARTS = {"test": ("test",), "train": ("train",), "both": ("train", "test")}
+PARTS: dict[str, tuple[Literal["test", "train"], ...]] = {
+    "test": ("test",),
+    "train": ("train",),
+    "both": ("train", "test"),
+}
 TOP = 10  # candidates on the terminal; all of them are in the files
 
 

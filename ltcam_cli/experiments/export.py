@@ -18,7 +18,7 @@ from ltcam_cli.experiments.settings import Composed, Pipeline
 from ltcam_cli.experiments.sources import resolved, student_folder
 from ltcam_cli.maps.method import StudentMethod
 from ltcam_cli.student.checkpoint import Student, load_student
-from ltcam_cli.student.deploy import export, exported
+from ltcam_cli.student.deploy import export, onnx_path
 
 SAMPLES = 8  # images on which the file is compared with the original
 log = logging.getLogger("ltcam_cli")
@@ -66,7 +66,7 @@ def export_student(composed: Composed, out: Path | None = None) -> Exported:
         "segmenter": asdict(settings.segmenter),
         "calibration": [calibrator.state for calibrator in job.segmenter.calibrators],
     }
-    path = out or exported(run.path)
+    path = out or onnx_path(run.path)
     images = compared_images(session, student)
     return Exported(path, export(session.classifier, student, images, path, described))
 

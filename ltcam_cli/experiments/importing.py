@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from ltcam_cli.classifier.backbones import (
-    BACKBONES,
+from ltcam_cli.classifier.backbones import BACKBONES, build_classifier
+from ltcam_cli.classifier.checkpoint import Classifier
+from ltcam_cli.classifier.weights import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    build_classifier,
+    check_fit,
+    from_torchvision,
+    read_state,
 )
-from ltcam_cli.classifier.checkpoint import Classifier
-from ltcam_cli.classifier.weights import check_fit, own_state, read_state
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.settings import Composed, Settings
 from ltcam_cli.files import content_digest, write_json
@@ -33,7 +34,7 @@ def import_state(composed: Composed, path: Path, defect: int) -> RunFolder:
     """
     settings = Settings.of(composed.values)
     state = read_state(path)
-    last = BACKBONES[settings.backbone.name].own_head[1]
+    last = BACKBONES[settings.backbone.name].torchvision_head[1]
     bias = state.get(f"{last}.bias")
     if bias is None:
         raise LtcamError(
@@ -44,7 +45,7 @@ def import_state(composed: Composed, path: Path, defect: int) -> RunFolder:
     if not -len(bias) <= defect < len(bias):
         raise LtcamError(f"--defect {defect}: the model has logits 0..{len(bias) - 1}")
     model = build_classifier(backbone, 3)
-    state, wanted = own_state(state, backbone), model.state_dict()
+    state, wanted = from_torchvision(state, backbone), model.state_dict()
     check_fit(state, wanted, str(path), f"it is no state dict of {backbone.name}")
     model.load_state_dict({key: state[key] for key in wanted if key in state}, strict=False)
     dataset = settings.dataset

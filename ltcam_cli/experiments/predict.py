@@ -26,7 +26,7 @@ from ltcam_cli.runs.identity import Identity
 from ltcam_cli.runs.masking import Loading, MaskJob
 from ltcam_cli.runs.prediction_tables import PredictionTables
 from ltcam_cli.runs.predictions import Writing, find_images, predict
-from ltcam_cli.student.deploy import OnnxSource, exported, onnx_classifier, read_card
+from ltcam_cli.student.deploy import OnnxSource, onnx_classifier, onnx_path, read_metadata
 
 log = logging.getLogger("ltcam_cli")
 
@@ -86,27 +86,27 @@ def file_predictor(composed: Composed) -> Predictor:
     if asked.predict.model is not None:
         path = Path(asked.predict.model)
     elif run is not None:
-        path = exported(run.path)
+        path = onnx_path(run.path)
     else:
         raise LtcamError("predict.runtime=onnx: which file? give predict.model=FILE, or --run")
-    card = read_card(path)
+    metadata = read_metadata(path)
     others = frozenset(key for key in composed.named if key.split(".")[0] not in {"method", "tta"})
-    settings = with_kept_parts(Composed(values, others), card, ("method", "segmenter"))
+    settings = with_kept_parts(Composed(values, others), metadata, ("method", "segmenter"))
     refused = {"method", "tta", "ensemble", "pipeline"} & {k.split(".")[0] for k in composed.named}
     if refused and (asked.method.name != settings.method.name or asked.tta.label or asked.ensemble):
         raise LtcamError(
-            f"{path}: draws the maps of method={card['method']['name']} of the image itself; "
+            f"{path}: draws the maps of method={metadata['method']['name']} of the image itself; "
             "do not set --method, tta and ensemble, or use predict.runtime=torch"
         )
     gpu = torch_device(settings.device).type == "cuda"
     source = OnnxSource(path, settings.threads, gpu)
     segmenter = make_segmenter(settings.segmenter)
-    if segmenter.calibrators and asdict(settings.segmenter) != card["segmenter"]:
+    if segmenter.calibrators and asdict(settings.segmenter) != metadata["segmenter"]:
         raise LtcamError(
             f"segmenter {settings.segmenter.label}: learns from training images; export the file "
             "with it: ltcam export --segmenter …"
         )
-    for calibrator, state in zip(segmenter.calibrators, card["calibration"], strict=False):
+    for calibrator, state in zip(segmenter.calibrators, metadata["calibration"], strict=False):
         calibrator.state = state
     identity = Identity(
         "prediction",
@@ -118,7 +118,7 @@ def file_predictor(composed: Composed) -> Predictor:
     )
     folder = run.path if run else path.parent
     job = MaskJob(0, segmenter)
-    return Predictor(settings, onnx_classifier(card), source, job, identity, folder)
+    return Predictor(settings, onnx_classifier(metadata), source, job, identity, folder)
 
 
 @dataclass(frozen=True)

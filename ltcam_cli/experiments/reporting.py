@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ltcam_cli.classifier.checkpoint import Classifier
-from ltcam_cli.classifier.train import predict_images
+from ltcam_cli.classifier.predictions import predict_images
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.cells import masks_of

@@ -18,7 +18,7 @@ def schemas() -> Iterator[Schema]:
     """Group, name and default values of each base config; group None: the root's own keys."""
     hints = get_type_hints(Settings)
     root = {}
-    for one in fields(Settings):  # type: ignore[arg-type]
+    for one in fields(Settings):
         kind = hints[one.name]
         if one.name == "dataset":
             for name, dataset in DATASETS.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -56,7 +56,7 @@ class Sweep:
     """
 
     pipelines: list[Pipeline]
-    parts: tuple[str, ...]
+    parts: tuple[Literal["test", "train"], ...]
 
     def __call__(self, composed: Composed) -> Row:
         """Run the sweep for the config's run."""

@@ -30,7 +30,7 @@ class CombinedSource:
         self.parts = [(source, numbers, wanted_size(source) or size) for source, numbers in parts]
         sizes = [size for *_, size in self.parts if not isinstance(size, str)]
         full = len(sizes) < len(self.parts)
-        self.size: Size = FULL if full else max(sizes, key=lambda size: size[0] * size[1])
+        self.size: Size = FULL if full else max(sizes, key=lambda pair: pair[0] * pair[1])
 
     def __call__(self, images: Tensor) -> Heatmaps:
         """Heatmaps of normalised images (N, C, H, W) of the combined size."""

@@ -18,7 +18,8 @@ from PIL import Image
 from skimage.measure import approximate_polygon, find_contours
 
 from ltcam_cli.report.overlay import as_rgb, coloured, shrunk_mask, shrunk_size
-from ltcam_cli.runs.evaluation import ImageResult, Scores, true_mask
+from ltcam_cli.runs.masking import ImageResult, true_mask
+from ltcam_cli.runs.scoring import Scores
 from ltcam_cli.scores.pixels import PixelCounts
 
 PHOTO, HEAT = 1280, 512  # pixels of the longer side; maps are smooth
@@ -64,7 +65,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Visitor:
-    """Visitor of `runs.evaluation.evaluate` that draws each result into a gallery.
+    """Visitor of `runs.scoring.evaluate` that draws each result into a gallery.
 
     Attributes:
         gallery: Gallery to draw into.
@@ -79,7 +80,7 @@ class Visitor:
         number = self.gallery.number(result)
         image = self.gallery.images[number]
         heat = coloured(result.heatmap, shrunk_size(result.heatmap, HEAT))
-        self.gallery.cells[self.cells[result.cell]][number] = {
+        self.gallery.cells[self.cells[result.job]][number] = {
             "heat": webp(Image.fromarray(heat.astype(np.uint8)), 80),
             "mask": outline(shrunk_mask(result.mask, (image["width"], image["height"]))),
         }

@@ -16,7 +16,7 @@ from PIL import Image
 from ltcam_cli.errors import require
 from ltcam_cli.files import atomic
 from ltcam_cli.report.overlay import panels_of
-from ltcam_cli.runs.evaluation import ImageResult, true_mask
+from ltcam_cli.runs.masking import ImageResult, true_mask
 from ltcam_cli.scores.pixels import PixelCounts
 
 PANEL = 1.45  # inches of a panel's longer side

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from skimage.morphology import dilation, disk
 
 from ltcam_cli.files import atomic
-from ltcam_cli.runs.evaluation import ImageResult
+from ltcam_cli.runs.masking import ImageResult
 
 GREEN, RED = (60, 220, 90), (255, 64, 64)
 LONGEST = 640  # pixels of a panel's longer side

@@ -82,7 +82,7 @@ def find_images(paths: Sequence[Path], besides: Path | None = None) -> list[Samp
         else:
             raise LtcamError(f"{path}: no such image or folder")
         samples += [
-            Sample.of_files(file, None, name=name, group=name, label=None) for file, name in named
+            Sample.from_files(file, None, name=name, group=name, label=None) for file, name in named
         ]
     if not samples:
         raise LtcamError(f"{', '.join(map(str, paths))}: no image there")
@@ -123,7 +123,7 @@ def predict(
     samples = writing.shard.of(samples) if writing.shard else samples
     names = [sample.name for sample in samples]
     scores, regions = tables.read()
-    done = {row["name"]: row for row in scores.to_dict("records")}
+    done: dict[str, Any] = {row["name"]: row for row in scores.to_dict("records")}
     todo = [sample for sample in samples if not _is_done(sample, done, writing)]
     anew = [sample.name for sample in todo]
     tables.claim(names, writing.identity)
@@ -211,7 +211,7 @@ def _content(sample: Sample) -> str:
     return sample.image_digest()[:16]
 
 
-def _is_done(sample: Sample, done: dict[str, dict[str, Any]], writing: Writing) -> bool:
+def _is_done(sample: Sample, done: dict[str, Any], writing: Writing) -> bool:
     """Whether all that is written of an image is there, and of the image as it is now."""
     row = done.get(sample.name)
     if row is None:

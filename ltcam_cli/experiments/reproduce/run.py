@@ -16,8 +16,8 @@ from ltcam_cli.experiments.session import Session, find_session, training_identi
 from ltcam_cli.experiments.settings import Composed, Settings
 from ltcam_cli.experiments.students import train_with_teacher
 from ltcam_cli.experiments.train import train_classifier
-from ltcam_cli.maps.hooks import stages_of
 from ltcam_cli.maps.method import CamMethod, StudentMethod
+from ltcam_cli.maps.stages import stages_of
 from ltcam_cli.runs.folder import fitting_run
 
 

@@ -13,14 +13,13 @@ from ltcam_cli.experiments.pictures import can_draw
 from ltcam_cli.experiments.settings import Settings
 from ltcam_cli.files import write_text
 from ltcam_cli.report.curves import draw_delta_curve
+from ltcam_cli.report.documents import latex_table, markdown_page
 from ltcam_cli.report.paper import (
-    UNTOUCHED,
-    as_page,
-    as_tex,
-    beside_paper,
-    notes_of,
-    over_runs,
-    shown,
+    HELD_OUT,
+    as_texts,
+    mean_over_runs,
+    misprint_notes,
+    with_printed_numbers,
 )
 from ltcam_cli.runs.folder import write_table
 from ltcam_cli.runs.tables import in_order
@@ -34,13 +33,13 @@ def write(folder: Path, name: str, settings: Settings, rows: Sequence[Row]) -> p
     """
     runs = pd.DataFrame(rows)
     reproduce = settings.reproduce
-    summed = beside_paper(over_runs(runs), reproduce.paper, settings.dataset.kind)
-    texts, title = shown(summed), reproduce.title or name
-    notes = [*notes_of(summed), *setting_notes(settings, runs)]
+    summed = with_printed_numbers(mean_over_runs(runs), reproduce.paper, settings.dataset.kind)
+    texts, title = as_texts(summed), reproduce.title or name
+    notes = [*misprint_notes(summed), *setting_notes(settings, runs)]
     write_table(folder / f"{name}-runs.csv", in_order(runs.drop(columns="run_path")))
     write_table(folder / f"{name}.csv", summed)
-    write_text(folder / f"{name}.md", as_page(title, texts, notes))
-    write_text(folder / f"{name}.tex", as_tex(title, texts, notes))
+    write_text(folder / f"{name}.md", markdown_page(title, texts, notes))
+    write_text(folder / f"{name}.tex", latex_table(title, texts, notes))
     if reproduce.kind == "curves" and can_draw():
         band = "95 % interval" if (summed["runs"] == 1).all() else "standard deviation over runs"
         draw_delta_curve(curve_of(summed, settings), folder / f"{name}.png", title, band)
@@ -67,10 +66,10 @@ def setting_notes(settings: Settings, runs: pd.DataFrame) -> list[str]:
             f"Mean and sample standard deviation over {count} runs; pooled: of the summed pixels "
             "of all runs."
         )
-        untouched = [str(fold) for fold in folds if fold in UNTOUCHED[2]]
-        if (runs["split"] == UNTOUCHED[1]).any() and untouched:
+        held_out = [str(fold) for fold in folds if fold in HELD_OUT[2]]
+        if (runs["split"] == HELD_OUT[1]).any() and held_out:
             notes.append(
-                f"Untouched: mean over fold {' and '.join(untouched)}; no trial before looked at "
+                f"Held out: mean over fold {' and '.join(held_out)}; no trial before looked at "
                 "folds 1 and 3 (items 11 to 20 and 31 to 40)."
             )
     elif first["n_images"] < 50:
