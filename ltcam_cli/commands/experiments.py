@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ltcam_cli.commands.compose import Row, Task, compose, launch
+from ltcam_cli.commands.compose import Row, Task, compose, launch, settings_of
 from ltcam_cli.commands.options import Call
 from ltcam_cli.commands.terminal import spent
 from ltcam_cli.errors import LtcamError
@@ -45,7 +45,8 @@ def run_task(job: str, task: Task, call: Call, columns: Sequence[str]) -> list[R
             c for c in ("dataset", "fold", "seed", "run") if len({r.get(c) for r in rows}) > 1
         ]
         table = write_results(folder, rows) if folder else pd.DataFrame(rows)
-        print_table(table, list(dict.fromkeys([*varying, *columns])))
+        rest = None if folder else rows[0].get("results")
+        print_table(table, list(dict.fromkeys([*varying, *columns])), rest)
     if folder and rows:
         print(f"\n{os.path.relpath(folder / 'results.csv')}")
     if failed:
@@ -63,7 +64,8 @@ def train(call: Call) -> list[Row]:
 def evaluate(call: Call) -> list[Row]:
     """Evaluate one cell, or several."""
     started = time.perf_counter()
-    compose("evaluate", call) if not call.multirun else None  # a usage error needs no torch
+    if not call.multirun:
+        settings_of("evaluate", call)  # a usage error needs no torch
     from ltcam_cli.experiments.evaluate import evaluate_task
 
     rows = run_task("evaluate", evaluate_task, call, SHOWN)

@@ -94,12 +94,13 @@ def compare(places: Sequence[str], outputs: Path, chosen: Chosen, out: Path | No
             run = find_run(outputs, place)
             of_place = find_cells(run, chosen[0], chosen[1], deltas_of(chosen[2]))
         cells |= {cell.path.resolve(): cell for cell in of_place}
+    from ltcam_cli.runs.comparison import SHOWN
     from ltcam_cli.runs.comparison import compare as compare_cells
 
     table = compare_cells(list(cells.values()))
-    print_table(table.drop(columns="cell"))
-    print(f"\n{NOTE}")
     path = (out or outputs) / "compare.csv"
+    print_table(table, SHOWN, path)
+    print(f"\n{NOTE}")
     write_table(path, table)
     write_text(path.with_suffix(".md"), f"{as_markdown(table)}\n{NOTE}\n")
     print(os.path.relpath(path))

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import pandas as pd
@@ -53,8 +54,8 @@ def sweep(call: Call, names: str, deltas: str, layers: str | None, part: str) ->
     ]
     [result], _ = launch("sweep", Sweep(pipelines, PARTS[part]), call)
     table = pd.DataFrame(result["rows"])
-    columns = ["part", *SHOWN] if part == "both" else list(SHOWN)
-    print_table(table, [*columns, *(["chosen"] if part != "test" else [])])
+    first = {"test": [], "train": ["chosen"], "both": ["part", "chosen"]}[part]
+    print_table(table, [*first, *SHOWN], Path(result["folder"]) / "sweep.csv")
     print(f"\n{len(table)} cells: {spent(result['loop'], started)}")
     print(os.path.relpath(result["folder"]))
     return list(result["rows"])

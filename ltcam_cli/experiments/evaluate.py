@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from ltcam_cli.experiments.cells import Row, plan, run
@@ -20,7 +21,10 @@ def evaluate_pipelines(session: Session, pipelines: Sequence[Pipeline]) -> tuple
 
 
 def evaluate_task(composed: Composed) -> Row:
-    """Evaluate the config's pipeline; its row, with the seconds of this call's `loop`."""
+    """Evaluate the config's pipeline; its row.
+
+    Besides, the row has the seconds of this call's `loop`, and `results`, the run's table.
+    """
     session = find_session(composed)
     [row], loop = evaluate_pipelines(session, [session.settings.pipeline])
-    return row | {"loop": loop}
+    return row | {"loop": loop, "results": os.path.relpath(session.run.path / "results.csv")}

@@ -11,8 +11,8 @@ from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.overrides import Compose, override_text
 from ltcam_cli.experiments.settings import TRAINING, Settings
 from ltcam_cli.runs.cells import Cell
+from ltcam_cli.runs.dotted import flat
 from ltcam_cli.runs.folder import RunFolder
-from ltcam_cli.runs.identity import dotted
 
 # Keys of an evaluation that decide its scores.
 SCORING = ("evaluation.images", "evaluation.split")
@@ -31,13 +31,13 @@ def command_of_run(run: RunFolder, compose: Compose) -> str:
         return ""
     kept = {part: value for part, value in run.config.items() if part in TRAINING}
     groups = {"dataset": kept["dataset"]["kind"], "backbone": kept["backbone"]["name"]}
-    return shlex.join(["ltcam", "train", *differing("train", dotted(kept), groups, compose)])
+    return shlex.join(["ltcam", "train", *differing("train", flat(kept), groups, compose)])
 
 
 def command_of_cell(cell: Cell, compose: Compose) -> str:
     """`ltcam evaluate --run RUN --method METHOD …` with all that decides the cell's scores."""
     parts = ("method", "tta", "segmenter", "evaluation", "bf16", "ensemble")
-    kept = dotted({part: cell.config[part] for part in parts})
+    kept = flat({part: cell.config[part] for part in parts})
     kept = {k: v for k, v in kept.items() if not k.startswith("evaluation.") or k in SCORING}
     groups = {part: kept[f"{part}.name"] for part in ("method", "segmenter")}
     words = ["ltcam", "evaluate", "--run", cell.run.name]
@@ -66,8 +66,8 @@ def differing(
             continue
         choices.append(f"{group}={name}")
     composed = compose(job, choices)
-    given = dotted(_lists(asdict(Settings.of(composed.values))))
-    written = dotted(composed.values)
+    given = flat(_lists(asdict(Settings.of(composed.values))))
+    written = flat(composed.values)
     return choices + [
         f"{'' if key in written else '+'}{key}={override_text(value)}"
         for key, value in kept.items()

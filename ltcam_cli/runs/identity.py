@@ -15,6 +15,7 @@ from typing import Any
 from ltcam_cli.config import effective
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import read_json, short_hash, write_json
+from ltcam_cli.runs.dotted import flat
 
 FILE = "identity.json"
 # Format of what each station computes: raise it when equal inputs begin to give other results.
@@ -82,21 +83,10 @@ def kept_identity(folder: Path) -> dict[str, Any] | None:
 
 def differences(kept: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """Dotted keys in which two identities differ, with both values; None where a key is absent."""
-    first, second = dotted(kept), dotted(now)
+    first, second = flat(kept), flat(now)
     keys = dict.fromkeys([*first, *second])
     return [
         (key, first.get(key), second.get(key))
         for key in keys
         if key != "hash" and first.get(key) != second.get(key)
     ]
-
-
-def dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested mapping as one of dotted keys; empty mappings are leaves."""
-    leaves: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            leaves |= dotted(value, f"{prefix}{key}.")
-        else:
-            leaves[f"{prefix}{key}"] = value
-    return leaves

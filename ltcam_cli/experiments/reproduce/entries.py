@@ -15,10 +15,19 @@ from ltcam_cli.runs.identity import Identity
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of a table: a pipeline, and the text that names it, e.g. `ltgradcam delta=50`."""
+    """A row of a table.
+
+    Attributes:
+        pipeline: Method, segmenter, test-time augmentation.
+        text: Name of the entry, e.g. `ltgradcam delta=50`.
+        options: Keys that no column of the table shows, e.g. `pipeline=ltcam_plus`.
+        auto: Whether δ is chosen.
+    """
 
     pipeline: Pipeline
     text: str
+    options: str = ""
+    auto: bool = False
 
 
 def entry_text(keys: Mapping[str, Any]) -> str:
@@ -41,7 +50,9 @@ def make_entry(keys: Mapping[str, Any], settings: Settings) -> Entry:
     pipeline = settings.pipeline
     if pipeline.method.delta != AUTO:
         pipeline.method.check()
-    return Entry(pipeline, entry_text(keys))
+    columns = ("method", "method.delta", "method.layers")
+    options = [f"{key}={value}" for key, value in keys.items() if key not in columns]
+    return Entry(pipeline, entry_text(keys), " ".join(options), pipeline.method.delta == AUTO)
 
 
 def repetitions(settings: Settings, folds: str | None, seeds: str | None) -> list[list[str]]:
@@ -113,7 +124,7 @@ def over_deltas(entry: Entry, deltas: Sequence[float]) -> Iterator[Entry]:
         return
     for delta in deltas:
         pipeline = replace(entry.pipeline, method=replace(method, delta=delta))
-        yield Entry(pipeline, f"{entry.text} delta={delta:g}")
+        yield replace(entry, pipeline=pipeline, text=f"{entry.text} delta={delta:g}", auto=False)
 
 
 def over_stages(entry: Entry, stages: Sequence[str]) -> Iterator[Entry]:
@@ -122,5 +133,5 @@ def over_stages(entry: Entry, stages: Sequence[str]) -> Iterator[Entry]:
     if isinstance(method, CamMethod):
         for stage in stages:
             pipeline = replace(entry.pipeline, method=replace(method, layers=stage))
-            yield Entry(pipeline, f"{entry.text} layers={stage}")
+            yield replace(entry, pipeline=pipeline, text=f"{entry.text} layers={stage}")
     yield entry

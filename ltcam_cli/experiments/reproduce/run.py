@@ -58,7 +58,8 @@ class Reproduction:
             "run_path": str(session.run.path),
         }
         rows = [
-            row | {"entry": entry.text} | common for row, entry in zip(rows, entries, strict=True)
+            row | {"entry": e.text, "options": e.options, "auto": e.auto} | common
+            for row, e in zip(rows, entries, strict=True)
         ]
         drawn = settings.reproduce.pictures and kind != "curves" and can_draw()
         if self.pictures is not None and drawn:
@@ -90,7 +91,7 @@ class Reproduction:
         row = train_with_teacher(training, self.teacher.pipeline)
         student = str(row["student"])
         return [
-            Entry(replace(e.pipeline, method=_named(e, student)), e.text) if new else e
+            replace(e, pipeline=replace(e.pipeline, method=_named(e, student))) if new else e
             for e, new in zip(entries, unnamed, strict=True)
         ]
 
@@ -116,7 +117,7 @@ def _with_row_delta(entry: Entry, row: Row) -> Entry:
     if not isinstance(method, CamMethod):
         return entry
     pipeline = replace(entry.pipeline, method=replace(method, delta=row["delta"]))
-    return Entry(pipeline, entry.text)
+    return replace(entry, pipeline=pipeline)
 
 
 def stage_names(session: Session) -> list[str]:
