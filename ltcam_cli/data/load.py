@@ -48,7 +48,7 @@ def dataset_class(kind: Any) -> type[Dataset]:
     key = f"dataset.kind={name}"
     installed = {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
     reference = installed.get(name, str(kind))
-    module, colon, name = reference.partition(":")
+    module, colon, member = reference.partition(":")
     if not colon:
         raise LtcamError(f"{key}: unknown{nearest(reference, [*DATASETS, *installed])}")
     try:
@@ -59,13 +59,13 @@ def dataset_class(kind: Any) -> type[Dataset]:
             f"{key}: {module or 'the module'} cannot be imported ({reason}); install it or add its "
             "folder to PYTHONPATH"
         ) from error
-    if not _is_dataset(members.get(name)):
-        classes = [member for member, value in members.items() if _is_dataset(value)]
+    if not _is_dataset(members.get(member)):
+        classes = [name for name, value in members.items() if _is_dataset(value)]
         raise LtcamError(
-            f"{key}: {module} has no subclass {name} of Dataset with a method listed"
-            f"{nearest(name, classes)}"
+            f"{key}: {module} has no subclass {member} of Dataset with a method listed"
+            f"{nearest(member, classes)}"
         )
-    return members[name]
+    return members[member]
 
 
 def _is_dataset(value: Any) -> bool:
@@ -84,10 +84,10 @@ def load_split(dataset: Dataset) -> Split:
             and test share an item that may not be dropped.
     """
     split = dataset.listed()
-    found = len(split.listed_train) + len(split.listed_test) + split.left_out
-    if dataset.count not in {None, found}:
+    total = len(split.listed_train) + len(split.listed_test) + split.left_out
+    if dataset.count not in {None, total}:
         raise LtcamError(
-            f"dataset.root={dataset.root}: {found} images instead of {dataset.count}; "
+            f"dataset.root={dataset.root}: {total} images instead of {dataset.count}; "
             "complete the data set, or set dataset.count=null"
         )
     labels = read_labels(Path(dataset.labels)) if dataset.labels else None
