@@ -869,10 +869,10 @@ def test_data_sets_of_others(kind: str) -> None:
         (":Mine", "cannot be imported"),
         ("..a:Mine", "cannot be imported"),
         ("faulty:Mine", "faulty cannot be imported .*division by zero"),
-        ("theirs:Noises", "theirs has no subclass Noises .* did you mean 'Noise'"),
-        ("theirs:Nothing", "theirs has no subclass Nothing"),
-        ("theirs:Dataset", "theirs has no subclass Dataset"),
-        ("theirs:", "theirs has no subclass"),
+        ("theirs:Noises", "did you mean 'Noise'"),
+        ("theirs:Nothing", "dataset.kind=theirs:Nothing: is no subclass of Dataset"),
+        ("theirs:Dataset", "dataset.kind=theirs:Dataset: defines no method listed"),
+        ("theirs:", "dataset.kind=theirs:: .*no such"),
     ],
 )
 def test_unknown_kinds(kind: Any, message: str) -> None:

@@ -51,10 +51,9 @@ class Ksdd(PublishedDataset):
 
     def listed(self) -> Split:
         """Both parts, by folders; labels are in the masks."""
-        root = self.folder()
-        samples = self._samples(root)
+        samples = self.samples()
         if self.split == "csv":
-            return split_by_csv(samples, Path(self.split_file or root / "split.csv"))
+            return split_by_csv(samples, Path(self.split_file or self.folder() / "split.csv"))
         tested = {f"kos{number:02d}" for number in TEST_FOLDERS[self.split][self.fold_number()]}
         return split_by(samples, lambda sample: sample.name.split("/")[0] in tested)
 
@@ -68,8 +67,13 @@ class Ksdd(PublishedDataset):
         count = len({sample.group for sample in split.listed})
         return [f"{count} physical items; folders that show the same item: {twins}"]
 
-    def _samples(self, root: Path) -> list[Sample]:
-        samples = []
+    def samples(self) -> list[Sample]:
+        """All images; labels are in the masks.
+
+        Raises:
+            LtcamError: if the root is not set, or holds something else.
+        """
+        root, samples = self.folder(), []
         for path in sorted(root.glob("kos*/Part*.jpg")):
             folder = path.parent.name
             mask = path.with_name(f"{path.stem}_label.bmp")

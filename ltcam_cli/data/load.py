@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,8 @@ from ltcam_cli.data.ksdd import Ksdd
 from ltcam_cli.data.ksdd2 import Ksdd2
 from ltcam_cli.data.split import Split, read_labels, without_leaks
 from ltcam_cli.data.synthetic import Synthetic
-from ltcam_cli.errors import LtcamError, nearest
+from ltcam_cli.errors import LtcamError
+from ltcam_cli.parts import find_part
 
 DATASETS: dict[str, type[Dataset]] = {
     "ksdd": Ksdd,
@@ -42,38 +41,13 @@ def dataset_class(kind: Any) -> type[Dataset]:
     Raises:
         LtcamError: if there is none, it cannot be imported, or it is no `Dataset`.
     """
-    name = shown(kind)
-    if name in DATASETS:
-        return DATASETS[name]
-    key = f"dataset.kind={name}"
-    installed = {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
-    reference = installed.get(name, str(kind))
-    module, colon, name = reference.partition(":")
-    if not colon:
-        raise LtcamError(f"{key}: unknown{nearest(reference, [*DATASETS, *installed])}")
-    try:
-        members = vars(importlib.import_module(module))
-    except Exception as error:  # a module of others may raise whatever it likes
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise LtcamError(
-            f"{key}: {module or 'the module'} cannot be imported ({reason}); install it or add its "
-            "folder to PYTHONPATH"
-        ) from error
-    if not _is_dataset(members.get(name)):
-        classes = [member for member, value in members.items() if _is_dataset(value)]
-        raise LtcamError(
-            f"{key}: {module} has no subclass {name} of Dataset with a method listed"
-            f"{nearest(name, classes)}"
-        )
-    return members[name]
-
-
-def _is_dataset(value: Any) -> bool:
-    return (
-        isinstance(value, type)
-        and issubclass(value, Dataset)
-        and value.listed is not Dataset.listed
-    )
+    name = kind if isinstance(kind, str) else shown(kind)
+    part = find_part("dataset.kind", name, DATASETS, ENTRY_POINTS)
+    if not (isinstance(part, type) and issubclass(part, Dataset)):
+        raise LtcamError(f"dataset.kind={shown(name)}: is no subclass of Dataset")
+    if part.listed is Dataset.listed:
+        raise LtcamError(f"dataset.kind={shown(name)}: defines no method listed")
+    return part
 
 
 def load_split(dataset: Dataset) -> Split:
@@ -84,10 +58,10 @@ def load_split(dataset: Dataset) -> Split:
             and test share an item that may not be dropped.
     """
     split = dataset.listed()
-    found = len(split.listed_train) + len(split.listed_test) + split.left_out
-    if dataset.count not in {None, found}:
+    total = len(split.listed_train) + len(split.listed_test) + split.left_out
+    if dataset.count not in {None, total}:
         raise LtcamError(
-            f"dataset.root={dataset.root}: {found} images instead of {dataset.count}; "
+            f"dataset.root={dataset.root}: {total} images instead of {dataset.count}; "
             "complete the data set, or set dataset.count=null"
         )
     labels = read_labels(Path(dataset.labels)) if dataset.labels else None
