@@ -86,7 +86,7 @@ def checked_options(
         if option in options:
             checked[option] = _checked(f"{key}.{option}", annotation, options[option])
         elif required:
-            raise LtcamError(f"{key}.{option}: is not set; must be {allowed(annotation)}")
+            raise LtcamError(f"{key}.{option}: is not set; {name} needs a value")
     return checked
 
 
@@ -102,14 +102,14 @@ def _options(part: Callable[..., Any]) -> dict[str, tuple[Any, bool]] | None:
     parameters = list(signature.parameters.values())
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return None
-    if parameters and parameters[0].kind is not inspect.Parameter.KEYWORD_ONLY:
-        parameters = parameters[1:]
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return {
         parameter.name: (
             Any if isinstance(parameter.annotation, str) else parameter.annotation,
             parameter.default is parameter.empty,
         )
-        for parameter in parameters
+        for place, parameter in enumerate(parameters)
+        if parameter.kind in named[place == 0 :]  # the first, unless by keyword, is the input
     }
 
 

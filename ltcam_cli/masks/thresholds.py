@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field
 from skimage import filters
 
-from ltcam_cli.config import NotNegative, Share
+from ltcam_cli.config import NotNegative, Share, shown
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.masks.histogram import histogram
 from ltcam_cli.masks.inputs import Calibrator, HeatmapThreshold, SegInput, fitted_state
@@ -100,7 +100,8 @@ class PerImageThreshold:
         threshold = self.rule(heatmap, **self.options)
         if not isinstance(threshold, Real) or np.isnan(float(threshold)):
             raise LtcamError(
-                f"segmenter.rule={self.name}: gave {threshold!r}; a rule must return one number"
+                f"segmenter.rule={self.name}: gave {shown(threshold)}; "
+                "a rule must return one number"
             )
         return heatmap > threshold
 
