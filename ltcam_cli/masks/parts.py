@@ -1,4 +1,4 @@
-"""Parts that others write, found by name; and their options, checked before anything is computed.
+"""Parts by name, those that others write included, and checks of their options.
 
 An option is a parameter of the part with a default, and its annotation says what it allows:
 
@@ -41,8 +41,8 @@ def find_part(
     if ":" not in name:
         points = {point.name: point.value for point in entry_points(group=group)}
         if name not in points:
-            known = nearest(name, [*builtin, *points])
-            raise LtcamError(f"{key}={shown(name)}: unknown{known}; or give module:function")
+            hint = nearest(name, [*builtin, *points])
+            raise LtcamError(f"{key}={shown(name)}: unknown{hint}; or give module:function")
         target = points[name]
     module_name, _, attribute = target.partition(":")
     try:
@@ -120,6 +120,6 @@ def _checked(key: str, annotation: Any, value: Any) -> Any:
         return TypeAdapter(annotation, config=STRICT).validate_python(value)
     except ValidationError:
         if get_origin(annotation) is Literal and isinstance(value, str):
-            known = nearest(value, map(str, get_args(annotation)))
-            raise LtcamError(f"{key}={shown(value)}: unknown{known}") from None
+            hint = nearest(value, map(str, get_args(annotation)))
+            raise LtcamError(f"{key}={shown(value)}: unknown{hint}") from None
         raise LtcamError(f"{key}={shown(value)}: must be {allowed(annotation)}") from None

@@ -80,12 +80,12 @@ class RefineConfig:
 
     def __post_init__(self) -> None:
         rules, thresholds = ["none", *RESPONSES, *REFINEMENTS], [*RULES, GOOD_QUANTILE, DEVIATION]
-        for key, name, known in (
+        for key, name, names in (
             ("rule", self.rule, rules),
             ("threshold", self.threshold, thresholds),
         ):
-            if name not in known:
-                raise LtcamError(f"segmenter.refine.{key}={name}: unknown{nearest(name, known)}")
+            if name not in names:
+                raise LtcamError(f"segmenter.refine.{key}={name}: unknown{nearest(name, names)}")
         if self.high < self.low:
             raise LtcamError(
                 f"segmenter.refine.high={self.high:g}: must be a number of at least "
