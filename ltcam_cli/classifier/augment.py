@@ -1,9 +1,8 @@
-"""What a training image may look like as well, and in which order images come."""
+"""Random changes of training images, and the order in which images come."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,28 +10,11 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler
 from torchvision.transforms import v2
 
-
-@dataclass
-class AugmentConfig:
-    """Random changes of training images.
-
-    Attributes:
-        flip_horizontal, flip_vertical: mirror with probability 1/2.
-        shift: greatest translation, as a share of height and width.
-        brightness, contrast: greatest relative change.
-        gamma: greatest change of the exponent, as in x^(1 ± gamma).
-    """
-
-    flip_horizontal: bool = True
-    flip_vertical: bool = True
-    shift: float = 0.05
-    brightness: float = 0.15
-    contrast: float = 0.15
-    gamma: float = 0.1
+from ltcam_cli.classifier.config import AugmentConfig
 
 
 class Gamma(nn.Module):
-    """x -> x^e with e drawn from [1 - gamma, 1 + gamma]."""
+    """Map x to x^e, e drawn from [1 - gamma, 1 + gamma]."""
 
     def __init__(self, gamma: float) -> None:
         super().__init__()
@@ -45,7 +27,7 @@ class Gamma(nn.Module):
 
 
 def augmentation(config: AugmentConfig) -> v2.Compose:
-    """Maps an image (C, H, W) in [0, 1] to a changed one; draws from torch's global generator."""
+    """Random change of an image (C, H, W) in [0, 1], drawn from torch's global generator."""
     steps: list[nn.Module] = []
     if config.flip_horizontal:
         steps.append(v2.RandomHorizontalFlip())
@@ -61,7 +43,7 @@ def augmentation(config: AugmentConfig) -> v2.Compose:
 
 
 class RandomShift(nn.Module):
-    """Translate by whole pixels; what enters is the mirrored border, which looks like surface."""
+    """Translation by whole pixels; what enters is the mirrored border, which looks like surface."""
 
     def __init__(self, share: float) -> None:
         super().__init__()
@@ -74,14 +56,14 @@ class RandomShift(nn.Module):
             step = int(torch.randint(-reach, reach + 1, (1,)).item()) if reach else 0
             if step:
                 border = image.narrow(axis, 0 if step > 0 else image.shape[axis] + step, abs(step))
-                kept = image.narrow(axis, 0 if step > 0 else -step, image.shape[axis] - abs(step))
-                parts = [border.flip(axis), kept] if step > 0 else [kept, border.flip(axis)]
+                rest = image.narrow(axis, 0 if step > 0 else -step, image.shape[axis] - abs(step))
+                parts = [border.flip(axis), rest] if step > 0 else [rest, border.flip(axis)]
                 image = torch.cat(parts, dim=axis)
         return image
 
 
 class CutMix:
-    """A box of each image is replaced by that of its neighbour in the batch (Yun et al. 2019).
+    """Replacement of a box of each image by its neighbour's in the batch (Yun et al. 2019).
 
     In a balanced batch the neighbour is of the other class. The label becomes the share of the
     area that is the defective image's. That is the authors' rule for objects that fill an image; of
@@ -89,14 +71,14 @@ class CutMix:
     """
 
     def __init__(self, probability: float) -> None:
-        """Of a batch to be mixed."""
+        """Mix a batch with this probability."""
         self.probability = probability
         self.mix = v2.CutMix(num_classes=2)
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (N, C, H, W) and labels (N,), 0 or 1, which become floats where they are mixed.
+        """Mix images (N, C, H, W) and labels (N,), 0 or 1; labels that are mixed become floats.
 
-        Draws from torch's global generator, if there is a probability at all.
+        Draws from torch's global generator unless the probability is 0.
         """
         if not self.probability or torch.rand(()) >= self.probability:
             return images, labels
@@ -107,8 +89,8 @@ class CutMix:
 class BalancedOrder(Sampler[tuple[int, int]]):
     """Indices of one epoch, alternating between defective and good images, each with a seed.
 
-    The order and the seeds follow from (seed, epoch) alone: an epoch that is run again after a
-    crash is the same epoch.
+    Order and seeds follow from (seed, epoch) alone: an epoch that is repeated after a crash is the
+    same epoch.
     """
 
     def __init__(self, labels: Sequence[int], count: int, seed: int) -> None:

@@ -1,4 +1,4 @@
-"""A trained classifier and the file it is kept in."""
+"""Trained classifier and its checkpoint."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ltcam_cli.classifier.backbones import BackboneConfig, build_classifier
+from ltcam_cli.classifier.backbones import build_classifier
+from ltcam_cli.classifier.config import BackboneConfig
 from ltcam_cli.classifier.tensors import read_tensors
+from ltcam_cli.config import build
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import atomic
 
@@ -20,18 +22,20 @@ FORMAT = 1
 
 @dataclass
 class Classifier:
-    """A network with all that is needed to use it.
+    """Network with all that its use needs.
 
     Attributes:
-        model: maps (N, in_channels, height, width), normalised, to logits (N, backbone.logits).
-        backbone: how the model is built.
-        in_channels, height, width: of the input.
-        mean, std: per channel, of the normalisation of images in [0, 1].
-        defect: index of the logit of defects; -1, the last one, for models trained here.
-        prior_shift: added to the logit, so that probabilities speak of the training part's share
-            of defects and not of the balanced batches'.
-        threshold: probability from which an image is called defective.
-        metrics: image-level scores of training and test.
+        model: Model from normalised images (N, in_channels, height, width) to logits
+            (N, backbone.logits).
+        backbone: Architecture of the model.
+        in_channels, height, width: Size of the input.
+        mean, std: Normalisation of images in [0, 1], per channel.
+        classes: Names of the classes, in the order of two or more logits.
+        defect: Index of the logit of defects; -1, the last one, for models trained here.
+        prior_shift: Number added to the logit, so that probabilities speak of the training part's
+            share of defects and not of the balanced batches'.
+        threshold: Probability from which an image is predicted defective.
+        metrics: Image-level scores of training and test.
     """
 
     model: nn.Module
@@ -48,7 +52,7 @@ class Classifier:
     metrics: dict[str, Any] = field(default_factory=dict)
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Normalise images (N, in_channels, H, W) in [0, 1] on the model's device."""
+        """Images (N, in_channels, H, W) in [0, 1], normalised, on the model's device."""
         device = next(self.model.parameters()).device
         images = images.to(device, non_blocking=True)
         mean = torch.tensor(self.mean, device=device).view(1, -1, 1, 1)
@@ -56,7 +60,7 @@ class Classifier:
         return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
 
     def log_odds(self, logits: Tensor) -> Tensor:
-        """(N, L) logits -> (N,) log-odds of a defect against all else, as trained."""
+        """Log-odds (N,) of a defect against all else, as trained, of logits (N, L)."""
         if logits.shape[1] == 1:
             return logits[:, 0]
         defect = self.defect % logits.shape[1]
@@ -64,13 +68,13 @@ class Classifier:
         return logits[:, defect] - logits[:, others].logsumexp(dim=1)
 
     def probability(self, logits: Tensor) -> Tensor:
-        """(N, L) logits -> (N,) probability of a defect, corrected for the sampling prior."""
+        """Probability (N,) of a defect of logits (N, L), corrected for the sampling prior."""
         return torch.sigmoid(self.log_odds(logits) + self.prior_shift)
 
     def save(self, path: Path) -> None:
         """Write the checkpoint atomically; tensors, numbers and strings only."""
         state = {key: value.cpu().contiguous() for key, value in self.model.state_dict().items()}
-        card = {
+        metadata = {
             name: getattr(self, name)
             for name in self.__dataclass_fields__
             if name not in {"model", "backbone"}
@@ -79,14 +83,14 @@ class Classifier:
             "format": FORMAT,
             "backbone": asdict(self.backbone),
             "state_dict": state,
-            **{k: list(v) if isinstance(v, tuple) else v for k, v in card.items()},
+            **{k: list(v) if isinstance(v, tuple) else v for k, v in metadata.items()},
         }
         with atomic(path) as temporary, temporary.open("wb") as stream:
             torch.save(content, stream)  # a path's name would get into the file
 
 
 def load_classifier(path: str | Path, device: str | torch.device = "cpu") -> Classifier:
-    """Read a checkpoint, or the checkpoint of a run folder; the model is in eval mode.
+    """Classifier of a checkpoint file or of a run folder; its model is in eval mode.
 
     Raises:
         LtcamError: if there is none, or if it is unsafe, foreign, or of another format.
@@ -102,16 +106,16 @@ def load_classifier(path: str | Path, device: str | torch.device = "cpu") -> Cla
     if content.pop("format") != FORMAT:
         raise LtcamError(f"{path}: was written by another version of ltcam; train it anew")
     try:
-        backbone = BackboneConfig(**content.pop("backbone"))
+        backbone = build(BackboneConfig, content.pop("backbone"))
         state = content.pop("state_dict")
-        with torch.device("meta"):  # no numbers yet: drawing random ones takes seconds
+        with torch.device("meta"):  # drawing random weights takes seconds
             model = build_classifier(backbone, content["in_channels"])
         model.load_state_dict(state, assign=True)
-        card: dict[str, Any] = {
+        metadata: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in content.items()
         }
-        classifier = Classifier(model.eval(), backbone, **card)
-    except (KeyError, TypeError, RuntimeError) as error:
+        classifier = Classifier(model.eval(), backbone, **metadata)
+    except (KeyError, TypeError, RuntimeError, LtcamError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise LtcamError(f"{path}: does not fit its own description ({reason})") from error
     classifier.model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -119,11 +123,11 @@ def load_classifier(path: str | Path, device: str | torch.device = "cpu") -> Cla
 
 
 def prior_shift(defective: int, total: int, sampled: float = 0.5) -> float:
-    """Log-odds of the true share of defects minus that of the sampled one; to be added to logits.
+    """Log-odds of the true share of defects minus those of the sampled one, to be added to logits.
 
     Args:
-        defective, total: images of the training part.
-        sampled: share of defective images in training batches.
+        defective, total: Numbers of images of the training part.
+        sampled: Share of defective images in training batches.
     """
     share = defective / total
     return math.log(share / (1 - share)) - math.log(sampled / (1 - sampled))

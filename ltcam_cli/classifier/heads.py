@@ -1,4 +1,4 @@
-"""Heads: how the last feature map becomes one logit (or two).
+"""Heads: pooling and last layers, from the last feature map to the logits.
 
 The head decides whether truncation can act on the last stage: behind `avg` all gradients of a
 channel are equal there, behind `max` only one is not 0.
@@ -11,9 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ltcam_cli.errors import LtcamError, nearest
-
-POOLED = 7  # side of the grid that a fully connected head sees, as in VGG16
+GRID = 7  # side of a fully connected head's grid, as in VGG16
 
 
 class LsePool(nn.Module):
@@ -36,31 +34,26 @@ class LsePool(nn.Module):
 def make_head(
     name: str, channels: int, logits: int, hidden: int, dropout: float
 ) -> tuple[nn.Module, nn.Module]:
-    """The pooling (N, C, H, W) -> (N, C, h, w) and the classifier of its flat output.
+    """Pooling (N, C, H, W) -> (N, C, h, w), and classifier of its flat output.
 
     Args:
-        name: `fc` (pooled to 7 x 7, one hidden layer), `avg`, `max` or `lse`.
-        channels: of the last feature map.
-        logits: outputs of the classifier.
-        hidden: width of the hidden layer of `fc`.
-        dropout: probability, between hidden and last layer of `fc`.
-
-    Raises:
-        LtcamError: if there is no such head.
+        name: Kind of head: `fc` (pooled to 7 x 7, one hidden layer), `avg`, `max` or `lse`.
+        channels: Channels of the last feature map.
+        logits: Outputs of the classifier.
+        hidden: Width of the hidden layer of `fc`.
+        dropout: Probability of dropout between hidden and last layer of `fc`.
     """
     if name == "fc":
         classifier = nn.Sequential(
-            nn.Linear(channels * POOLED**2, hidden),
+            nn.Linear(channels * GRID**2, hidden),
             nn.ReLU(),
             nn.Dropout(dropout),
             nn.Linear(hidden, logits),
         )
-        return nn.AdaptiveAvgPool2d(POOLED), classifier
+        return nn.AdaptiveAvgPool2d(GRID), classifier
     pools: dict[str, Callable[[], nn.Module]] = {
         "avg": lambda: nn.AdaptiveAvgPool2d(1),
         "max": lambda: nn.AdaptiveMaxPool2d(1),
         "lse": LsePool,
     }
-    if name not in pools:
-        raise LtcamError(f"backbone.head={name}: no such head{nearest(name, ['fc', *pools])}")
     return pools[name](), nn.Linear(channels, logits)

@@ -1,4 +1,4 @@
-"""What a training keeps to go on with: `last.pt` and `history.csv` in its folder."""
+"""State of an unfinished training: `last.pt` and `history.csv` in its folder."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ log = logging.getLogger(__name__)
 
 
 def save_progress(folder: Path, state: dict[str, Any]) -> None:
-    """Write a state; its `history`, rows of one table, also as CSV.
+    """Write a state, and its `history`, rows of one table, also as CSV.
 
-    Neither is there if one cannot be written, and the CSV comes first: a training that goes on
-    from its last state would not write it again.
+    Neither file is there if one cannot be written. The CSV comes first: a training resumed from
+    its last state would not write it again.
     """
     with atomic(folder / "last.pt") as resumed, atomic(folder / "history.csv") as table:
         torch.save(state, resumed)
@@ -27,7 +27,7 @@ def save_progress(folder: Path, state: dict[str, Any]) -> None:
 
 
 def read_progress(folder: Path, device: torch.device) -> dict[str, Any] | None:
-    """The state that was written last; None if there is none.
+    """State that was written last; None if there is none.
 
     Raises:
         LtcamError: if the file is damaged or unsafe.

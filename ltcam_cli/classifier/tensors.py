@@ -1,4 +1,4 @@
-"""Files of tensors, read without running what they might hold."""
+"""Safe reading of files of tensors."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ltcam_cli.errors import LtcamError
 
 
 def read_tensors(path: Path, remedy: str, device: str | torch.device = "cpu") -> Any:
-    """What `torch.save` wrote: tensors, numbers, strings, lists and dictionaries of them.
+    """Content of a file of `torch.save`: tensors, numbers, strings, lists and dictionaries.
 
     Args:
-        path: of the file.
-        remedy: what to do about a bad one; ends the error's line.
-        device: of the tensors.
+        path: File to read.
+        remedy: Remedy for a bad file; ends the error's line.
+        device: Device of the tensors.
 
     Raises:
-        LtcamError: if the file is damaged, or holds anything else, which is not run.
+        LtcamError: if the file is damaged, or holds anything else; that is never executed.
     """
     try:
         return torch.load(path, map_location=device, weights_only=True)

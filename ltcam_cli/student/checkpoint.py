@@ -1,4 +1,4 @@
-"""A trained student, the file it is kept in, and the heatmaps it draws."""
+"""Trained student, its checkpoint, and its heatmaps."""
 
 from __future__ import annotations
 
@@ -8,28 +8,30 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ltcam_cli.classifier.backbones import BackboneConfig
 from ltcam_cli.classifier.checkpoint import Classifier
+from ltcam_cli.classifier.config import BackboneConfig
 from ltcam_cli.classifier.tensors import read_tensors
+from ltcam_cli.config import build
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import atomic
-from ltcam_cli.maps.averaged import resized
 from ltcam_cli.maps.engine import Heatmaps
-from ltcam_cli.student.network import MaskNet, NetworkConfig, build_network
+from ltcam_cli.maps.tta import resized
+from ltcam_cli.student.config import NetworkConfig
+from ltcam_cli.student.network import MaskNet, build_network
 
 FORMAT = 1
 
 
 @dataclass
 class Student:
-    """A network that draws masks, with all that is needed to use it beside its classifier.
+    """Segmentation network with all that its use beside its classifier needs.
 
     Attributes:
-        model: maps images (N, in_channels, height, width), normalised as the classifier's, to
+        model: Model from images (N, in_channels, height, width), normalised as the classifier's, to
             logits (N, height, width).
-        network: how the model is built.
-        backbone: of the classifier.
-        in_channels, height, width: of the input.
+        network: Architecture of the model.
+        backbone: Architecture of the classifier.
+        in_channels, height, width: Size of the input.
         classifier: SHA-256 of the classifier's checkpoint.
     """
 
@@ -43,11 +45,11 @@ class Student:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width)."""
+        """Height and width."""
         return self.height, self.width
 
     def probability(self, images: Tensor) -> Tensor:
-        """Normalised images (N, in_channels, H, W) -> (N, H, W), of a defect at each pixel."""
+        """Probability (N, H, W) of a defect at each pixel of normalised images (N, C, H, W)."""
         return torch.sigmoid(self.model(images))
 
     def save(self, path: Path) -> None:
@@ -68,23 +70,23 @@ class Student:
 
 
 def load_student(path: Path, device: str | torch.device = "cpu") -> Student:
-    """Read a student's checkpoint; the model is in eval mode.
+    """Student of a checkpoint; its model is in eval mode.
 
     Raises:
-        LtcamError: if it is unsafe, damaged, foreign, or of another format.
+        LtcamError: if the file is unsafe, damaged, foreign, or of another format.
     """
     remedy = "train it anew: ltcam student train --overwrite"
     content = read_tensors(path, remedy)
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
         raise LtcamError(f"{path}: is no student of this version of ltcam; {remedy}")
     try:
-        network = NetworkConfig(**content.pop("network"))
-        backbone = BackboneConfig(**content.pop("backbone"))
+        network = build(NetworkConfig, content.pop("network"))
+        backbone = build(BackboneConfig, content.pop("backbone"))
         state = content.pop("state_dict")
         model = build_network(network, content["in_channels"], backbone)
         model.load_state_dict(state)
         student = Student(model.eval(), network, backbone, **content)
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (KeyError, TypeError, RuntimeError, LtcamError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise LtcamError(f"{path}: does not fit its own description ({reason})") from error
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -92,29 +94,33 @@ def load_student(path: Path, device: str | torch.device = "cpu") -> Student:
 
 
 class StudentSource:
-    """The heatmap source of a student: probabilities in [0, 1], and the classifier's logits.
+    """Heatmap source of a student: probabilities in [0, 1], and the classifier's logits.
 
     Where the student is of another size than the classifier, images come at the student's, and the
     classifier sees them resized.
 
     Attributes:
-        size: (height, width) of the images it wants; None: the classifier's.
+        size: Height and width of the images; None: the classifier's.
     """
 
     def __init__(
-        self, classifier: Classifier, student: Student, half: torch.dtype | None = None
+        self,
+        classifier: Classifier,
+        student: Student,
+        autocast_dtype: torch.dtype | None = None,
     ) -> None:
-        """Of a student and its classifier; `half`: of the student's forward, by autocast."""
-        self.classifier, self.student, self.half = classifier, student, half
+        """Join a student and its classifier; with a dtype the student runs under autocast."""
+        self.classifier, self.student = classifier, student
+        self.autocast_dtype = autocast_dtype
         same = student.size == (classifier.height, classifier.width)
         self.size = None if same else student.size
 
     def __call__(self, images: Tensor) -> Heatmaps:
         """Maps of normalised images (N, C, H, W), at their size."""
+        dtype = self.autocast_dtype
         with torch.inference_mode():
             size = (self.classifier.height, self.classifier.width)
             logits = self.classifier.model(images if self.size is None else resized(images, size))
-            kind = images.device.type
-            with torch.autocast(kind, dtype=self.half, enabled=self.half is not None):
+            with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
                 maps = self.student.probability(images)
         return Heatmaps([maps.float()], logits)

@@ -1,4 +1,4 @@
-"""A classifier and its student as one ONNX file, and that file as a heatmap source."""
+"""ONNX export of a classifier and its student, and ONNX files as heatmap sources."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ltcam_cli.classifier.backbones import BackboneConfig
 from ltcam_cli.classifier.checkpoint import Classifier
+from ltcam_cli.classifier.config import BackboneConfig
 from ltcam_cli.errors import LtcamError, require
 from ltcam_cli.files import atomic, read_json, write_json
 from ltcam_cli.maps.engine import Heatmaps
@@ -30,11 +30,11 @@ INPUT, OUTPUTS = "images", ("probability", "heatmap")
 TOLERANCE = 1e-4
 
 
-class Deployed(nn.Module):
-    """Images (N, C, H, W) in [0, 1] -> probability of a defect (N,), heatmap (N, H, W) in [0, 1].
+class DeployedNetwork(nn.Module):
+    """Network from images (N, C, H, W) in [0, 1] to probabilities (N,) and heatmaps (N, H, W).
 
-    Normalisation, the classifier's prior and its resizing, where the student is of another size,
-    are inside.
+    It holds the normalisation, the classifier's prior and its resizing, where the student is of
+    another size. Heatmaps lie in [0, 1].
     """
 
     mean: Tensor
@@ -42,22 +42,23 @@ class Deployed(nn.Module):
 
     def __init__(self, classifier: Classifier, student: Student) -> None:
         super().__init__()
-        self.classifier, self.card, self.student = classifier.model, classifier, student.model
+        self.classifier, self.student = classifier.model, student.model
+        self.probability = classifier.probability
         self.size = (classifier.height, classifier.width)
         self.same = self.size == student.size
         self.register_buffer("mean", torch.tensor(classifier.mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(classifier.std).view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """See the class."""
+        """Probabilities and heatmaps."""
         images = (images - self.mean) / self.std
-        whole = images
+        resized = images
         if not self.same:
-            whole = F.interpolate(
+            resized = F.interpolate(
                 images, self.size, mode="bilinear", align_corners=False, antialias=True
             )
-        logits = self.classifier(whole)
-        return self.card.probability(logits), torch.sigmoid(self.student(images))
+        logits = self.classifier(resized)
+        return self.probability(logits), torch.sigmoid(self.student(images))
 
 
 def export(
@@ -65,30 +66,34 @@ def export(
     student: Student,
     images: Tensor,
     path: Path,
-    described: dict[str, Any],
+    metadata: dict[str, Any],
 ) -> dict[str, float]:
     """Write an ONNX file, and beside it a JSON file that says how to use it.
 
     Args:
-        images: (N, C, H, W) in [0, 1], N >= 2, at the student's size, on which both are compared.
-        described: more for the JSON file.
+        classifier: Classifier to export.
+        student: Student of this classifier.
+        images: Images (N, C, H, W) in [0, 1], N >= 2, at the student's size, on which the file's
+            outputs are compared with the original's.
+        path: ONNX file to write.
+        metadata: Further entries of the JSON file.
 
     Returns:
-        Of each output the greatest difference from the original's.
+        Greatest difference from the original, by output.
 
     Raises:
-        LtcamError: if that is more than 1e-4, or an extra is missing; then nothing is written.
+        LtcamError: if a difference is above 1e-4, or an extra is missing; nothing is written then.
     """
     for module in ("onnx", "onnxscript", "onnxruntime"):
         require(module, EXTRA)
-    network = Deployed(
+    network = DeployedNetwork(
         replace(classifier, model=copy.deepcopy(classifier.model).cpu()),
         replace(student, model=copy.deepcopy(student.model).cpu()),
     ).eval()
     with torch.inference_mode():
-        wanted = network(images)
+        expected = network(images)
     with atomic(path) as temporary:
-        with warnings.catch_warnings(), quiet("torch.onnx", "onnxscript", "onnx_ir"):
+        with warnings.catch_warnings(), errors_only("torch.onnx", "onnxscript", "onnx_ir"):
             warnings.simplefilter("ignore")  # of torch about itself
             torch.onnx.export(
                 network,
@@ -102,17 +107,18 @@ def export(
                 external_data=False,
                 verbose=False,
             )
-        found = _session(temporary, None, gpu=False).run(list(OUTPUTS), {INPUT: images.numpy()})
+        session = _session(temporary, None, gpu=False)
+        outputs = session.run(list(OUTPUTS), {INPUT: images.numpy()})
         differences = {
-            name: float(np.abs(mine.numpy() - theirs).max())
-            for name, mine, theirs in zip(OUTPUTS, wanted, found, strict=True)
+            name: float(np.abs(tensor.numpy() - array).max())
+            for name, tensor, array in zip(OUTPUTS, expected, outputs, strict=True)
         }
         if not max(differences.values()) <= TOLERANCE:
             raise LtcamError(
                 f"{path}: differs from the original by {max(differences.values()):.2g}, more than "
                 f"{TOLERANCE:g}; it is not written"
             )
-    card = {
+    content = {
         "format": FORMAT,
         "channels": classifier.in_channels,
         "height": student.height,
@@ -121,44 +127,45 @@ def export(
         "threshold": classifier.threshold,
         "classes": list(classifier.classes),
         "differences": differences,
-        **described,
+        **metadata,
     }
-    write_json(card_of(path), card)
+    write_json(metadata_path(path), content)
     return differences
 
 
-def exported(folder: Path) -> Path:
-    """Where a run folder's file lies if no other place is given."""
+def onnx_path(folder: Path) -> Path:
+    """Default ONNX file of a run folder."""
     return folder / "model.onnx"
 
 
-def card_of(path: Path) -> Path:
-    """The JSON file beside an ONNX file."""
+def metadata_path(path: Path) -> Path:
+    """JSON file beside an ONNX file."""
     return path.with_suffix(".json")
 
 
 @dataclass
 class OnnxClassifier(Classifier):
-    """What an ONNX file says of whole images; its logits are the probabilities themselves."""
+    """Classifier of an ONNX file; its logits are the probabilities themselves."""
 
     def prepare(self, images: Tensor) -> Tensor:
-        """The images (N, C, H, W) in [0, 1]: normalisation is in the file."""
+        """Unchanged images (N, C, H, W) in [0, 1]: the file normalises them."""
         return images
 
     def probability(self, logits: Tensor) -> Tensor:
-        """(N, 1) -> (N,), of a defect."""
+        """Probability (N,) of a defect of logits (N, 1)."""
         return logits[:, 0]
 
 
 class OnnxSource:
-    """The heatmap source of an ONNX file."""
+    """Heatmap source of an ONNX file."""
 
     def __init__(self, path: Path, threads: int | None = None, gpu: bool = False) -> None:
-        """Of an exported file.
+        """Open an exported file.
 
         Args:
-            threads: of the CPU; None leaves the runtime's choice.
-            gpu: run it there, if this runtime can.
+            path: ONNX file.
+            threads: Threads on the CPU; None: the runtime's choice.
+            gpu: Whether to run on a GPU, if this runtime can.
 
         Raises:
             LtcamError: if the file cannot be read, or the extra is missing.
@@ -167,50 +174,51 @@ class OnnxSource:
 
     def __call__(self, images: Tensor) -> Heatmaps:
         """Maps of images (N, C, H, W) in [0, 1]."""
-        given = np.ascontiguousarray(images.numpy())
-        probability, heatmap = self.session.run(list(OUTPUTS), {INPUT: given})
+        pixels = np.ascontiguousarray(images.numpy())
+        probability, heatmap = self.session.run(list(OUTPUTS), {INPUT: pixels})
         return Heatmaps([torch.from_numpy(heatmap)], torch.from_numpy(probability)[:, None])
 
 
-def read_card(path: Path) -> dict[str, Any]:
-    """The JSON file beside an ONNX file.
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Content of the JSON file beside an ONNX file.
 
     Raises:
-        LtcamError: if one of the two is missing, or the JSON file is no such description.
+        LtcamError: if a file is missing, or the JSON file does not describe an export.
     """
-    for file in (path, card_of(path)):
+    for file in (path, metadata_path(path)):
         if not file.is_file():
             raise LtcamError(f"{file}: no such file; make it with: ltcam export --out {path}")
     try:
-        card = read_json(card_of(path))
-        if card["format"] == FORMAT:
-            return dict(card)
+        content = read_json(metadata_path(path))
+        if content["format"] == FORMAT:
+            return dict(content)
     except (ValueError, KeyError, TypeError):
         pass
     raise LtcamError(
-        f"{card_of(path)}: does not describe an export of this version of ltcam; export it anew"
+        f"{metadata_path(path)}: does not describe an export of this version of ltcam; "
+        "export it anew"
     )
 
 
-def onnx_classifier(card: dict[str, Any]) -> OnnxClassifier:
-    """What a file's description says of its classifier."""
-    channels = int(card["channels"])
+def onnx_classifier(metadata: dict[str, Any]) -> OnnxClassifier:
+    """Classifier of an ONNX file with this metadata."""
+    channels = int(metadata["channels"])
     return OnnxClassifier(
         nn.Identity(),
         BackboneConfig(weights=None),
         channels,
-        int(card["height"]),
-        int(card["width"]),
+        int(metadata["height"]),
+        int(metadata["width"]),
         mean=(0.0,) * channels,
         std=(1.0,) * channels,
-        classes=tuple(card["classes"]),
-        threshold=float(card["threshold"]),
+        classes=tuple(metadata["classes"]),
+        threshold=float(metadata["threshold"]),
     )
 
 
 @contextmanager
-def quiet(*names: str) -> Iterator[None]:
-    """Let loggers of these names say errors only."""
+def errors_only(*names: str) -> Iterator[None]:
+    """Silence all but errors of the loggers of these names."""
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -228,12 +236,10 @@ def _session(path: Path, threads: int | None, gpu: bool) -> Any:
     options.log_severity_level = 3  # errors
     if threads is not None:
         options.intra_op_num_threads = threads
-    known = runtime.get_available_providers()
-    wanted = ["CUDAExecutionProvider"] if gpu and "CUDAExecutionProvider" in known else []
+    on_gpu = gpu and "CUDAExecutionProvider" in runtime.get_available_providers()
+    providers = ["CUDAExecutionProvider"] * on_gpu + ["CPUExecutionProvider"]
     try:
-        return runtime.InferenceSession(
-            str(path), options, providers=[*wanted, "CPUExecutionProvider"]
-        )
+        return runtime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # onnxruntime has no base class of its errors
         raise LtcamError(
             f"{path}: is no ONNX file that onnxruntime can run; export it anew"

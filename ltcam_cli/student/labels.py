@@ -1,12 +1,11 @@
-"""Pseudo-labels: what a map and its mask say with confidence of each pixel, and what they don't.
+"""Pseudo-labels of pixels: defect, background, or ignored where map and mask are not confident.
 
-No mask that a person drew is read: a clean image is background everywhere because its image label
-says so, and of a defective one the classifier's map, later the student itself, decides.
+No mask that a person drew is read. A good image is background everywhere, as its image label says;
+of a defective one the classifier's map decides, and in later rounds the student itself.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,60 +14,30 @@ from PIL import Image
 from skimage.morphology import isotropic_dilation
 from torchvision.transforms.v2 import functional as tv
 
-from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import atomic
+from ltcam_cli.student.config import LabelConfig
 
 BACKGROUND, DEFECT, IGNORED = 0, 1, 255
-
-
-@dataclass
-class LabelConfig:
-    """When a pixel of a defective image has a label.
-
-    Attributes:
-        low: of the first round: up to this share of the map's maximum, and outside the mask, a
-            pixel is background.
-        ignore_radius: pixels this near to the mask's are not background.
-        defect: of later rounds: from this probability on, a pixel is defect.
-        background: and below this one it is background.
-    """
-
-    low: float = 1.0
-    ignore_radius: int = 0
-    defect: float = 0.7
-    background: float = 0.3
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.low <= 1:
-            raise LtcamError(f"student.labels.low={self.low:g}: must lie in 0..1")
-        if self.ignore_radius < 0:
-            raise LtcamError(
-                f"student.labels.ignore_radius={self.ignore_radius}: must be 0 or more pixels"
-            )
-        if not 0 <= self.background <= self.defect <= 1:
-            raise LtcamError(
-                f"student.labels.background={self.background:g}, defect={self.defect:g}: "
-                "must be 0 <= background <= defect <= 1"
-            )
 
 
 def first_labels(
     heatmap: np.ndarray, mask: np.ndarray, size: tuple[int, int], config: LabelConfig
 ) -> np.ndarray:
-    """Labels from the map of a defective image and the mask that a segmenter drew from it.
+    """Labels from the map of a defective image and a segmenter's mask of it.
 
     Defect where at least half of a pixel's area lies in the mask. Background where the map is at
-    most `config.low` of its maximum and no such pixel is nearer than `config.ignore_radius` (an
-    ignored border lets the student draw everything too wide). All else is ignored, and everything
-    is where no pixel is a defect: the mask is empty, or too thin for this size.
+    most `config.low` of its maximum and no defect pixel is nearer than `config.ignore_radius` (an
+    ignored border lets the student draw everything too wide). All else is ignored. Everything is
+    ignored where no pixel is defect: the mask is empty, or too thin for this size.
 
     Args:
-        heatmap: (H, W), not negative where it counts.
-        mask: (H, W) bool.
-        size: (h, w) of the labels.
+        heatmap: Map (H, W); not negative where it counts.
+        mask: Mask (H, W) bool.
+        size: Height and width (h, w) of the labels.
+        config: Rules of the first round.
 
     Returns:
-        (h, w) uint8 of `BACKGROUND`, `DEFECT` and `IGNORED`.
+        Labels (h, w) uint8: `BACKGROUND`, `DEFECT` or `IGNORED`.
     """
     labels = np.full(size, IGNORED, dtype=np.uint8)
     share = _resized(mask, size)
@@ -83,42 +52,45 @@ def first_labels(
 
 
 def next_labels(
-    probability: np.ndarray, before: np.ndarray, first: np.ndarray, config: LabelConfig
+    probability: np.ndarray, previous: np.ndarray, first: np.ndarray, config: LabelConfig
 ) -> np.ndarray:
-    """Labels from what the student says inside the region that the first labels left open.
+    """Labels from the student's predictions inside the region that is not background at first.
 
-    What was background at first stays so: the student may draw the outline anew, and not go where
-    the classifier saw nothing. An image in which it is nowhere sure of a defect keeps its labels.
+    What was background in the first round stays so: the student may draw the outline anew, but not
+    go where the classifier saw nothing. An image without a confident defect keeps its labels.
 
     Args:
-        probability: (h, w) of a defect.
-        before, first: (h, w), labels of the round before and of the first one.
+        probability: Probability (h, w) of a defect.
+        previous: Labels (h, w) of the round before.
+        first: Labels (h, w) of the first round.
+        config: Rules of later rounds.
 
     Returns:
-        (h, w) uint8.
+        Labels (h, w) uint8.
     """
     labels = np.full(first.shape, IGNORED, dtype=np.uint8)
     labels[(probability < config.background) | (first == BACKGROUND)] = BACKGROUND
     labels[(probability >= config.defect) & (first != BACKGROUND)] = DEFECT
-    return labels if (labels == DEFECT).any() else before
+    return labels if (labels == DEFECT).any() else previous
 
 
 def draw_labels(image: np.ndarray, labels: np.ndarray, path: Path) -> None:
     """Write the image, and beside it with its labels: defect red, ignored yellow.
 
     Args:
-        image: (h, w) or (h, w, 3) uint8.
-        labels: (h, w).
+        image: Image (h, w) or (h, w, 3) uint8.
+        labels: Labels (h, w).
+        path: Image file to write.
     """
     plain = np.stack([image] * 3, axis=-1) if image.ndim == 2 else image
-    drawn = plain.astype(np.float32)
+    overlay = plain.astype(np.float32)
     for value, colour in ((DEFECT, (255, 40, 40)), (IGNORED, (240, 220, 60))):
-        drawn[labels == value] = 0.6 * drawn[labels == value] + 0.4 * np.array(colour)
+        overlay[labels == value] = 0.6 * overlay[labels == value] + 0.4 * np.array(colour)
     with atomic(path) as temporary:
-        Image.fromarray(np.hstack([plain, drawn.astype(np.uint8)])).save(temporary)
+        Image.fromarray(np.hstack([plain, overlay.astype(np.uint8)])).save(temporary)
 
 
 def _resized(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(H, W) -> (h, w) float32: means over areas where that is smaller."""
+    """Values (H, W) at size (h, w), float32: means over areas where that is smaller."""
     tensor = torch.from_numpy(values.astype(np.float32))[None]
     return tv.resize(tensor, list(size), antialias=True)[0].numpy()

@@ -1,0 +1,146 @@
+"""Configs of the classifier and of its training. Free of torch."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from ltcam_cli.config import (
+    NO_EFFECT,
+    NotNegative,
+    Positive,
+    Says,
+    Share,
+    Workers,
+    config,
+)
+from ltcam_cli.errors import LtcamError
+
+
+def _checked_rule(rule: str) -> str:
+    if rule not in {"prior", "f1"} and not 0 < _recall(rule) <= 1:
+        raise ValueError
+    return rule
+
+
+def _recall(rule: str) -> float:
+    name, _, number = rule.partition(":")
+    if name != "recall":
+        raise ValueError
+    return float(number)
+
+
+ThresholdRule = Annotated[
+    str, AfterValidator(_checked_rule), Says("prior, f1 or recall:R with 0 < R <= 1")
+]
+
+
+@config("backbone")
+class BackboneConfig:
+    """A network (conf/backbone/*.yaml).
+
+    Attributes:
+        name: Architecture.
+        head: Pooling and last layers: fully connected, or average, max or log-sum-exp pooling.
+        logits: Outputs: 1 (defective) or 2 (good, defective); imported models may have more.
+        hidden: Width of the hidden layer of head `fc`; VGG16 has its own two of 4096.
+        dropout: Probability of dropout in head `fc`, in [0, 1).
+        weights: Name of torchvision's (`DEFAULT`, `IMAGENET1K_V1`) or file; null: from scratch.
+        freeze_bn: Whether batch norms stay in eval mode and keep their parameters in training.
+    """
+
+    name: Literal[
+        "vgg16",
+        "vgg16_bn",
+        "vgg16_slim",
+        "resnet18",
+        "resnet50",
+        "mobilenet_v2",
+        "squeezenet1_1",
+    ] = "vgg16"
+    head: Literal["fc", "avg", "max", "lse"] = "fc"
+    logits: Annotated[int, Field(ge=1, le=100_000)] = 1
+    hidden: Annotated[int, Field(ge=1, le=65_536)] = 4096
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    weights: str | None = "DEFAULT"
+    freeze_bn: bool = False
+
+
+@config("trainer.augment")
+class AugmentConfig:
+    """Random changes of training images.
+
+    Attributes:
+        flip_horizontal, flip_vertical: Whether to mirror with probability 1/2.
+        shift: Greatest translation, as a share of height and width.
+        brightness, contrast: Greatest relative change.
+        gamma: Greatest change of the exponent, as in x^(1 ± gamma).
+    """
+
+    flip_horizontal: bool = True
+    flip_vertical: bool = True
+    shift: Share = 0.05
+    brightness: Share = 0.15
+    contrast: Share = 0.15
+    gamma: Share = 0.1
+
+
+@config("trainer")
+class TrainerConfig:
+    """How the classifier is trained (conf/trainer/*.yaml).
+
+    Attributes:
+        epochs: Passes of `images_per_epoch` images.
+        images_per_epoch: Images of a pass; null: four times those of the rarer class.
+        batch_size: Images of a step; half of them are defective.
+        optimizer: AdamW, or SGD with momentum 0.9.
+        lr: Highest learning rate; null: 3e-3 from scratch, 1e-4 with pre-trained weights.
+        weight_decay: Weight decay of the optimizer.
+        schedule: Learning rate schedule.
+        validation: Share of the training items held out to choose the threshold; 0: none.
+        threshold: `prior` (0.5 after correction for balanced sampling), or on the validation part
+            `f1` (the highest F1) or `recall:R` (the highest threshold whose recall is R).
+        clip: Greatest norm of the gradient; null: no limit.
+        amp: Whether to train in mixed precision on a GPU.
+        cache: Whether resized images stay in memory, up to 2 GB.
+        workers: Loading processes; null: none on a CPU, up to 8 beside a GPU.
+        augment: Random changes of the images.
+        label_smoothing: ε in [0, 1): the target of a defect is 1 - ε/2, of a good image ε/2.
+        cutmix: Share of the batches that are mixed (Yun et al. 2019).
+        guide: Run or checkpoint of a first classifier whose maps this one's shall resemble; null:
+            no guide.
+        guide_weight: Weight of the maps' difference in the loss.
+    """
+
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 20
+    images_per_epoch: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    batch_size: Annotated[int, Field(ge=2, le=4096)] = 12
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: Positive | None = None
+    weight_decay: NotNegative = 0.01
+    schedule: Literal["onecycle", "cosine"] = "onecycle"
+    validation: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    threshold: ThresholdRule = "prior"
+    clip: Positive | None = 1.0
+    amp: bool = True
+    cache: Annotated[bool, NO_EFFECT] = True
+    workers: Annotated[Workers | None, NO_EFFECT] = None
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    cutmix: Share = 0.0
+    guide: str | None = None
+    guide_weight: NotNegative = 1.0
+
+    def __post_init__(self) -> None:
+        if self.threshold != "prior" and not self.validation:
+            raise LtcamError(
+                f"trainer.threshold={self.threshold} is chosen on validation items; "
+                "set trainer.validation, e.g. 0.2"
+            )
+
+    @property
+    def recall(self) -> float | None:
+        """R of the threshold rule `recall:R`; None for the other rules."""
+        return _recall(self.threshold) if self.threshold.startswith("recall:") else None

@@ -1,0 +1,101 @@
+"""Image-level predictions of a classifier, their threshold and their scores."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ltcam_cli.classifier.checkpoint import Classifier
+from ltcam_cli.classifier.config import TrainerConfig
+from ltcam_cli.data.batches import Images, batches
+from ltcam_cli.data.sample import Sample
+from ltcam_cli.errors import LtcamError
+from ltcam_cli.scores import images as image_scores
+
+log = logging.getLogger(__name__)
+
+CONSTANT = 1e-3  # spread of the logits of all test images below which a training has collapsed
+
+
+def predict_images(
+    classifier: Classifier,
+    samples: Sequence[Sample],
+    *,
+    batch_size: int = 16,
+    workers: int | None = None,
+    on_error: str = "raise",
+) -> pd.DataFrame:
+    """Image-level table: name, group, label, logit (as trained), probability, predicted.
+
+    Raises:
+        LtcamError: if no image, or with `on_error="raise"` one image, cannot be read.
+    """
+    images = Images(
+        samples, classifier.height, classifier.width, classifier.in_channels, on_error=on_error
+    )
+    classifier.model.eval()
+    rows = []
+    with torch.inference_mode():
+        for batch in batches(images, batch_size, workers=workers):
+            if not batch.items:
+                continue
+            logits = classifier.model(classifier.prepare(batch.images)).float()
+            log_odds = classifier.log_odds(logits).cpu()
+            probability = classifier.probability(logits).cpu()
+            for item, odds, p in zip(batch.items, log_odds, probability, strict=True):
+                rows.append(
+                    {
+                        "name": item.sample.name,
+                        "group": item.sample.group,
+                        "label": item.sample.label,
+                        "logit": float(odds),
+                        "probability": float(p),
+                        "predicted": int(p >= classifier.threshold),
+                    }
+                )
+    if not rows:
+        raise LtcamError(f"none of the {len(samples)} images could be read")
+    return pd.DataFrame(rows)
+
+
+def choose_threshold(
+    classifier: Classifier, validation: Sequence[Sample], trainer: TrainerConfig, on_error: str
+) -> float:
+    """Probability from which an image is defective, by the trainer's rule on validation images."""
+    if trainer.threshold == "prior":
+        return classifier.threshold
+    table = predict_images(classifier, validation, on_error=on_error)
+    labels, probabilities = table["label"].to_numpy(), table["probability"].to_numpy()
+    if trainer.recall is None:
+        return image_scores.max_f1_threshold(labels, probabilities)
+    return image_scores.recall_threshold(labels, probabilities, trainer.recall)
+
+
+def validation_ap(classifier: Classifier, validation: Sequence[Sample], on_error: str) -> float:
+    """Average precision of the classifier's logits on validation images."""
+    table = predict_images(classifier, validation, on_error=on_error)
+    return image_scores.average_precision(table["label"].to_numpy(), table["logit"].to_numpy())
+
+
+def image_metrics(table: pd.DataFrame) -> dict[str, Any]:
+    """Scores of a table of `predict_images`; warns of a classifier that is constant on it."""
+    labels, logits = table["label"].to_numpy(), table["logit"].to_numpy()
+    predicted = table["predicted"].to_numpy()
+    if len(table) > 1 and np.ptp(logits) < CONSTANT:
+        log.warning(
+            "the classifier says the same of all %d test images: its training collapsed, and its "
+            "maps will be empty; try another seed, a lower trainer.lr or backbone.head=max",
+            len(table),
+        )
+    return {
+        "test_ap": image_scores.average_precision(labels, logits),
+        "test_auroc": image_scores.auroc(labels, logits),
+        "test_accuracy": image_scores.accuracy(labels, predicted),
+        **{f"test_{k}": v for k, v in image_scores.confusion(labels, predicted).items()},
+        "test_images": len(table),
+    }

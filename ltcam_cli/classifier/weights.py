@@ -1,0 +1,136 @@
+"""Weights of a network from torchvision or a file."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+from torchvision import models
+
+from ltcam_cli.classifier.backbones import BACKBONES
+from ltcam_cli.classifier.config import BackboneConfig
+from ltcam_cli.classifier.tensors import read_tensors
+from ltcam_cli.errors import LtcamError, nearest
+
+log = logging.getLogger(__name__)
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def load_weights(model: nn.Module, config: BackboneConfig) -> None:
+    """Fill a network from `config.weights`: its body, and of its head what fits; null: nothing.
+
+    Raises:
+        LtcamError: if the weights cannot be read or downloaded, are unsafe, or do not fit; the
+            first misfit is named.
+    """
+    if config.weights is None:
+        return
+    state = _published(config) if _is_name(config.weights) else read_state(Path(config.weights))
+    current = model.state_dict()
+    if not set(state) & set(current):  # `features` alone
+        state = {f"features.{key}": value for key, value in state.items()}
+    body = [key for key in current if not key.startswith(BACKBONES[config.name].head)]
+    source = f"backbone.weights={config.weights}"
+    misfit = f"these are not weights of backbone={config.name}"
+    check_fit(state, {key: current[key] for key in body}, source, misfit)
+    fitting = {
+        key: value
+        for key, value in state.items()
+        if key in current and value.shape == current[key].shape
+    }
+    model.load_state_dict(fitting, strict=False)
+    log.info("%s: %d tensors of the backbone, %d of the head", source, len(body),
+             len(fitting) - len(set(fitting) & set(body)))  # fmt: skip
+
+
+def check_fit(
+    state: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str, misfit: str
+) -> None:
+    """Refuse a state dict that lacks an expected tensor or has it in another shape.
+
+    Batch norms' counters of batches may be missing.
+
+    Raises:
+        LtcamError: naming the source, the first such tensor, and what the misfit means.
+    """
+    for key, value in expected.items():
+        if key not in state:
+            if key.endswith("num_batches_tracked"):
+                continue
+            raise LtcamError(f"{source}: has no {key}; {misfit}")
+        if state[key].shape != value.shape:
+            raise LtcamError(
+                f"{source}: {key} has shape {tuple(state[key].shape)} instead of "
+                f"{tuple(value.shape)}; {misfit}"
+            )
+
+
+def from_torchvision(state: Mapping[str, Tensor], config: BackboneConfig) -> dict[str, Tensor]:
+    """State dict of an unchanged torchvision model, renamed to the head's parameters here.
+
+    Raises:
+        LtcamError: if `config.head` is not the kind of head that torchvision's model has.
+    """
+    backbone = BACKBONES[config.name]
+    head, last = backbone.torchvision_head
+    if config.head != head:
+        raise LtcamError(
+            f"backbone.head={config.head}: an unchanged {config.name} has backbone.head={head}"
+        )
+    renamed = {}
+    for key, value in state.items():
+        if key.startswith(f"{last}.") and head == "avg":
+            leaf = key.rsplit(".", 1)[1]
+            key = f"{backbone.head}{'2.' if config.name == 'squeezenet1_1' else ''}{leaf}"
+            value = value.flatten(1) if value.ndim == 4 else value
+        renamed[key] = value
+    return renamed
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """State dict of a file; only tensors are unpickled.
+
+    Accepts a bare state dict, or one below the key `state_dict` or `model`; a prefix `module.`
+    (DataParallel) is removed.
+
+    Raises:
+        LtcamError: if the file is missing, unsafe, or holds no state dict.
+    """
+    if not path.is_file():
+        raise LtcamError(f"{path}: no such weights; give a file, a torchvision name or null")
+    state = read_tensors(path, "give the model's state_dict() alone")
+    for key in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise LtcamError(f"{path}: holds no state dict; save the model's state_dict()")
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def _is_name(weights: str) -> bool:
+    return weights == "DEFAULT" or weights.startswith("IMAGENET")
+
+
+def _published(config: BackboneConfig) -> dict[str, Tensor]:
+    offline = "give a local file with backbone.weights=FILE, or train from scratch with null"
+    if not BACKBONES[config.name].published:
+        raise LtcamError(
+            f"backbone.weights={config.weights}: {config.name} has no published weights; {offline}"
+        )
+    try:
+        weights = models.get_model_weights(config.name)[config.weights]
+    except KeyError as error:
+        names = [weight.name for weight in models.get_model_weights(config.name)]
+        raise LtcamError(
+            f"backbone.weights={config.weights}: torchvision has no such weights of {config.name}"
+            f"{nearest(str(config.weights), names)}"
+        ) from error
+    try:
+        return dict(weights.get_state_dict(progress=True))
+    except (OSError, RuntimeError) as error:
+        raise LtcamError(
+            f"backbone.weights={config.weights}: cannot be downloaded ({error}); {offline}"
+        ) from error

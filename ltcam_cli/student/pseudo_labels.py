@@ -1,0 +1,124 @@
+"""Pseudo-labels of each round: made, kept in the student's folder, and drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ltcam_cli.classifier.tensors import read_tensors
+from ltcam_cli.data.batches import Images, Item
+from ltcam_cli.data.sample import Sample
+from ltcam_cli.errors import LtcamError
+from ltcam_cli.files import atomic
+from ltcam_cli.student.config import StudentConfig
+from ltcam_cli.student.labels import DEFECT, IGNORED, draw_labels, first_labels, next_labels
+
+Labels = dict[str, np.ndarray]
+# From defective samples to names, heatmaps (H, W) and masks (H, W) bool.
+Teacher = Callable[[Sequence[Sample]], Iterable[tuple[str, np.ndarray, np.ndarray]]]
+# From an image (C, h, w) in [0, 1] to probabilities (h, w) of a defect.
+Predict = Callable[[Tensor], np.ndarray]
+
+
+class PseudoLabels:
+    """Labels of the defective images, by name, of one round after another."""
+
+    def __init__(
+        self,
+        folder: Path,
+        images: Images,
+        readable: Sequence[int],
+        teacher: Teacher,
+        config: StudentConfig,
+    ) -> None:
+        """Prepare the labels of a training.
+
+        Args:
+            folder: Directory of the labels and their pictures.
+            images: Images at the student's size.
+            readable: Numbers of the images that can be read.
+            teacher: Source of the first labels; called once, and not if they are in the folder.
+            config: Rules of the labels, and number of pictures.
+        """
+        assert images.size is not None
+        self.size = (images.size[0], images.size[1])
+        self.folder, self.images, self.teacher, self.config = folder, images, teacher, config
+        self.defective = [n for n in readable if images.samples[n].label]
+
+    def of_round(self, number: int, predict: Predict) -> Labels:
+        """Labels of a round, from 0; they are made unless the folder has them.
+
+        Raises:
+            LtcamError: if no pixel is labelled as defect.
+        """
+        path = self._path(number)
+        if path.is_file():
+            return self._read(number)
+        labels = self._first() if number == 0 else self._next(number, predict)
+        if not any((label == DEFECT).any() for label in labels.values()):
+            raise LtcamError(
+                "no pixel of a training image is labelled as defect: their masks are empty, or "
+                "thinner than half a pixel at the student's size; choose another --method or "
+                "--segmenter, or a larger student.height and student.width"
+            )
+        self._draw(labels, path.with_suffix(""))
+        with atomic(path) as temporary:
+            torch.save({name: torch.from_numpy(label) for name, label in labels.items()}, temporary)
+        return labels
+
+    def statistics(self, number: int, labels: Labels) -> dict[str, float]:
+        """Shares of defect, ignored and changed pixels of a round, and images without a defect."""
+        stack = np.stack(list(labels.values()))
+        change = float("nan")
+        if number:
+            previous = self._read(number - 1)
+            change = float(np.mean([(label != previous[n]).mean() for n, label in labels.items()]))
+        return {
+            "defect_share": float((stack == DEFECT).mean()),
+            "ignored_share": float((stack == IGNORED).mean()),
+            "without_defect": int((~(stack == DEFECT).any(axis=(1, 2))).sum()),
+            "change": change,
+        }
+
+    def _first(self) -> Labels:
+        samples = [self.images.samples[n] for n in self.defective]
+        return {
+            name: first_labels(heatmap, mask, self.size, self.config.labels)
+            for name, heatmap, mask in self.teacher(samples)
+        }
+
+    def _next(self, number: int, predict: Predict) -> Labels:
+        first, previous = self._read(0), self._read(number - 1)
+        return {
+            item.sample.name: next_labels(
+                predict(item.image),
+                previous[item.sample.name],
+                first[item.sample.name],
+                self.config.labels,
+            )
+            for item in map(self._item, self.defective)
+        }
+
+    def _draw(self, labels: Labels, folder: Path) -> None:
+        for item in map(self._item, self.defective[: self.config.overlays]):
+            name = item.sample.name
+            pixels = (item.image * 255).byte().permute(1, 2, 0).numpy()
+            image = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+            draw_labels(image, labels[name], folder / f"{name.replace('/', '_')}.png")
+
+    def _item(self, number: int) -> Item:
+        item = self.images[number]
+        assert isinstance(item, Item)
+        return item
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"round{number + 1}.pt"
+
+    def _read(self, number: int) -> Labels:
+        path = self._path(number)
+        tensors = read_tensors(path, "delete the student's folder and train it anew")
+        return {name: labels.numpy() for name, labels in tensors.items()}
