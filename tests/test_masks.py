@@ -17,9 +17,9 @@ from skimage.measure import label
 from torch.nn import functional
 
 import ltcam_cli
+from ltcam_cli import parts
 from ltcam_cli.config import Share
 from ltcam_cli.errors import LtcamError
-from ltcam_cli.masks import parts
 from ltcam_cli.masks.inputs import SegInput
 from ltcam_cli.masks.quantile import Quantiles
 from ltcam_cli.masks.resize import at_size

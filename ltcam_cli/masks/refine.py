@@ -15,7 +15,6 @@ from ltcam_cli.masks.appearance import Appearance
 from ltcam_cli.masks.colour_mixtures import ColourMixtures
 from ltcam_cli.masks.guided import GuidedThreshold
 from ltcam_cli.masks.inputs import Calibrated, HeatmapThreshold, SegInput, window
-from ltcam_cli.masks.parts import checked_options
 from ltcam_cli.masks.random_walker import RandomWalker
 from ltcam_cli.masks.response_thresholds import (
     GOOD_QUANTILE,
@@ -24,6 +23,7 @@ from ltcam_cli.masks.response_thresholds import (
 )
 from ltcam_cli.masks.responses import Contrast, Response, Ridge
 from ltcam_cli.masks.thresholds import RULES
+from ltcam_cli.parts import checked_options
 
 DEVIATION = "deviation"
 
