@@ -14,14 +14,10 @@ from skimage import filters
 
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.masks.appearance import features
+from ltcam_cli.masks.colour_mixtures import fit_mixture
+from ltcam_cli.masks.guided import guided_filter
 from ltcam_cli.masks.inputs import SegInput, grey, window
-from ltcam_cli.masks.mixture import fit_mixture
-from ltcam_cli.masks.refine import (
-    REFINEMENTS,
-    RESPONSES,
-    RefineConfig,
-    guided_filter,
-)
+from ltcam_cli.masks.refine import REFINEMENTS, RESPONSES, RefineConfig
 from ltcam_cli.masks.segmenters import Segmenter, SegmenterConfig, make_segmenter
 
 SIZE = (90, 70)
@@ -57,14 +53,14 @@ def make(rule: str, threshold: str = "otsu", grow: int = 0, **options: Any) -> S
     return make_segmenter(SegmenterConfig(refine=refine))
 
 
-def taught(segmenter: Segmenter, step: float, kind: str = "uint8") -> Segmenter:
+def calibrated(segmenter: Segmenter, step: float, kind: str = "uint8") -> Segmenter:
     """After a few images of each label."""
-    for lesson in segmenter.lessons:
+    for calibrator in segmenter.calibrators:
         for seed in range(10, 14):
-            image = surface(seed, step, kind, defective=bool(lesson.label))
-            lesson.learn(SegInput(heatmap(seed), image))
-        lesson.conclude()
-        json.dumps(lesson.state)
+            image = surface(seed, step, kind, defective=bool(calibrator.label))
+            calibrator.partial_fit(SegInput(heatmap(seed), image))
+        calibrator.finalize()
+        json.dumps(calibrator.state)
     return segmenter
 
 
@@ -76,7 +72,7 @@ def iou(mask: np.ndarray, true: np.ndarray) -> float:
 @pytest.mark.parametrize("rule", [rule for rule in ALL if rule != "guided"])
 def test_refined_masks_are_nearer_the_crack(rule: str, kind: str) -> None:
     for step in (-50, 50):
-        segmenter = taught(make(rule), step, kind)
+        segmenter = calibrated(make(rule), step, kind)
         given_ = SegInput(heatmap(0), surface(0, step, kind))
         images = given_.image.copy(), given_.heatmap.copy()
         region, mask = make("none")(given_), segmenter(given_)
@@ -89,7 +85,7 @@ def test_refined_masks_are_nearer_the_crack(rule: str, kind: str) -> None:
 
 @pytest.mark.parametrize("rule", ALL)
 def test_both_kinds_of_pixels_give_one_mask(rule: str) -> None:
-    segmenter = taught(make(rule), -50)
+    segmenter = calibrated(make(rule), -50)
     image = surface(0, -50)
     as_float = (image / 255).astype(np.float32)
     masks = [segmenter(SegInput(heatmap(0), pixels)) for pixels in (image, as_float)]
@@ -100,7 +96,7 @@ def test_both_kinds_of_pixels_give_one_mask(rule: str) -> None:
 @settings(max_examples=30, deadline=None)
 def test_what_is_refined_is_a_part(rule: str, seed: int, grow: int) -> None:
     """Of the region, or of all pixels that are no farther from it than `grow`; and not of less."""
-    segmenter = taught(make(rule, grow=grow), 50)
+    segmenter = calibrated(make(rule, grow=grow), 50)
     random = np.random.default_rng(seed)
     image = random.integers(0, 255, SIZE, dtype=np.uint8)
     given_ = SegInput(ndimage.gaussian_filter(random.random(SIZE, dtype=np.float32), 4), image)
@@ -119,7 +115,7 @@ def test_a_region_may_grow() -> None:
 
 @pytest.mark.parametrize("rule", ALL)
 def test_what_is_constant(rule: str) -> None:
-    segmenter = taught(make(rule), -50)
+    segmenter = calibrated(make(rule), -50)
     nothing = np.full(SIZE, 0.3, dtype=np.float32)
     assert not segmenter(SegInput(nothing, surface(0, -50))).any()
     region = make("none")(SegInput(heatmap(0), surface(0, -50)))
@@ -137,25 +133,25 @@ def test_what_is_constant(rule: str) -> None:
 @pytest.mark.parametrize("step", [-40, 40])
 def test_the_set_says_whether_defects_are_dark_or_bright(rule: str, step: int) -> None:
     segmenter = make(rule)
-    [lesson] = segmenter.lessons
-    assert lesson.label == 1 and lesson.reads_maps
+    [calibrator] = segmenter.calibrators
+    assert calibrator.label == 1 and calibrator.reads_maps
     with pytest.raises(LtcamError, match="polarity=auto: must see training images first"):
         segmenter(SegInput(heatmap(0), surface(0, step)))
-    taught(segmenter, step)
+    calibrated(segmenter, step)
     word = "bright" if step > 0 else "dark"
-    assert lesson.state["polarity"] == word
-    told = make(rule, polarity=word)
-    assert not told.lessons
+    assert calibrator.state["polarity"] == word
+    explicit = make(rule, polarity=word)
+    assert not explicit.calibrators
     for shown in (step, -step):  # one polarity, whatever a single image shows
         given_ = SegInput(heatmap(3), surface(3, shown))
-        np.testing.assert_array_equal(segmenter(given_), told(given_))
+        np.testing.assert_array_equal(segmenter(given_), explicit(given_))
 
 
 def test_no_region_has_no_polarity() -> None:
     segmenter = make("contrast")
-    [lesson] = segmenter.lessons
-    lesson.learn(SegInput(np.zeros(SIZE, dtype=np.float32), surface(0, 50)))
-    lesson.conclude()
+    [calibrator] = segmenter.calibrators
+    calibrator.partial_fit(SegInput(np.zeros(SIZE, dtype=np.float32), surface(0, 50)))
+    calibrator.finalize()
     given_ = SegInput(heatmap(0), surface(0, -50))
     np.testing.assert_array_equal(segmenter(given_), make("contrast", polarity="both")(given_))
 
@@ -199,9 +195,9 @@ def test_ridges_are_scikit_images(name: str) -> None:
 
 @pytest.mark.parametrize("kind", ["uint8", "float colour"])
 def test_appearance_is_the_mahalanobis_distance(kind: str) -> None:
-    segmenter = taught(make("appearance", scales=[1, 2]), 50, kind)
-    clean = [surface(seed, 50, kind, defective=False) for seed in range(10, 14)]
-    rows = np.concatenate([features(image, [1, 2]) for image in clean]).reshape(-1, 8)
+    segmenter = calibrated(make("appearance", scales=[1, 2]), 50, kind)
+    good = [surface(seed, 50, kind, defective=False) for seed in range(10, 14)]
+    rows = np.concatenate([features(image, [1, 2]) for image in good]).reshape(-1, 8)
     rows = rows.astype(np.float64)
     used = rows.std(axis=0) > 0  # grey images have no colour
     assert used.sum() == (8 if "colour" in kind else 6)
@@ -219,7 +215,7 @@ def test_appearance_is_the_mahalanobis_distance(kind: str) -> None:
 
 
 def test_the_nearest_of_a_memory() -> None:
-    segmenter = taught(make("appearance", model="nearest", memory=50, scales=[1]), 50)
+    segmenter = calibrated(make("appearance", model="nearest", memory=50, scales=[1]), 50)
     response = segmenter.refinement.response  # type: ignore[attr-defined]
     state = response.state
     memory = np.array(state["memory"])
@@ -231,14 +227,14 @@ def test_the_nearest_of_a_memory() -> None:
 
 
 @pytest.mark.parametrize("rule", RESPONSES)
-def test_a_response_above_what_clean_images_have(rule: str) -> None:
-    segmenter = taught(make(rule, "clean"), -50)
-    assert [lesson.label for lesson in segmenter.lessons][-1] == 0
-    clean = [surface(seed, 0) for seed in range(10, 14)]
+def test_a_response_above_what_good_images_have(rule: str) -> None:
+    segmenter = calibrated(make(rule, "good_quantile"), -50)
+    assert [calibrator.label for calibrator in segmenter.calibrators][-1] == 0
+    good = [surface(seed, 0) for seed in range(10, 14)]
     everywhere = np.ones(SIZE, dtype=bool)
     response = segmenter.refinement.response  # type: ignore[attr-defined]
-    values = np.concatenate([response(image, everywhere) for image in clean])
-    assert segmenter.lessons[-1].state == pytest.approx(np.quantile(values, 0.999), rel=0.02)
+    values = np.concatenate([response(image, everywhere) for image in good])
+    assert segmenter.calibrators[-1].state == pytest.approx(np.quantile(values, 0.999), rel=0.02)
     assert segmenter(SegInput(heatmap(5), surface(5, 0))).sum() < 15
     assert segmenter(SegInput(heatmap(5), surface(5, -50))).sum() > 50
 
@@ -285,11 +281,11 @@ def test_a_mixture_finds_its_parts() -> None:
     random = np.random.default_rng(0)
     parts = [random.normal([0.2, 0.3], 0.02, (300, 2)), random.normal([0.6, 0.1], 0.05, (100, 2))]
     mixture = fit_mixture(np.concatenate(parts), 2)
-    order = np.argsort(mixture.means[:, 0])
-    np.testing.assert_allclose(mixture.means[order], [[0.2, 0.3], [0.6, 0.1]], atol=0.02)
-    np.testing.assert_allclose(mixture.weights[order], [0.75, 0.25], atol=0.01)
+    order = np.argsort(mixture.means_[:, 0])
+    np.testing.assert_allclose(mixture.means_[order], [[0.2, 0.3], [0.6, 0.1]], atol=0.02)
+    np.testing.assert_allclose(mixture.weights_[order], [0.75, 0.25], atol=0.01)
     grid = np.stack(np.meshgrid(*[np.linspace(-0.5, 1.5, 400)] * 2), axis=-1).reshape(-1, 2)
-    assert np.exp(mixture.log_density(grid)).sum() * (2 / 399) ** 2 == pytest.approx(1, abs=0.01)
+    assert np.exp(mixture.score_samples(grid)).sum() * (2 / 399) ** 2 == pytest.approx(1, abs=0.01)
 
 
 def hysteresis(e: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -338,23 +334,32 @@ def test_windows() -> None:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"rule": "contrst"}, r"refine\.rule=contrst: no such rule; did you mean 'contrast'"),
-        ({"rule": "ridge", "threshold": "otsy"}, r"refine\.threshold=otsy: .* 'otsu'"),
-        ({"rule": "guided", "threshold": "clean"}, r"refine\.threshold=clean: guided takes none"),
+        ({"rule": "contrst"}, r"refine\.rule=contrst: unknown; did you mean 'contrast'"),
+        ({"threshold": "otsy"}, r"refine\.threshold=otsy: .* 'otsu'"),
+        ({"rule": "ridge", "threshold": "hysteresis"}, r"refine\.threshold=hysteresis: unknown"),
+        ({"rule": "guided", "threshold": "good_quantile"}, r"good_quantile: guided takes none"),
+        ({"options": {"scale": 3}}, r"refine\.options\.scale: refine\.rule=none has no options"),
         ({"rule": "ridge", "options": {"scale": 3}}, r"refine\.options\.scale: ridge has no such"),
-        ({"rule": "ridge", "options": {"sigmas": 3}}, r"refine\.options\.sigmas=3: must be a list"),
+        ({"rule": "gmm", "options": {"_": 3}}, r"refine\.options\._: gmm has no such"),
+        (
+            {"rule": "ridge", "options": {"sigmas": 3}},
+            r"refine\.options\.sigmas=3: must be a list of",
+        ),
+        ({"rule": "ridge", "options": {"sigmas": []}}, r"options\.sigmas=\[\]: must be a list of"),
         ({"rule": "ridge", "options": {"filter": "stao"}}, r"options\.filter=stao: .* 'sato'"),
         ({"rule": "contrast", "options": {"polarity": "drak"}}, r"polarity=drak: .* 'dark'"),
         ({"rule": "contrast", "options": {"scale": "x"}}, r"options\.scale=x: must be a number"),
         ({"rule": "contrast", "options": {"background": "mean"}}, r"background=mean: unknown"),
         ({"rule": "appearance", "options": {"model": "x"}}, r"options\.model=x: unknown"),
         (
-            {"rule": "random_walker", "options": {"high": 0.05}},
-            r"options\.high=0.05: .* \[0\.1, 1\]",
+            {"rule": "gmm", "options": {"ring": 10**6}},
+            r"ring=1000000: must be a whole number .* mo",
         ),
+        ({"rule": "random_walker", "options": {"high": 0.05}}, r"high=0.05: .*\.low, 0\.1, and"),
         ({"grow": -1}, r"segmenter\.refine\.grow=-1: must be a whole number"),
-        ({"low": 3, "high": 2}, r"segmenter\.refine\.high=2: must be a number of at least 3"),
-        ({"quantile": 2}, r"segmenter\.refine\.quantile=2: must be a number in \[0, 1\]"),
+        ({"low": 3.0, "high": 2.0}, r"refine\.high=2: must be a number of at least .*\.low, 3"),
+        ({"low": 0.0, "high": 0.0}, r"segmenter\.refine\.high=0\.0: must be a number above 0"),
+        ({"quantile": 2.0}, r"segmenter\.refine\.quantile=2\.0: .* at least 0 and at most 1"),
     ],
 )
 def test_wrong_configs(keys: dict[str, Any], message: str) -> None:

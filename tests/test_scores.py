@@ -33,7 +33,7 @@ def close(value, abs=1e-12):
 def test_pixel_scores_are_scikit_learns(seed, share_of_mask, share_of_truth):
     rng = np.random.default_rng(seed)
     mask, truth = rng.random((20, 9)) < share_of_mask, rng.random((20, 9)) < share_of_truth
-    found = PixelCounts.of(mask, truth)
+    found = PixelCounts.from_masks(mask, truth)
     for ours, theirs in [
         (found.iou, metrics.jaccard_score),
         (found.precision, metrics.precision_score),
@@ -58,24 +58,24 @@ def test_f1_and_iou_say_the_same(count):
 def test_adding_counts_is_counting_all_pixels_at_once(seed):
     rng = np.random.default_rng(seed)
     masks, truths = rng.random((2, 5, 8, 6)) < 0.4
-    each = [PixelCounts.of(*pair) for pair in zip(masks, truths, strict=True)]
-    together = PixelCounts.of(np.concatenate(masks), np.concatenate(truths))
+    each = [PixelCounts.from_masks(*pair) for pair in zip(masks, truths, strict=True)]
+    together = PixelCounts.from_masks(np.concatenate(masks), np.concatenate(truths))
     assert pooled(each) == pooled(reversed(each)) == pooled(iter(each)) == together
 
 
 def test_nothing_over_nothing_is_nan():
     empty, full = np.zeros((4, 5), bool), np.ones((4, 5), bool)
-    nothing = PixelCounts.of(empty, empty)
+    nothing = PixelCounts.from_masks(empty, empty)
     assert nothing == PixelCounts(tn=20) and pooled([]) == PixelCounts()
     assert all(map(math.isnan, (nothing.iou, nothing.precision, nothing.recall, nothing.f1)))
-    missed, alarm = PixelCounts.of(empty, full), PixelCounts.of(full, empty)
+    missed, alarm = PixelCounts.from_masks(empty, full), PixelCounts.from_masks(full, empty)
     assert (missed.iou, missed.f1, missed.recall) == (0, 0, 0) and math.isnan(missed.precision)
     assert (alarm.iou, alarm.f1, alarm.precision) == (0, 0, 0) and math.isnan(alarm.recall)
-    assert PixelCounts.of(full, full) == PixelCounts(tp=20)
+    assert PixelCounts.from_masks(full, full) == PixelCounts(tp=20)
 
 
 @pytest.mark.parametrize(
-    "score", [PixelCounts.of, touched_regions, lambda *both: PixelCurves().update(*both)]
+    "score", [PixelCounts.from_masks, touched_regions, lambda *both: PixelCurves().update(*both)]
 )
 def test_masks_of_other_shape_are_refused(score):
     with pytest.raises(ValueError, match=r"\(4, 1\).*\(4, 5\)"):  # would broadcast
@@ -362,14 +362,14 @@ def test_bootstrap_by_drawing_images(seed):
     rng = np.random.default_rng(seed)
     found = [PixelCounts(*map(int, rng.integers(0, 90, 4))) for _ in range(12)]
     groups = [f"kos{rng.integers(5)}" for _ in found]
-    names, drawn = intervals.group_draws(groups, 30, seed=3)
+    names, drawn = intervals.resample_groups(groups, 30, seed=3)
     assert names == sorted(set(groups)) and (drawn.sum(axis=1) == len(names)).all()
     values = []
     for row in drawn:
         times = dict(zip(names, row, strict=True))
         chosen = [c for c, group in zip(found, groups, strict=True) for _ in range(times[group])]
         values.append(pooled(chosen).iou)
-    assert intervals.drawn_iou(found, groups, 30, seed=3) == close(values)
+    assert intervals.resampled_iou(found, groups, 30, seed=3) == close(values)
     ends = np.quantile(values, [0.05, 0.95])
     assert intervals.bootstrap_iou(found, groups, 30, seed=3, level=0.9) == close(tuple(ends))
     shuffled = rng.permutation(len(found))
@@ -396,18 +396,18 @@ def test_bootstrap_holds_the_truth_about_as_often_as_it_says():
 
 
 def test_draws_depend_on_names_number_and_seed_only():
-    names, drawn = intervals.group_draws(["b", "a", "b", "c"], 50, seed=1)
-    again = intervals.group_draws(["c", "a", "b"], 50, seed=1)
+    names, drawn = intervals.resample_groups(["b", "a", "b", "c"], 50, seed=1)
+    again = intervals.resample_groups(["c", "a", "b"], 50, seed=1)
     assert names == again[0] == ["a", "b", "c"] and np.array_equal(drawn, again[1])
-    assert not np.array_equal(drawn, intervals.group_draws(names, 50, seed=2)[1])
-    assert intervals.group_draws([])[1].shape == (2000, 0)
+    assert not np.array_equal(drawn, intervals.resample_groups(names, 50, seed=2)[1])
+    assert intervals.resample_groups([])[1].shape == (2000, 0)
 
 
 def test_intervals_and_means_leave_nan_out():
     clean, half = PixelCounts(tn=9), PixelCounts(tp=1, fn=1)
     assert all(map(math.isnan, intervals.bootstrap_iou([], [])))
     assert all(map(math.isnan, intervals.bootstrap_iou([clean], ["a"])))
-    assert np.isnan(intervals.drawn_iou([clean, half], ["a", "b"])).any()
+    assert np.isnan(intervals.resampled_iou([clean, half], ["a", "b"])).any()
     assert intervals.bootstrap_iou([clean, half], ["a", "b"]) == (0.5, 0.5)
     assert intervals.mean_iou([clean, half, PixelCounts(tp=3), clean]) == (0.75, 2)
     assert intervals.mean_iou([clean]) == (nan, 1) and intervals.mean_iou([]) == (nan, 0)

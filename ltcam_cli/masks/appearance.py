@@ -13,7 +13,7 @@ from ltcam_cli.masks.inputs import Calibrator, HeatmapThreshold, SegInput, fitte
 from ltcam_cli.masks.responses import Widths
 
 DRAWN = 2000  # pixels of an image that may come into the memory
-CHUNK = 1 << 13  # pixels whose distances to the memory are held at once
+CHUNK = 1 << 13  # pixels whose distances to the memory are in memory at once
 
 
 def features(image: np.ndarray, scales: Sequence[float]) -> np.ndarray:

@@ -11,7 +11,7 @@ class Quantiles:
     """Counts float32 values in bins that are 2^-11 wide, relative to the value.
 
     A float's bits, read as an integer, rise with it, so the uppermost ones number the bins; no
-    range has to be known before.
+    range must be given beforehand.
     """
 
     def __init__(self) -> None:

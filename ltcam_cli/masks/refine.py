@@ -15,7 +15,6 @@ from ltcam_cli.masks.appearance import Appearance
 from ltcam_cli.masks.colour_mixtures import ColourMixtures
 from ltcam_cli.masks.guided import GuidedThreshold
 from ltcam_cli.masks.inputs import Calibrated, HeatmapThreshold, SegInput, window
-from ltcam_cli.masks.parts import checked_options
 from ltcam_cli.masks.random_walker import RandomWalker
 from ltcam_cli.masks.response_thresholds import (
     GOOD_QUANTILE,
@@ -24,6 +23,7 @@ from ltcam_cli.masks.response_thresholds import (
 )
 from ltcam_cli.masks.responses import Contrast, Response, Ridge
 from ltcam_cli.masks.thresholds import RULES
+from ltcam_cli.parts import checked_options
 
 DEVIATION = "deviation"
 
@@ -80,12 +80,12 @@ class RefineConfig:
 
     def __post_init__(self) -> None:
         rules, thresholds = ["none", *RESPONSES, *REFINEMENTS], [*RULES, GOOD_QUANTILE, DEVIATION]
-        for key, name, known in (
+        for key, name, names in (
             ("rule", self.rule, rules),
             ("threshold", self.threshold, thresholds),
         ):
-            if name not in known:
-                raise LtcamError(f"segmenter.refine.{key}={name}: unknown{nearest(name, known)}")
+            if name not in names:
+                raise LtcamError(f"segmenter.refine.{key}={name}: unknown{nearest(name, names)}")
         if self.high < self.low:
             raise LtcamError(
                 f"segmenter.refine.high={self.high:g}: must be a number of at least "

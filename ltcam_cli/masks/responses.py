@@ -26,9 +26,11 @@ log = logging.getLogger(__name__)
 Polarity = Literal["dark", "bright", "both", "auto"]
 Sigma = Annotated[float, Field(ge=0, le=100)]
 Widths = Annotated[
-    Sequence[Annotated[float, Field(ge=0.1, le=100)]],
-    Field(min_length=1, max_length=20),
-    Says("a list of pixels, each of at least 0.1 and at most 100, such as [1,2,4]"),
+    Sequence[Annotated[float, Field(ge=0.1, le=50)]],
+    Field(min_length=1, max_length=10),
+    Says(
+        "a list of up to 10 numbers of pixels, each of at least 0.1 and at most 50, such as [1,2,4]"
+    ),
 ]
 
 

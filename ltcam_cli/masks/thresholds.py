@@ -14,12 +14,12 @@ import numpy as np
 from pydantic import Field
 from skimage import filters
 
-from ltcam_cli.config import NotNegative, Share
+from ltcam_cli.config import NotNegative, Share, shown
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.masks.histogram import histogram
 from ltcam_cli.masks.inputs import Calibrator, HeatmapThreshold, SegInput, fitted_state
-from ltcam_cli.masks.parts import checked_options, find_part
 from ltcam_cli.masks.quantile import Quantiles
+from ltcam_cli.parts import checked_options, find_part
 
 GROUP = "ltcam.segmenters"  # entry points of others' rules
 Bins = Annotated[int, Field(ge=2, le=65536)]
@@ -100,7 +100,8 @@ class PerImageThreshold:
         threshold = self.rule(heatmap, **self.options)
         if not isinstance(threshold, Real) or np.isnan(float(threshold)):
             raise LtcamError(
-                f"segmenter.rule={self.name}: gave {threshold!r}; a rule must return one number"
+                f"segmenter.rule={self.name}: gave {shown(threshold)}; "
+                "a rule must return one number"
             )
         return heatmap > threshold
 
@@ -190,6 +191,7 @@ def make_threshold(name: str, options: Mapping[str, Any]) -> HeatmapThreshold:
     Raises:
         LtcamError: if there is no such rule or option, or a value is not allowed.
     """
-    rule = find_part("segmenter.rule", name, {**RULES, **THRESHOLDS}, GROUP)
+    builtin: dict[str, Callable[..., Any]] = {**RULES, **THRESHOLDS}
+    rule = find_part("segmenter.rule", name, builtin, GROUP)
     checked = checked_options("segmenter.options", name, rule, options)
     return rule(**checked) if isinstance(rule, type) else PerImageThreshold(name, rule, checked)

@@ -1,14 +1,14 @@
-"""Scores of a ranking: of pixels by heatmap, in memory that does not grow with the images.
+"""Threshold-free scores of pixels ranked by heatmap, in memory that does not grow with the images.
 
-A ranking is given by two histograms over its levels of score, lowest first: how many positives
-and how many negatives stand at each level.
+The ranking is given by two histograms over the levels of score, lowest first: the number of
+positives and of negatives at each level.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from ltcam_cli.scores.regions import Truth
+from ltcam_cli.scores.regions import Truth, as_truth
 
 BINS = 4096
 FPR_LIMIT = 0.3
@@ -39,7 +39,7 @@ class PixelCurves:
         Raises:
             ValueError: if the shapes differ or the heatmap holds NaN or +infinity.
         """
-        heatmap, truth = np.asarray(heatmap), Truth.of(truth)
+        heatmap, truth = np.asarray(heatmap), as_truth(truth)
         if heatmap.shape != truth.mask.shape:
             raise ValueError(
                 f"heatmap {heatmap.shape} and truth {truth.mask.shape} differ in shape"
@@ -57,7 +57,7 @@ class PixelCurves:
     @property
     def pixel_ap(self) -> float:
         """Average precision over the pixels of all images; NaN unless there are both kinds."""
-        return average_precision_of(self.positives, self.negatives)
+        return histogram_average_precision(self.positives, self.negatives)
 
     @property
     def aupro(self) -> float:
@@ -106,12 +106,12 @@ class PixelCurves:
         return np.stack([recall[kept], tp[kept] / (tp + fp)[kept]], axis=1)
 
 
-def average_precision_of(positives: np.ndarray, negatives: np.ndarray) -> float:
+def histogram_average_precision(positives: np.ndarray, negatives: np.ndarray) -> float:
     """Σ (recall_i − recall_{i−1}) · precision_i down the levels, as scikit-learn defines it.
 
     Args:
-        positives: (levels,) int, lowest score first.
-        negatives: (levels,) int.
+        positives: (levels,) int, number of positives at each level of score, lowest first.
+        negatives: (levels,) int, number of negatives.
 
     Returns:
         A fraction in [0, 1]; NaN unless there are both kinds.
@@ -121,14 +121,6 @@ def average_precision_of(positives: np.ndarray, negatives: np.ndarray) -> float:
     tp, fp = _from_the_top(positives), _from_the_top(negatives)
     precision = tp / np.maximum(tp + fp, 1)
     return float(np.sum(np.diff(tp) * precision[1:]) / tp[-1])
-
-
-def auroc_of(positives: np.ndarray, negatives: np.ndarray) -> float:
-    """Area under the ROC curve; arguments and range as of `average_precision_of`."""
-    if not positives.any() or not negatives.any():
-        return float("nan")
-    tp, fp = _from_the_top(positives), _from_the_top(negatives)
-    return _area(fp / fp[-1], tp / tp[-1])
 
 
 def _binned(heatmap: np.ndarray) -> np.ndarray:

@@ -12,20 +12,25 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ltcam_cli.errors import LtcamError
-from ltcam_cli.scores.curves import auroc_of, average_precision_of
 from ltcam_cli.scores.pixels import PixelCounts
 
 
 def average_precision(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Average precision in [0, 1], as scikit-learn defines it; NaN if one class only."""
-    _, positives, negatives = _ranking(labels, scores)
-    return average_precision_of(positives, negatives)
+    """Average precision in [0, 1], scikit-learn's; NaN if one class only."""
+    from sklearn import metrics
+
+    truth, _, ranks = _ranked(labels, scores)
+    if not _both(truth):
+        return float("nan")
+    return min(1.0, float(metrics.average_precision_score(truth, ranks)))  # rounding exceeds 1
 
 
 def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Area under the ROC curve in [0, 1], ties counted half; NaN if one class only."""
-    _, positives, negatives = _ranking(labels, scores)
-    return auroc_of(positives, negatives)
+    """Area under the ROC curve in [0, 1], scikit-learn's; NaN if one class only."""
+    from sklearn import metrics
+
+    truth, _, ranks = _ranked(labels, scores)
+    return float(metrics.roc_auc_score(truth, ranks)) if _both(truth) else float("nan")
 
 
 def confusion(labels: ArrayLike, predicted: ArrayLike) -> dict[str, int]:
@@ -34,7 +39,7 @@ def confusion(labels: ArrayLike, predicted: ArrayLike) -> dict[str, int]:
     Raises:
         ValueError: if lengths differ or a label is neither 0 nor 1.
     """
-    return asdict(PixelCounts.of(_zero_or_one(predicted), _zero_or_one(labels)))
+    return asdict(PixelCounts.from_masks(_zero_or_one(predicted), _zero_or_one(labels)))
 
 
 def accuracy(labels: ArrayLike, predicted: ArrayLike) -> float:
@@ -61,7 +66,7 @@ def recall_threshold(labels: ArrayLike, scores: ArrayLike, recall: float) -> flo
     Args:
         labels: (N,) of 0 or 1.
         scores: (N,) floats.
-        recall: a fraction in (0, 1].
+        recall: Fraction in (0, 1].
 
     Raises:
         LtcamError: if recall is out of range or no label is positive.
@@ -74,27 +79,34 @@ def recall_threshold(labels: ArrayLike, scores: ArrayLike, recall: float) -> flo
     return float(levels[np.flatnonzero(tp / tp[0] >= recall)[-1]])
 
 
-def _ranking(labels: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The distinct scores, lowest first, and how many positives and negatives have each."""
+def _thresholds(labels: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The distinct scores, lowest first, and the true and false positives of each as threshold."""
+    truth, levels, ranks = _ranked(labels, scores)
+    if not truth.any():
+        raise LtcamError(
+            "no threshold can be chosen: no validation item is defective; "
+            "take more items for validation or a fixed threshold"
+        )
+    tp, fp = (
+        np.cumsum(np.bincount(ranks[images], minlength=levels.size)[::-1])[::-1]
+        for images in (truth, ~truth)
+    )
+    return levels, tp, fp
+
+
+def _ranked(labels: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels (N,) bool; the distinct scores, lowest first; and which of them each image has."""
     truth, values = _zero_or_one(labels), np.asarray(scores, dtype=np.float64)
     if truth.shape != values.shape:
         raise ValueError(f"labels {truth.shape} and scores {values.shape} differ in shape")
     if np.isnan(values).any():
         raise ValueError("a score is NaN")
-    levels, level = np.unique(values, return_inverse=True)
-    positives = np.bincount(level[truth], minlength=levels.size)
-    return levels, positives, np.bincount(level[~truth], minlength=levels.size)
+    return truth, *np.unique(values, return_inverse=True)
 
 
-def _thresholds(labels: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The distinct scores, lowest first, and the true and false positives of each as threshold."""
-    levels, positives, negatives = _ranking(labels, scores)
-    if not positives.any():
-        raise LtcamError(
-            "no threshold can be chosen: no validation item is defective; "
-            "take more items for validation or a fixed threshold"
-        )
-    return levels, np.cumsum(positives[::-1])[::-1], np.cumsum(negatives[::-1])[::-1]
+def _both(truth: np.ndarray) -> bool:
+    """Whether there are both good and defective images."""
+    return bool(truth.any() and not truth.all())
 
 
 def _zero_or_one(labels: ArrayLike) -> np.ndarray:

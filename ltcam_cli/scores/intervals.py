@@ -10,15 +10,15 @@ import numpy as np
 from ltcam_cli.scores.pixels import PixelCounts, pooled
 
 
-def group_draws(
+def resample_groups(
     groups: Sequence[str], draws: int = 2000, seed: int = 0
 ) -> tuple[list[str], np.ndarray]:
     """Resample groups with replacement; equal sets of names, draws and seed give equal draws.
 
     Args:
-        groups: names, in any order, repeated at will.
-        draws: how many resamples D.
-        seed: of the generator.
+        groups: Names, in any order; repetitions do not matter.
+        draws: Number of resamples D.
+        seed: Seed of the generator.
 
     Returns:
         The G distinct names, sorted; (D, G) int, how often each is drawn: each row sums to G.
@@ -30,18 +30,18 @@ def group_draws(
     return names, np.random.default_rng(seed).multinomial(len(names), chances, size=draws)
 
 
-def drawn_iou(
+def resampled_iou(
     counts: Sequence[PixelCounts], groups: Sequence[str], draws: int = 2000, seed: int = 0
 ) -> np.ndarray:
-    """The pooled IoU of each resample of the groups (`group_draws`).
+    """The pooled IoU of each resample of the groups (`resample_groups`).
 
     For a paired comparison of two methods on the same images, subtract two of these.
 
     Args:
-        counts: one an image.
-        groups: the physical item of each image.
-        draws: how many resamples D.
-        seed: of the generator.
+        counts: Counts of each image.
+        groups: Physical item of each image.
+        draws: Number of resamples D.
+        seed: Seed of the generator.
 
     Returns:
         (D,) float in [0, 1], NaN where a resample has neither defect nor mask pixels.
@@ -51,7 +51,7 @@ def drawn_iou(
     """
     if len(counts) != len(groups):
         raise ValueError(f"{len(counts)} counts but {len(groups)} groups")
-    names, drawn = group_draws(groups, draws, seed)
+    names, drawn = resample_groups(groups, draws, seed)
     row = {name: index for index, name in enumerate(names)}
     per_group = np.zeros((len(names), 2), dtype=np.int64)  # intersection, union
     for count, group in zip(counts, groups, strict=True):
@@ -70,11 +70,11 @@ def bootstrap_iou(
     """Percentile bootstrap interval of the pooled IoU, resampling the groups.
 
     Args:
-        counts: one a counted image.
-        groups: the physical item of each image.
-        draws: how many resamples; those whose IoU is NaN are left out.
-        seed: of the generator.
-        level: of confidence, in (0, 1).
+        counts: Counts of each image.
+        groups: Physical item of each image.
+        draws: Number of resamples; those whose IoU is NaN are left out.
+        seed: Seed of the generator.
+        level: Level of confidence, in (0, 1).
 
     Returns:
         Low and high end in [0, 1]; NaN both if no resample has an IoU.
@@ -82,7 +82,7 @@ def bootstrap_iou(
     Raises:
         ValueError: if there are not as many groups as counts, or level is out of range.
     """
-    return _middle(drawn_iou(counts, groups, draws, seed), level)
+    return _percentile_interval(resampled_iou(counts, groups, draws, seed), level)
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,9 @@ class PairedIou:
     """How one method's pooled IoU differs from another's on the same images.
 
     Attributes:
-        difference: of the pooled IoUs, in [-1, 1]; NaN where undefined.
-        low, high: ends of the bootstrap interval of the difference.
-        better: share of the resamples in which the difference is above 0.
+        difference: Difference of the pooled IoUs, in [-1, 1]; NaN where undefined.
+        low, high: Ends of the bootstrap interval of the difference.
+        better: Share of the resamples in which the difference is above 0.
     """
 
     difference: float
@@ -111,22 +111,24 @@ def paired_iou(
 ) -> PairedIou:
     """Paired percentile bootstrap: both methods see the same resamples of the groups.
 
-    What makes an item hard is hard for both, and falls out of the difference: it is surer than
-    the two intervals by themselves suggest.
+    What makes an item hard is hard for both methods and cancels in the difference. The difference
+    is therefore surer than the two intervals by themselves suggest.
 
     Args:
-        counts: one an image.
-        reference: of the other method, on the same images in the same order.
-        groups: the physical item of each image.
-        draws: how many resamples; those in which an IoU is NaN are left out.
-        seed: of the generator.
-        level: of confidence, in (0, 1).
+        counts: Counts of each image.
+        reference: Counts of the other method, on the same images in the same order.
+        groups: Physical item of each image.
+        draws: Number of resamples; those in which an IoU is NaN are left out.
+        seed: Seed of the generator.
+        level: Level of confidence, in (0, 1).
 
     Raises:
         ValueError: if the lengths differ, or level is out of range.
     """
-    drawn = drawn_iou(counts, groups, draws, seed) - drawn_iou(reference, groups, draws, seed)
-    low, high = _middle(drawn, level)
+    drawn = resampled_iou(counts, groups, draws, seed) - resampled_iou(
+        reference, groups, draws, seed
+    )
+    low, high = _percentile_interval(drawn, level)
     defined = drawn[~np.isnan(drawn)]
     return PairedIou(
         pooled(counts).iou - pooled(reference).iou,
@@ -143,7 +145,7 @@ def mean_iou(counts: Sequence[PixelCounts]) -> tuple[float, int]:
     return float(defined.mean()) if defined.size else float("nan"), values.size - defined.size
 
 
-def _middle(values: np.ndarray, level: float) -> tuple[float, float]:
+def _percentile_interval(values: np.ndarray, level: float) -> tuple[float, float]:
     """Both ends of the middle share `level` of the values, without the NaN ones."""
     if not 0 < level < 1:
         raise ValueError(f"level {level} is not between 0 and 1")

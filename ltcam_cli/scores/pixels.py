@@ -15,10 +15,10 @@ class PixelCounts:
     Scores are fractions in [0, 1]; 0/0 is NaN.
 
     Attributes:
-        tp: defect pixels in the mask.
-        fp: background pixels in the mask.
-        fn: defect pixels left out of the mask.
-        tn: background pixels left out of the mask.
+        tp: Defect pixels in the mask.
+        fp: Background pixels in the mask.
+        fn: Defect pixels outside the mask.
+        tn: Background pixels outside the mask.
     """
 
     tp: int = 0
@@ -27,7 +27,7 @@ class PixelCounts:
     tn: int = 0
 
     @classmethod
-    def of(cls, mask: np.ndarray, truth: np.ndarray) -> PixelCounts:
+    def from_masks(cls, mask: np.ndarray, truth: np.ndarray) -> PixelCounts:
         """Count a mask (H, W) bool against the truth (H, W) bool.
 
         Raises:
@@ -35,8 +35,8 @@ class PixelCounts:
         """
         mask, truth = same_shape(mask, truth)
         tp = int(np.count_nonzero(mask & truth))
-        found, defect = int(np.count_nonzero(mask)), int(np.count_nonzero(truth))
-        return cls(tp, found - tp, defect - tp, mask.size - found - defect + tp)
+        marked, defect = int(np.count_nonzero(mask)), int(np.count_nonzero(truth))
+        return cls(tp, marked - tp, defect - tp, mask.size - marked - defect + tp)
 
     def __add__(self, other: PixelCounts) -> PixelCounts:
         return PixelCounts(

@@ -23,14 +23,9 @@ def labelled_regions(mask: np.ndarray) -> tuple[np.ndarray, int]:
 
 @dataclass(frozen=True)
 class Truth:
-    """A true mask (H, W) bool, and what all masks of its image are asked about it, found once."""
+    """A true mask (H, W) bool, with its pixels and regions, computed once for all masks."""
 
     mask: np.ndarray
-
-    @classmethod
-    def of(cls, mask: np.ndarray | Truth) -> Truth:
-        """The truth of a mask; a truth is returned as it is."""
-        return mask if isinstance(mask, Truth) else cls(np.asarray(mask, dtype=bool))
 
     @cached_property
     def pixels(self) -> np.ndarray:
@@ -44,6 +39,11 @@ class Truth:
         return labels.ravel()[self.pixels], total
 
 
+def as_truth(mask: np.ndarray | Truth) -> Truth:
+    """The truth of a mask (H, W) bool; a truth is returned as it is."""
+    return mask if isinstance(mask, Truth) else Truth(np.asarray(mask, dtype=bool))
+
+
 def touched_regions(mask: np.ndarray, truth: np.ndarray | Truth) -> tuple[int, int, int]:
     """Count the defects found and the false alarms of a mask; both (H, W) bool.
 
@@ -55,11 +55,11 @@ def touched_regions(mask: np.ndarray, truth: np.ndarray | Truth) -> tuple[int, i
     Raises:
         ValueError: if the shapes differ.
     """
-    truth = Truth.of(truth)
+    truth = as_truth(truth)
     mask, _ = same_shape(mask, truth.mask)
     region, total = truth.regions
-    found, n_found = labelled_regions(mask)
-    at_defects = found.ravel()[truth.pixels]
+    marked, n_marked = labelled_regions(mask)
+    at_defects = marked.ravel()[truth.pixels]
     touching = at_defects > 0
-    false_regions = n_found - np.unique(at_defects[touching]).size
+    false_regions = n_marked - np.unique(at_defects[touching]).size
     return np.unique(region[touching]).size, total, false_regions

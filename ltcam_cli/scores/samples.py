@@ -1,8 +1,8 @@
 """Localisation that counts only where the image itself is called defective.
 
 Our reading of Seg_mIoU and Seg_Recall (Sample-Centric Multi-Task Learning, 2025), which leave out
-empty and true-negative samples and tie a mask to its sample's decision: a line that sorts images
-out by the classifier never looks at the mask of an image that is called clean.
+empty and true-negative samples and tie a mask to its sample's decision. An inspection line that
+sorts images by the classifier never looks at the mask of an image that is called good.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from ltcam_cli.scores.pixels import PixelCounts
 
 
 def seg_miou(counts: Sequence[PixelCounts], predicted: Sequence[bool]) -> float:
-    """Mean IoU over defective images; one that the classifier calls clean counts 0.
+    """Mean IoU over defective images; one that the classifier calls good counts 0.
 
     Args:
-        counts: one a defective image, of its mask before any gate or after it.
-        predicted: whether the classifier calls that image defective.
+        counts: Counts of each defective image's mask, before any gate or after it.
+        predicted: Whether the classifier calls that image defective.
 
     Returns:
         A fraction in [0, 1]. An image without an IoU (neither defect nor mask pixels) is left out
@@ -35,5 +35,5 @@ def seg_recall(counts: Sequence[PixelCounts], predicted: Sequence[bool]) -> floa
 
     Arguments as of `seg_miou`; a fraction in [0, 1], NaN without an image.
     """
-    found = [called and c.tp > 0 for c, called in zip(counts, predicted, strict=True)]
-    return float(np.mean(found)) if found else float("nan")
+    hits = [called and c.tp > 0 for c, called in zip(counts, predicted, strict=True)]
+    return float(np.mean(hits)) if hits else float("nan")
