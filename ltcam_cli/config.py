@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import inspect
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, field, fields, is_dataclass
 from dataclasses import Field as DataclassField
@@ -222,7 +221,7 @@ def _config_class(annotation: Any) -> type | None:
 
 
 def _hints(cls: type) -> dict[str, Any]:
-    return get_type_hints(cls, vars(sys.modules[cls.__module__]), include_extras=True)
+    return get_type_hints(cls, include_extras=True)  # of each base in its own module
 
 
 def _built(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def lock(path: Path) -> FileLock:
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
+def exclusive(path: Path) -> Iterator[None]:
     """Hold the lock of `path` for long work; says so if another process has it, and waits."""
     guard = lock(path)
     try:

@@ -1,8 +1,12 @@
-"""Which cells are meant, and how two of them differ on the same images."""
+"""The selection of cells, and how two of them differ on the same images."""
 
 from __future__ import annotations
 
+import io
+import re
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +17,11 @@ from conftest import Cli, Run
 
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import write_json
-from ltcam_cli.runs.cells import Cell, find_cells, labels, newest
+from ltcam_cli.report.terminal import print_table
+from ltcam_cli.runs.cells import Cell, cell_labels, find_cells, newest
 from ltcam_cli.runs.comparison import compare
 from ltcam_cli.runs.folder import RunFolder, write_config
-from ltcam_cli.runs.tables import add_rows
+from ltcam_cli.runs.tables import SHOWN, add_rows, in_order
 from ltcam_cli.scores.intervals import paired_iou
 from ltcam_cli.scores.pixels import PixelCounts
 
@@ -30,7 +35,7 @@ def row(method: str, delta: float | None = None, **others: Any) -> dict[str, Any
     return {"method": method, "delta": delta, "cell": cell, **usual, **others}
 
 
-def write_cell(run: Path, known: dict[str, Any], seed: int, names: str = "ABCDEFGH") -> Cell:
+def write_cell(run: Path, row: dict[str, Any], seed: int, names: str = "ABCDEFGH") -> Cell:
     """A cell of made-up counts: 100 pixels an image, the same defects in every cell."""
     truth = np.random.default_rng(99).integers(5, 60, len(names))
     tp = np.random.default_rng(seed).integers(0, truth + 1)
@@ -39,12 +44,12 @@ def write_cell(run: Path, known: dict[str, Any], seed: int, names: str = "ABCDEF
     table = pd.DataFrame({"name": list(names), "group": GROUPS[: len(names)], **counts})
     table = table.sample(frac=1, random_state=seed)  # in any order
     iou = 100 * tp.sum() / (truth.sum() + fp.sum())
-    known = known | {"iou": iou, "iou_low": iou - 1, "iou_high": iou + 1}
-    path = run / "evaluate" / known["cell"]
-    write_json(path / "metrics.json", known)
+    row = row | {"iou": iou, "iou_low": iou - 1, "iou_high": iou + 1}
+    path = run / "evaluate" / row["cell"]
+    write_json(path / "metrics.json", row)
     table.to_csv(path / "images.csv", index=False)
     write_config(run / "train", {"hash": "123456"})
-    add_rows(RunFolder(run), [known])
+    add_rows(RunFolder(run), [row])
     return Cell(path)
 
 
@@ -108,7 +113,7 @@ def test_other_images_are_refused(tmp_path: Path) -> None:
             compare([cell, other])
 
 
-# --- which cells are meant
+# --- the selection of cells
 
 
 @pytest.fixture
@@ -123,8 +128,8 @@ def many(tmp_path: Path) -> RunFolder:
         row("layercam", digits="000006", split="paper/train"),
         row("layercam", digits="000007", layers="last"),
     ]
-    for seed, known in enumerate(rows):
-        write_cell(tmp_path / "many", known, seed)
+    for seed, cell in enumerate(rows):
+        write_cell(tmp_path / "many", cell, seed)
     return RunFolder(tmp_path / "many")
 
 
@@ -150,7 +155,7 @@ def test_cells_are_found(many: RunFolder) -> None:
         find_cells(RunFolder(many.path.parent / "none"))
 
 
-def test_other_cells_are_meant_where_there_are_no_usual_ones(tmp_path: Path) -> None:
+def test_other_cells_are_selected_where_there_are_no_usual_ones(tmp_path: Path) -> None:
     write_cell(tmp_path / "r", row("x", images="all"), 0)
     assert [cell.name for cell in find_cells(RunFolder(tmp_path / "r"))] == ["x-abcdef"]
 
@@ -163,11 +168,51 @@ def test_the_newest_of_each_method_come_first(many: RunFolder) -> None:
     assert digits(newest(cells, 9)) == "1 2 3 4 7"
 
 
-def test_labels_tell_cells_apart(many: RunFolder) -> None:
+def test_labels_are_distinct(many: RunFolder) -> None:
     metrics = [cell.metrics for cell in find_cells(many)]
-    assert labels(metrics[:3]) == ["gradcam", "ltgradcam · δ 50", "ltgradcam · δ 0"]
-    assert labels(metrics)[0] == "gradcam · all" and labels(metrics)[-1] == "layercam · last"
-    assert labels([metrics[0], metrics[0]]) == ["gradcam · 000001"] * 2
+    assert cell_labels(metrics[:3]) == ["gradcam", "ltgradcam · δ 50", "ltgradcam · δ 0"]
+    *_, last = cell_labels(metrics)
+    assert cell_labels(metrics)[0] == "gradcam · all" and last == "layercam · last"
+    assert cell_labels([metrics[0], metrics[0]]) == ["gradcam · 000001"] * 2
+
+
+@pytest.mark.parametrize("content", ["", "{", "a,b\n1,2\n", "name,group,tp,fp,fn,tn\nA,k,1,2"])
+def test_a_damaged_cell_is_one_line(tmp_path: Path, content: str) -> None:
+    cell = write_cell(tmp_path / "r", row("x"), 0)
+    files: dict[str, Callable[[], Any]] = {
+        "images.csv": cell.images,
+        "metrics.json": lambda: Cell(cell.path).metrics,
+        "config.yaml": lambda: cell.config,
+    }
+    for name, read in files.items():
+        (cell.path / name).write_text(content)
+        with pytest.raises(LtcamError, match=f"{name}: is damaged; evaluate the cell anew"):
+            read()
+        (cell.path / name).unlink()
+        with pytest.raises(LtcamError, match=f"{name}: is missing; evaluate the cell anew"):
+            read()
+
+
+# --- printed tables
+
+
+@pytest.mark.parametrize("width", [0, 60, 100, 200])
+def test_printed_tables_fit(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(stream, "isatty", lambda: bool(width), raising=False)
+    scores = dict.fromkeys(SHOWN[5:-1], 12.345) | {"n_images": 7}
+    rows = [row("ltgradcam_product[b]", 50.0) | scores, row("gradcam") | scores | {"iou": np.nan}]
+    print_table(in_order(rows), SHOWN, "results.csv")
+    head, _, *lines = re.sub(r"\x1b\[[\d;]*m", "", stream.getvalue()).splitlines()
+    titles = re.split(r" *\| *| +", head.strip("| ").replace("95 %", "95%"))
+    names = "method delta layers segmenter images iou precision recall f1 95% mean_iou pixel_ap"
+    assert titles == [*names.split(), "n_images"][: {0: 10, 60: 5, 100: 9, 200: 13}[width]]
+    assert max(map(len, [head, *lines])) <= (width or 120)
+    assert lines[0].strip("| ").startswith("ltgradcam_product[b]")
+    assert lines[2:] == ["All columns: results.csv"] and "nan" not in lines[1]
+    assert ("12.35–12.35" in lines[0]) == (width in {0, 200})
 
 
 # --- the command

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
+import subprocess
+import sys
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,12 +25,16 @@ from torchvision.transforms.v2 import functional as tv
 from toys import fault, picture, square, toy, toys
 
 from ltcam_cli.classifier.augment import AugmentConfig, BalancedOrder, augmentation
-from ltcam_cli.data.batches import Images, ahead, batches, collate, to_channels
-from ltcam_cli.data.config import DatasetConfig
-from ltcam_cli.data.ksdd import TWINS
-from ltcam_cli.data.load import dataset_name, load_split
+from ltcam_cli.config import descriptions, effective
+from ltcam_cli.data.batches import Images, batches, collate, prefetched, to_channels
+from ltcam_cli.data.dataset import Dataset
+from ltcam_cli.data.folder import Folder
+from ltcam_cli.data.ksdd import TWINS, Ksdd
+from ltcam_cli.data.ksdd2 import Ksdd2
+from ltcam_cli.data.load import DATASETS, load_split, make_dataset
 from ltcam_cli.data.sample import Sample, read_image_file, read_mask_file
 from ltcam_cli.data.split import Split, check_classes, split_fraction
+from ltcam_cli.data.synthetic import Synthetic
 from ltcam_cli.errors import LtcamError
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -224,9 +231,9 @@ def test_deep_colour_in_planes_is_refused(tmp_path: Path) -> None:
     one_line(raised)
 
 
-def test_of_files_reads_lazily_and_anew(tmp_path: Path) -> None:
+def test_files_are_read_lazily_and_anew(tmp_path: Path) -> None:
     path = tmp_path / "late.png"
-    sample = Sample.of_files(path, None, name="late", group="late", label=0)
+    sample = Sample.from_files(path, None, name="late", group="late", label=0)
     assert sample.mask is None and sample.mask_digest() == ""
     Image.fromarray(GREY).save(path)
     np.testing.assert_array_equal(sample.image, GREY)
@@ -266,8 +273,8 @@ def kolektor(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def ksdd(where: Path, **options: Any) -> DatasetConfig:
-    return DatasetConfig(**{"kind": "ksdd", "root": str(where), "split": "paper", **options})
+def ksdd(where: Path, **options: Any) -> Ksdd:
+    return Ksdd(**{"root": str(where), "count": None, **options})
 
 
 def folders(samples: list[Sample]) -> set[str]:
@@ -282,7 +289,7 @@ def test_paper_split(kolektor: Path) -> None:
     split = load_split(ksdd(kolektor, count=150))
     assert folders(split.listed_train) == kos(*range(1, 41))
     assert folders(split.listed_test) == kos(*range(41, 51))
-    assert split.dropped is None
+    assert split.dropped == []
     assert [s.name for s in split.test[:3]] == ["kos41/Part0", "kos41/Part1", "kos41/Part2"]
     assert sum(s.label or 0 for s in split.train) == 20
     assert sum(s.label or 0 for s in split.test) == 5
@@ -311,7 +318,7 @@ def test_ten_folders_a_fold(
     tested = set(range(10 * fold + 1, 10 * fold + 11))
     assert folders(split.listed_test) == kos(*tested)
     assert folders(split.listed_train) == kos(*(set(range(1, 51)) - tested - dropped))
-    assert folders(split.dropped or []) == kos(*dropped)
+    assert folders(split.dropped) == kos(*dropped)
     assert ("dropped" in caplog.text) == bool(dropped)
     if dropped:
         assert f"dropped {3 * len(dropped)} training images" in caplog.text
@@ -322,14 +329,14 @@ def test_ten_folders_a_fold(
 )
 def test_official_folds(kolektor: Path, fold: int, dropped: set[int]) -> None:
     split = load_split(ksdd(kolektor, split="official", fold=fold))
-    assert folders(split.dropped or []) == kos(*dropped)
+    assert folders(split.dropped) == kos(*dropped)
     lists = SHARED / "KolektorSDD_splits"
     if not lists.is_dir():
         pytest.skip(f"the authors' lists of folders are not at {lists}")
     tested = set((lists / f"fold{fold}_test.txt").read_text().split())
     trained = set((lists / f"fold{fold}_train.txt").read_text().split())
     assert folders(split.listed_test) == tested
-    assert folders(split.listed_train) | folders(split.dropped or []) == trained
+    assert folders(split.listed_train) | folders(split.dropped) == trained
 
 
 def test_official_folds_partition(kolektor: Path) -> None:
@@ -349,10 +356,11 @@ def test_leaks_may_be_refused(kolektor: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"split": "papper"}, "dataset.split=papper: KolektorSDD has paper, tens, official"),
-        ({"split": "tens"}, "dataset.fold=None: the split tens has folds 0..4"),
-        ({"split": "tens", "fold": 5}, "dataset.fold=5"),
-        ({"split": "official", "fold": -1}, "dataset.fold=-1: the split official has folds 0..2"),
+        ({"split": "papper"}, "dataset.split=papper: unknown; did you mean 'paper'"),
+        ({"split": "tens"}, "dataset.fold=null: the split tens has folds 0..4"),
+        ({"split": "tens", "fold": 5}, "dataset.fold=5: the split tens has folds 0..4"),
+        ({"split": "official", "fold": -1}, "dataset.fold=-1: must be a whole number"),
+        ({"fold": 1}, "dataset.fold=1: the split paper has no folds"),
         ({"count": 399}, "150 images instead of 399"),
         ({"root": "/no/such/folder"}, "dataset.root=/no/such/folder: no such folder"),
         ({"root": None}, "dataset.root is not set"),
@@ -365,8 +373,8 @@ def test_wrong_ksdd_configs(kolektor: Path, options: dict[str, Any], message: st
 
 
 def test_missing_root_names_the_download(tmp_path: Path) -> None:
-    with pytest.raises(LtcamError, match="ltcam data download ksdd"):
-        load_split(ksdd(tmp_path / "nothing", url="https://example.org/x.zip"))
+    with pytest.raises(LtcamError, match=r"no such folder; .*ltcam data download ksdd"):
+        load_split(ksdd(tmp_path / "nothing"))
     with pytest.raises(LtcamError, match="ltcam data download ksdd"):
         load_split(ksdd(tmp_path))
 
@@ -421,9 +429,9 @@ def test_missing_labels_are_named(kolektor: Path, tmp_path: Path) -> None:
     [
         ("name,class\na,1\n", "column label is missing"),
         ("name,label\na,good\n", "label of a is 'good'; must be 0 or 1"),
-        ("name,label\na,0,1\nb,1,2,3\n", "cannot be read as CSV|column|must be 0 or 1"),
-        ("", "cannot be read as CSV"),
-        ("name,label\na,0\nb,1,2,3\n", "cannot be read as CSV"),
+        ("name,label\na,0\nb,1,2,3\n", "cannot be read as CSV .*too many fields for b"),
+        ("", "column label, name is missing"),
+        ('name,label\n"a,0\n', "cannot be read as CSV"),
     ],
 )
 def test_wrong_labels_files(kolektor: Path, tmp_path: Path, text: str, message: str) -> None:
@@ -451,7 +459,7 @@ def counting(samples: list[Sample], read: list[str]) -> list[Sample]:
         assert mask is not None
         return mask
 
-    return [replace(s, label=None, read_mask=partial(mask_of, s)) for s in samples]
+    return [replace(s, label=None, read_mask=partial(mask_of, s), recipe=s.name) for s in samples]
 
 
 def test_only_the_part_that_is_used_is_labelled() -> None:
@@ -486,11 +494,24 @@ def test_fingerprint(kolektor: Path, tmp_path: Path) -> None:
     assert load_split(ksdd(root)).fingerprint() == original
     assert load_split(ksdd(kolektor, split="tens", fold=4)).fingerprint() == original
     assert load_split(ksdd(kolektor, split="tens", fold=3)).fingerprint() != original
-    labels = write_labels(tmp_path / "labels.csv", load_split(ksdd(kolektor)).train)
+    labels = write_labels(tmp_path / "labels.csv", load_split(ksdd(kolektor)).part("all"))
     assert load_split(ksdd(kolektor, labels=str(labels))).fingerprint() != original
-    with (root / "kos01" / "Part0.jpg").open("ab") as stream:
-        stream.write(b"\0")
-    assert load_split(ksdd(root)).fingerprint() != original
+    (root / "kos01" / "Part0.jpg").touch()
+    assert load_split(ksdd(root)).fingerprint() == original
+
+
+@pytest.mark.parametrize("name", ["kos01/Part0.jpg", "kos42/Part1_label.bmp"])
+def test_fingerprint_tells_equally_long_files(kolektor: Path, tmp_path: Path, name: str) -> None:
+    root = shutil.copytree(kolektor, tmp_path / "copy")
+    labels = write_labels(tmp_path / "labels.csv", load_split(ksdd(root)).part("all"))
+    configs = [ksdd(root), ksdd(root, labels=str(labels))]
+    before = [load_split(config).fingerprint() for config in configs]
+    content, stat = (root / name).read_bytes(), (root / name).stat()
+    (root / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(root / name, ns=(stat.st_atime_ns, stat.st_mtime_ns - 10**10))  # an older file
+    after = [load_split(config).fingerprint() for config in configs]
+    assert after[0] != before[0]
+    assert (after[1] != before[1]) == name.endswith(".jpg")  # masks tell no label there
 
 
 def test_kolektor_split_by_a_csv(kolektor: Path, tmp_path: Path) -> None:
@@ -501,7 +522,7 @@ def test_kolektor_split_by_a_csv(kolektor: Path, tmp_path: Path) -> None:
     assert [s.name for s in split.test if s.name < "kos26"] == ["kos03/Part1"]
     assert folders(split.test) == kos(3, 26)
     assert folders(split.train) == kos(5)  # 01 is 26's twin
-    assert folders(split.dropped or []) == kos(1)
+    assert folders(split.dropped) == kos(1)
     with pytest.raises(LtcamError, match=f"{count} images instead of {count + 1}"):
         load_split(ksdd(kolektor, split="csv", split_file=str(file), count=count + 1))
     file.write_text("name,split\nkos03/Part1,test\nkos03,train\n")
@@ -513,25 +534,19 @@ def test_kolektor_split_by_a_csv(kolektor: Path, tmp_path: Path) -> None:
 
 def test_split_fraction_by_items() -> None:
     samples = [toy(n, int(n % 12 < 3), group=f"item{n // 4}") for n in range(120)]
-    stays, goes = split_fraction(samples, 0.3, 7, key="k")
+    stays, goes = split_fraction(samples, 0.3, 7)
     assert {s.group for s in stays}.isdisjoint(s.group for s in goes)
     assert sorted(s.name for s in stays + goes) == sorted(s.name for s in samples)
     assert len({s.group for s in goes}) == 9  # 3 of the 10 defective items, 6 of the 20 good
     for part in (stays, goes):
         check_classes(part, "any")
-    again = split_fraction(samples, 0.3, 7, key="k")
+    again = split_fraction(samples, 0.3, 7)
     assert again == (stays, goes)
-    assert split_fraction(samples, 0.3, 8, key="k") != again
-    assert split_fraction(samples[::-1], 0.3, 7, key="k")[1] == goes[::-1]
+    assert split_fraction(samples, 0.3, 8) != again
+    assert split_fraction(samples[::-1], 0.3, 7)[1] == goes[::-1]
     for fraction in (0.01, 0.99):  # at least one item of each kind on both sides
-        for part in split_fraction(samples, fraction, 0, key="k"):
+        for part in split_fraction(samples, fraction, 0):
             check_classes(part, "any")
-
-
-@pytest.mark.parametrize("fraction", [0, 1, -0.5, 7])
-def test_fraction_out_of_range(fraction: float) -> None:
-    with pytest.raises(LtcamError, match=rf"dataset\.test_fraction={fraction}: must lie"):
-        split_fraction(toys(9), fraction, 0, key="dataset.test_fraction")
 
 
 @pytest.mark.parametrize(("label", "kind"), [(0, "defective"), (1, "good")])
@@ -556,15 +571,16 @@ def write_flat(root: Path, good: int = 8, defect: int = 4, suffix: str = "png") 
     return root
 
 
-def folder(root: Path, **options: Any) -> DatasetConfig:
-    return DatasetConfig(**{"kind": "folder", "root": str(root), **options})
+def folder(root: Path, **options: Any) -> Folder:
+    return Folder(root=str(root), **options)
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif", "webp", "PNG"])
 def test_flat_folder_split_by_a_share(tmp_path: Path, suffix: str) -> None:
     root = write_flat(tmp_path / "images", suffix=suffix)
     split = load_split(folder(root, count=12))
-    assert dataset_name(folder(root)) == "images"
+    assert folder(root).display_name == "images"
+    assert folder(root, name="mine").display_name == "mine"
     assert len(split.test) == 3 and len(split.train) == 9
     for part in (split.train, split.test):
         check_classes(part, "any")
@@ -586,7 +602,7 @@ def test_flat_folder_split_by_a_csv(tmp_path: Path) -> None:
     split = load_split(folder(root))
     assert [(s.name, s.group) for s in split.train] == [("g0", "a"), ("d0", "a")]
     assert [(s.name, s.group) for s in split.test] == [("g1", "b"), ("d1", "b")]
-    assert [s.name for s in split.dropped or []] == ["g2"]
+    assert [s.name for s in split.dropped] == ["g2"]
     with pytest.raises(LtcamError, match=r"share the item\(s\) b"):
         load_split(folder(root, drop_leaks=False))
     elsewhere = tmp_path / "other.csv"
@@ -623,10 +639,11 @@ def test_two_images_of_one_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"split": "random"}, "dataset.split=random: a folder has auto, csv, given, fraction"),
+        ({"split": "random"}, r"dataset.split=random: unknown .*auto, csv, fraction, given"),
         ({"split": "given"}, "no train/good; use csv or fraction"),
         ({"split": "csv"}, r"split\.csv: no such file"),
         ({"count": 99}, "12 images instead of 99"),
+        ({"test_fraction": 1.0}, "dataset.test_fraction=1.0: must be a number above 0 and below 1"),
     ],
 )
 def test_wrong_folder_configs(tmp_path: Path, options: dict[str, Any], message: str) -> None:
@@ -726,8 +743,7 @@ def write_ksdd2(root: Path) -> Path:
 
 
 def test_ksdd2(tmp_path: Path) -> None:
-    config = DatasetConfig(kind="ksdd2", root=str(write_ksdd2(tmp_path)), split="given", count=9)
-    split = load_split(config)
+    split = load_split(Ksdd2(root=str(write_ksdd2(tmp_path)), count=9))
     assert [s.name for s in split.test] == ["test/20000", "test/20001", "test/20002"]
     assert [s.label for s in split.train] == [0, 0, 1, 0, 0, 1]
     assert split.test[1].image.shape == (40, 36, 3)
@@ -737,31 +753,181 @@ def test_ksdd2(tmp_path: Path) -> None:
 def test_ksdd2_without_a_test_part(tmp_path: Path) -> None:
     shutil.rmtree(write_ksdd2(tmp_path) / "test")
     with pytest.raises(LtcamError, match=r"no test/NNNNN\.png .*ltcam data download ksdd2"):
-        load_split(DatasetConfig(kind="ksdd2", root=str(tmp_path)))
+        load_split(Ksdd2(root=str(tmp_path)))
 
 
-def test_synthetic_split() -> None:
-    config = DatasetConfig(kind="synthetic", items=8, parts=2, height=64, width=32)
+def test_synthetic_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = Synthetic(items=8, parts=2, height=64, width=32)
     split = load_split(config)
     assert len(split.part("all")) == 16 and len({s.group for s in split.test}) == 2
     assert {s.group for s in split.train}.isdisjoint(s.group for s in split.test)
-    assert load_split(config).fingerprint() == split.fingerprint()
-    assert load_split(replace(config, split_seed=1)).fingerprint() != split.fingerprint()
-    assert dataset_name(config) == "synthetic"
+    assert config.display_name == "synthetic"
+    monkeypatch.setattr(Sample, "image", property(lambda _: pytest.fail("is rendered")))
+    same = [replace(config, name="other", on_error="skip", count=16), replace(config)]
+    assert {load_split(other).fingerprint() for other in same} == {split.fingerprint()}
+    for changes in ({"split_seed": 1}, {"seed": 1}, {"height": 65}, {"parts": 3}):
+        assert load_split(replace(config, **changes)).fingerprint() != split.fingerprint()
+
+
+# Data sets by their kind
+
+
+@pytest.mark.parametrize("kind", sorted(DATASETS))
+def test_built_in_kinds(kind: str) -> None:
+    dataset = make_dataset({"kind": kind})
+    assert dataset.kind == kind and type(dataset) is DATASETS[kind]
+    assert descriptions(type(dataset)).keys() == {field.name for field in fields(dataset)}
+    decisive = effective(dataset).keys()
+    assert decisive.isdisjoint({"root", "name", "labels", "split_file", "on_error", "count", "url"})
+    assert {"kind", "split", "fold", "height", "width", "channels"} <= decisive
+
+
+def test_folds_and_facts(kolektor: Path) -> None:
+    assert ksdd(kolektor).folds() == {"tens": 5, "official": 3}
+    assert Folder().folds() == Synthetic().folds() == Ksdd2().folds() == {}
+    config = ksdd(kolektor, split="tens", fold=2)
+    (fact,) = config.facts(load_split(config))
+    assert fact.startswith("47 physical items") and "kos39 = kos38" in fact
+
+
+THEIRS = """
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ltcam_cli.config import config
+from ltcam_cli.data.dataset import Dataset
+from ltcam_cli.data.sample import Sample
+from ltcam_cli.data.split import Split
+
+
+@config("dataset")
+class Noise(Dataset):
+    images: Annotated[int, Field(ge=1, le=99)] = 2
+    split: Literal["given", "odd"] = "given"
+
+    def listed(self) -> Split:
+        parts = [
+            [Sample(f"{part}{n}", f"{part}{n}", n % 2, lambda: None) for n in range(self.images)]
+            for part in ("train", "test")
+        ]
+        return Split(*parts)
+
+    def folds(self) -> dict[str, int]:
+        return {"odd": 3}
+
+
+class Nothing:
+    pass
+"""
+
+
+@pytest.fixture
+def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A package of somebody else, with an entry point."""
+    (tmp_path / "theirs.py").write_text(THEIRS)
+    (tmp_path / "faulty.py").write_text("1 / 0\n")
+    info = tmp_path / "theirs-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[ltcam.datasets]\nnoise = theirs:Noise\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("theirs", None)
+
+
+@pytest.mark.usefixtures("theirs")
+@pytest.mark.parametrize("kind", ["noise", "theirs:Noise"])
+def test_data_sets_of_others(kind: str) -> None:
+    dataset = make_dataset({"kind": kind, "images": 3, "count": 6})
+    assert isinstance(dataset, Dataset) and dataset.display_name == dataset.kind == kind
+    assert [s.name for s in load_split(dataset).test] == ["test0", "test1", "test2"]
+    for values, message in (
+        (
+            {"images": 100},
+            "dataset.images=100: must be a whole number of at least 1 and at most 99",
+        ),
+        ({"imges": 1}, "dataset.imges: no such key; did you mean 'images'"),
+        ({"split": "odd", "fold": 3}, "dataset.fold=3: the split odd has folds 0..2"),
+        ({"height": 3}, "dataset.height=3: must be"),
+    ):
+        with pytest.raises(LtcamError, match=message):
+            make_dataset({"kind": kind, **values})
+
+
+@pytest.mark.usefixtures("theirs")
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("ksd", "dataset.kind=ksd: unknown; did you mean 'ksdd'. .*noise"),
+        (None, "dataset.kind=null: unknown"),
+        ([1], r"dataset.kind=\[1\]: unknown"),
+        ("", "dataset.kind=: unknown"),
+        ("nowhere.data:Mine", "nowhere.data cannot be imported .*PYTHONPATH"),
+        (":Mine", "cannot be imported"),
+        ("..a:Mine", "cannot be imported"),
+        ("faulty:Mine", "faulty cannot be imported .*division by zero"),
+        ("theirs:Noises", "theirs has no subclass Noises .* did you mean 'Noise'"),
+        ("theirs:Nothing", "theirs has no subclass Nothing"),
+        ("theirs:Dataset", "theirs has no subclass Dataset"),
+        ("theirs:", "theirs has no subclass"),
+    ],
+)
+def test_unknown_kinds(kind: Any, message: str) -> None:
+    with pytest.raises(LtcamError, match=message) as raised:
+        make_dataset({"kind": kind})
+    one_line(raised)
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("kind", "key", "value"),
     [
-        ({"kind": "ksd"}, "dataset.kind=ksd: no such kind; did you mean 'ksdd'"),
-        ({"on_error": "ignore"}, "dataset.on_error=ignore: must be raise or skip"),
-        ({"channels": 4}, "dataset.channels=4: must be 1 or 3"),
-        ({"height": 16}, "dataset.height=16"),
+        ("ksdd", "on_error", "ignore"),
+        ("ksdd", "channels", 4),
+        ("ksdd", "height", 16),
+        ("ksdd", "name", "a/b"),
+        ("ksdd", "count", 0),
+        ("ksdd", "sha256", "abc"),
+        ("ksdd", "items", 3),
+        ("ksdd2", "split", "paper"),
+        ("ksdd2", "fold", 0),
+        ("folder", "test_fraction", 0),
+        ("folder", "url", "https://example.org"),
+        ("synthetic", "items", 1),
+        ("synthetic", "items", 0),
+        ("synthetic", "parts", 0),
+        ("synthetic", "defective", -0.1),
+        ("synthetic", "defective", float("nan")),
+        ("synthetic", "height", 31),
+        ("synthetic", "seed", -1),
+        ("synthetic", "root", "images"),
+        ("synthetic", "split", "tense"),
     ],
 )
-def test_wrong_dataset_configs(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(LtcamError, match=message):
-        DatasetConfig(**options)
+def test_wrong_values(kind: str, key: str, value: Any) -> None:
+    with pytest.raises(LtcamError, match=rf"^dataset\.{key}\b") as raised:
+        make_dataset({"kind": kind, key: value})
+    one_line(raised)
+
+
+def test_too_many_images() -> None:
+    with pytest.raises(
+        LtcamError, match=r"dataset\.items=9999: with dataset\.parts=1000 more than"
+    ):
+        Synthetic(items=9999, parts=1000)
+
+
+def test_data_sets_import_no_torch() -> None:
+    code = (
+        "import sys, ltcam_cli.data.load as data; "
+        "data.load_split(data.make_dataset({'kind': 'synthetic', 'items': 2})).fingerprint(); "
+        "heavy = {'torch', 'torchvision', 'pandas', 'sklearn', 'scipy', 'skimage', 'pooch'}; "
+        "print(heavy & set(sys.modules))"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert output.stdout.strip() == "set()", output.stderr
 
 
 # Batches
@@ -816,7 +982,7 @@ def test_images_of_many_sizes_in_one_batch() -> None:
 
 def broken_file(path: Path) -> Sample:
     path.touch()
-    return Sample.of_files(path, None, name="broken", group="broken", label=0)
+    return Sample.from_files(path, None, name="broken", group="broken", label=0)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -849,11 +1015,11 @@ def test_the_next_batch_is_made_while_one_is_used() -> None:
 
     seen = []
     with pytest.raises(LtcamError, match="at the end"):
-        for number in ahead(items()):
+        for number in prefetched(items()):
             assert number + 1 == len(made) or made[number + 1].wait(10)
             assert number + 2 >= len(made) or not made[number + 2].is_set()  # one, no more
             seen.append(number)
-    assert seen == [0, 1, 2, 3] and list(ahead([])) == []
+    assert seen == [0, 1, 2, 3] and list(prefetched([])) == []
 
 
 def test_mask_of_another_size() -> None:

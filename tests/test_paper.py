@@ -6,24 +6,19 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from ltcam_cli.errors import LtcamError
+from ltcam_cli.report.documents import escaped, latex_table, markdown_page
 from ltcam_cli.report.paper import (
     SCORES,
-    ReproduceConfig,
-    as_page,
-    as_tex,
-    beside_paper,
-    notes_of,
-    over_runs,
+    as_texts,
+    mean_over_runs,
+    misprint_notes,
     printed_numbers,
-    shown,
-    tex,
+    with_printed_numbers,
 )
 
 ROUNDING = 0.02  # per cent: two printed scores of two decimals give a third one within this
@@ -74,18 +69,6 @@ def test_the_numbers_of_the_tables() -> None:
     assert (again == 1).all(axis=None)  # table 3 repeats tables 1 and 2
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"kind": "tabel"}, r"reproduce\.kind=tabel: unknown; did you mean 'table'"),
-        ({"paper": "table4"}, r"reproduce\.paper=table4: the paper has no such table"),
-    ],
-)
-def test_wrong_configs(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(LtcamError, match=message):
-        ReproduceConfig(**options)
-
-
 # --- ours
 
 
@@ -101,8 +84,8 @@ def run_rows(
             rows.append(
                 {
                     "entry": entry, "method": entry.split()[0], "layers": "all", "delta": 50.0,
-                    "segmenter": "otsu",
-                    "labels": "image", "kind": "ksdd", "split": "tens", "fold": fold,
+                    "segmenter": "otsu", "options": "", "auto": entry.endswith("auto"),
+                    "supervision": "image", "kind": "ksdd", "split": "tens", "fold": fold,
                     "seed": number, "n_images": 10, "tp": tp, "fp": fp, "fn": fn,
                     "iou": 100 * tp / (tp + fp + fn), "precision": 100 * tp / (tp + fp),
                     "recall": 100 * tp / (tp + fn), "f1": 200 * tp / (2 * tp + fp + fn),
@@ -114,7 +97,7 @@ def run_rows(
 
 def test_folds_and_seeds_against_numpy() -> None:
     both = [run_rows(seeds=2), run_rows("gradcam", seeds=2, seed=1)]
-    table = over_runs(pd.concat(both, ignore_index=True).sample(frac=1, random_state=0))
+    table = mean_over_runs(pd.concat(both, ignore_index=True).sample(frac=1, random_state=0))
     for rows in both:
         [row] = table[table["entry"] == rows["entry"].iloc[0]].to_dict("records")
         assert (row["runs"], row["n_images"]) == (10, 100)
@@ -124,7 +107,7 @@ def test_folds_and_seeds_against_numpy() -> None:
             assert row[f"{score}_std"] == pytest.approx(np.std(values, ddof=1))
             fresh = values[np.isin(rows["fold"], [1, 3])]
             assert len(fresh) == 4
-            assert row[f"untouched_{score}"] == pytest.approx(fresh.mean())
+            assert row[f"held_out_{score}"] == pytest.approx(fresh.mean())
         tp, fp, fn = (rows[count].sum() for count in ("tp", "fp", "fn"))
         assert (row["tp"], row["fp"], row["fn"]) == (tp, fp, fn)
         assert row["pooled_iou"] == pytest.approx(100 * tp / (tp + fp + fn))
@@ -135,41 +118,46 @@ def test_folds_and_seeds_against_numpy() -> None:
 
 
 @pytest.mark.parametrize("change", [{"split": "official"}, {"split": "tens/train"}, {"kind": "x"}])
-def test_only_tens_of_ksdd_has_untouched_items(change: dict[str, str]) -> None:
-    table = over_runs(run_rows(folds=3).assign(**change))
-    assert table["untouched_iou"].isna().all() and table["iou"].notna().all()
+def test_only_folds_of_ksdd_are_held_out(change: dict[str, str]) -> None:
+    table = mean_over_runs(run_rows(folds=3).assign(**change))
+    assert table["held_out_iou"].isna().all() and table["iou"].notna().all()
 
 
 def test_one_run_has_an_interval_and_no_deviation() -> None:
-    [row] = over_runs(run_rows(folds=1)).to_dict("records")
+    [row] = mean_over_runs(run_rows(folds=1)).to_dict("records")
     assert (row["iou_low"], row["iou_high"]) == (1.0, 99.0)
     assert np.isnan(row["iou_std"]) and row["pooled_iou"] == pytest.approx(row["iou"])
-    many = over_runs(run_rows())
+    many = mean_over_runs(run_rows())
     assert "iou_low" not in many
 
 
-def test_several_deltas_are_all_told() -> None:
-    rows = run_rows().assign(delta=[50.0, 90.0, 50.0, 7.5, 50.0], entry="ltgradcam delta=auto")
-    table = over_runs(rows)
+def test_several_deltas_are_all_listed() -> None:
+    rows = run_rows("ltgradcam delta=auto").assign(delta=[50.0, 90.0, 50.0, 7.5, 50.0])
+    table = mean_over_runs(rows)
     assert table["delta"].tolist() == ["7.5/50/90"]
-    text = shown(beside_paper(table, None, "ksdd"))
+    text = as_texts(with_printed_numbers(table, None, "ksdd"))
     assert text["δ"].tolist() == ["7.5/50/90 (auto)"]
-    assert over_runs(rows.assign(delta=None))["delta"].tolist() == [""]
+    assert mean_over_runs(rows.assign(delta=None))["delta"].tolist() == [""]
 
 
 def ours(*names: str) -> pd.DataFrame:
-    return over_runs(pd.concat([run_rows(name, folds=1) for name in names], ignore_index=True))
+    return mean_over_runs(pd.concat([run_rows(name, folds=1) for name in names], ignore_index=True))
 
 
 def test_known_rows_beside_the_papers() -> None:
-    table = beside_paper(ours("ablationcam", "ltgradcam delta=50", "mine"), "table1", "ksdd")
+    table = with_printed_numbers(
+        ours("ablationcam", "ltgradcam delta=50", "mine"), "table1", "ksdd"
+    )
     assert table["printed"].tolist() == ["Ablation-CAM", "LTGrad-CAM", ""]
     assert table["paper_iou"].tolist()[:2] == [17.96, 24.09] and np.isnan(table["paper_iou"][2])
     for score in SCORES:
         difference = table[score] - table[f"paper_{score}"]
         pd.testing.assert_series_equal(table[f"difference_{score}"], difference, check_names=False)
-    assert len(notes_of(table)) == 1 and "precision of Ablation-CAM, 18.97" in notes_of(table)[0]
-    text = shown(table)
+    assert (
+        len(misprint_notes(table)) == 1
+        and "precision of Ablation-CAM, 18.97" in misprint_notes(table)[0]
+    )
+    text = as_texts(table)
     assert text["method"].tolist() == ["Ablation-CAM", "LTGrad-CAM", "mine"]
     assert text["precision, paper"].tolist() == ["18.97*", "27.21", ""]
     assert text["IoU, difference"][1] == f"{table['iou'][1] - 24.09:+.2f}"
@@ -179,27 +167,27 @@ def test_known_rows_beside_the_papers() -> None:
 
 def test_no_numbers_of_another_data_set() -> None:
     for table, dataset in (("table1", "folder"), ("table2", "ksdd"), (None, "ksdd")):
-        beside = beside_paper(ours("gradcam"), table, dataset)
-        assert beside["paper_iou"].isna().all() and not notes_of(beside)
-        assert not any("paper" in column for column in shown(beside).columns)
-    assert beside_paper(ours("gradcam"), "table2", "ksdd2")["paper_iou"].tolist() == [38.67]
+        beside = with_printed_numbers(ours("gradcam"), table, dataset)
+        assert beside["paper_iou"].isna().all() and not misprint_notes(beside)
+        assert not any("paper" in column for column in as_texts(beside).columns)
+    assert with_printed_numbers(ours("gradcam"), "table2", "ksdd2")["paper_iou"].tolist() == [38.67]
 
 
 def test_several_runs_show_their_spread() -> None:
-    text = shown(beside_paper(over_runs(run_rows("gradcam")), "table1", "ksdd"))
+    text = as_texts(with_printed_numbers(mean_over_runs(run_rows("gradcam")), "table1", "ksdd"))
     rows = run_rows("gradcam")
     assert text["IoU"].tolist() == [f"{rows['iou'].mean():.2f} ± {rows['iou'].std(ddof=1):.2f}"]
-    assert {"IoU, pooled", "IoU, untouched"} <= set(text.columns)
-    official = over_runs(run_rows("gradcam").assign(split="official"))
-    assert "IoU, untouched" not in shown(beside_paper(official, "table1", "ksdd"))
+    assert {"IoU, pooled", "IoU, held out"} <= set(text.columns)
+    official = mean_over_runs(run_rows("gradcam").assign(split="official"))
+    assert "IoU, held out" not in as_texts(with_printed_numbers(official, "table1", "ksdd"))
 
 
 # --- pages
 
 
 def test_a_page_keeps_its_stars() -> None:
-    table = beside_paper(ours("ablationcam"), "table1", "ksdd")
-    page = as_page("Table 1", shown(table), notes_of(table))
+    table = with_printed_numbers(ours("ablationcam"), "table1", "ksdd")
+    page = markdown_page("Table 1", as_texts(table), misprint_notes(table))
     assert page.startswith("# Table 1\n\n| method")
     assert r"| 18.97\*" in page and "\n\\* The paper's precision" in page
 
@@ -214,13 +202,13 @@ def test_a_page_keeps_its_stars() -> None:
     ],
 )
 def test_tex_escapes(text: str, written: str) -> None:
-    assert tex(text) == written
+    assert escaped(text) == written
 
 
 def latex_of(names: tuple[str, ...] = ("ablationcam", "ltgradcam delta=50", "my_method")) -> str:
-    table = beside_paper(ours(*names), "table1", "ksdd")
-    notes = [*notes_of(table), "backbone vgg16_slim & 95 %, <nothing> else"]
-    return as_tex("100 % ours & the paper's: my_table", shown(table), notes)
+    table = with_printed_numbers(ours(*names), "table1", "ksdd")
+    notes = [*misprint_notes(table), "backbone vgg16_slim & 95 %, <nothing> else"]
+    return latex_table("100 % ours & the paper's: my_table", as_texts(table), notes)
 
 
 def test_a_latex_table_is_well_formed() -> None:

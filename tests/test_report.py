@@ -27,7 +27,7 @@ from ltcam_cli.commands.settings import Settings
 from ltcam_cli.data.ksdd import ksdd_samples
 from ltcam_cli.report import curves
 from ltcam_cli.report.gallery import HEAT, PHOTO, outline, webp
-from ltcam_cli.report.grids import in_lines
+from ltcam_cli.report.grids import wrapped_title
 from ltcam_cli.report.overlay import coloured, shrunk_size
 from ltcam_cli.runs.cells import Cell
 from ltcam_cli.runs.folder import RunFolder
@@ -147,7 +147,7 @@ def test_pictures_and_scores_are_those_of_the_evaluation(page: Page, reported: R
         (path,) = (reported.path / "evaluate").glob(f"{method}-*")
         cell = Cell(path)
         found = {names[int(number)]: scores for number, scores in shown["images"].items()}
-        assert len(found) == 22  # clean images too, which the cell did not count
+        assert len(found) == 22  # good images too, which the cell did not count
         assert set(cell.images().index) == {n for n, s in found.items() if s["label"]}
         for name, row in cell.images().iterrows():
             for score in ("iou", "precision", "recall", "probability", "touched", "tp"):
@@ -157,14 +157,14 @@ def test_pictures_and_scores_are_those_of_the_evaluation(page: Page, reported: R
             assert found[str(name)]["heat"].startswith("data:image/webp;base64,")
 
 
-def test_old_cells_without_a_curve_are_reported(reporting: Cli, reported: Run) -> None:
+def test_cells_without_a_curve_are_reported(reporting: Cli, reported: Run) -> None:
     (path,) = (reported.path / "evaluate").glob("ltgradcam-*/curve.csv")
     hidden = path.rename(path.with_suffix(".away"))
     metrics = json.loads(path.with_name("metrics.json").read_text())
     old = {k: v for k, v in metrics.items() if not k.startswith("seg_")}
     path.with_name("metrics.json").write_text(json.dumps(old))
-    reporting.ok("report", reported.name, "--method", "ltgradcam", "--out", "old.html")
-    text = Path("old.html").read_text()
+    reporting.ok("report", reported.name, "--method", "ltgradcam", "--out", "bare.html")
+    text = Path("bare.html").read_text()
     assert "No curve was kept of ltgradcam" in text
     hidden.rename(path)
     path.with_name("metrics.json").write_text(json.dumps(metrics))
@@ -179,7 +179,7 @@ def test_cells_are_chosen_and_images_limited(reporting: Cli, reported: Run) -> N
     some = Page(Path("some.html").read_text())
     assert [cell["label"] for cell in some.data["cells"]] == ["ltlayercam · δ 50"]
     assert len(some.all("data-cell")) == 3  # the table holds all
-    assert "13 images that look the least like defects are left out" in some.text
+    assert "13 images are left out" in some.text
     every = Page((reported.path / "report.html").read_text()).data["cells"][0]["images"]
     (first,) = some.data["cells"]
     kept = [found["probability"] for found in first["images"].values() if not found["label"]]
@@ -561,5 +561,5 @@ def test_light_and_dark(browser: Browser) -> None:
         ("mask of\nltgradcam_whatever", "mask of\nltgradcam_whatever"),
     ],
 )
-def test_names_of_columns(name: str, lines: str) -> None:
-    assert in_lines(name, 11) == lines
+def test_titles_of_columns(name: str, lines: str) -> None:
+    assert wrapped_title(name, 11) == lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,21 +14,15 @@ from PIL import Image
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 
+from ltcam_cli.data.folder import write_folder
+from ltcam_cli.data.rendering import Scene, render_image, render_mask
 from ltcam_cli.data.sample import Sample
-from ltcam_cli.data.synthetic import (
-    Scene,
-    render_image,
-    render_mask,
-    synthetic_samples,
-    write_folder,
-)
+from ltcam_cli.data.synthetic import Synthetic
 from ltcam_cli.errors import LtcamError
 
-USUAL = {"items": 4, "parts": 3, "defective": 0.5, "height": 256, "width": 128, "seed": 0}
 
-
-def samples(**changes: float) -> list[Sample]:
-    return synthetic_samples(**{**USUAL, **changes})  # type: ignore[arg-type]
+def samples(**changes: Any) -> list[Sample]:
+    return Synthetic(**{"items": 4, "parts": 3, "defective": 0.5, **changes}).samples()
 
 
 def test_names_groups_and_labels() -> None:
@@ -67,7 +62,7 @@ def test_deterministic_and_picklable() -> None:
     items=st.integers(2, 12),
     parts=st.integers(1, 9),
     defective=st.floats(0, 1),
-    seed=st.integers(0, 2**40),
+    seed=st.integers(0, 2**31 - 1),
 )
 def test_defective_ones_are_spread(items: int, parts: int, defective: float, seed: int) -> None:
     some = samples(items=items, parts=parts, defective=defective, seed=seed)
@@ -145,24 +140,6 @@ def test_items_have_a_style() -> None:
     within = looks.std(axis=1).mean(axis=0)
     between = looks.mean(axis=1).std(axis=0)
     assert (between > 1.5 * within).all()
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("items", 1),
-        ("parts", 0),
-        ("defective", -0.1),
-        ("defective", 1.1),
-        ("defective", float("nan")),
-        ("height", 31),
-        ("width", 0),
-        ("seed", -1),
-    ],
-)
-def test_impossible(name: str, value: float) -> None:
-    with pytest.raises(LtcamError, match=rf"dataset\.{name}="):
-        samples(**{name: value})
 
 
 def test_write_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

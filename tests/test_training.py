@@ -29,7 +29,7 @@ from ltcam_cli.classifier.predictions import predict_images
 from ltcam_cli.classifier.train import classification_loss, remaining_hint, train
 from ltcam_cli.classifier.weights import IMAGENET_MEAN
 from ltcam_cli.data.batches import Images, batches
-from ltcam_cli.data.config import DatasetConfig
+from ltcam_cli.data.dataset import Dataset
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split
 from ltcam_cli.errors import LtcamError
@@ -43,7 +43,7 @@ def fit(
     folder: Path,
     *,
     split: Split | None = None,
-    dataset: DatasetConfig = TOYS,
+    dataset: Dataset = TOYS,
     backbone: BackboneConfig = SLIM,
     seed: int = 0,
     resume: bool = False,
@@ -581,7 +581,7 @@ def test_writing_fails_without_half_a_file(tmp_path: Path, monkeypatch: pytest.M
 def with_broken(samples: list[Sample], path: Path, count: int = 2) -> list[Sample]:
     path.touch()
     broken = [
-        Sample.of_files(path, None, name=f"broken{n}", group=f"broken{n}", label=n % 2)
+        Sample.from_files(path, None, name=f"broken{n}", group=f"broken{n}", label=n % 2)
         for n in range(count)
     ]
     return samples + broken

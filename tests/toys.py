@@ -14,15 +14,15 @@ from PIL import Image
 from ltcam_cli.classifier.backbones import build_classifier
 from ltcam_cli.classifier.checkpoint import Classifier
 from ltcam_cli.classifier.config import BackboneConfig
-from ltcam_cli.data.config import DatasetConfig
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split
+from ltcam_cli.data.synthetic import Synthetic
 from ltcam_cli.errors import LtcamError
 
 torch.set_num_threads(1)
 
 SLIM = BackboneConfig("vgg16_slim", head="avg", hidden=16, weights=None)
-TOYS = DatasetConfig(kind="synthetic", height=32, width=32)
+TOYS = Synthetic(height=32, width=32)
 
 
 def square(number: int, defective: bool, size: tuple[int, int] = (40, 36)) -> np.ndarray:

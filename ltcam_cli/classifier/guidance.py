@@ -14,16 +14,18 @@ from torch import Tensor
 
 from ltcam_cli.classifier.checkpoint import Classifier, load_classifier
 from ltcam_cli.errors import LtcamError
+from ltcam_cli.maps.layer import Layer
+from ltcam_cli.maps.weightings import combine, gradcam
 
 
 class Guide:
     """A trained classifier whose maps are the prior."""
 
     def __init__(self, path: Path, classifier: Classifier) -> None:
-        """Of a checkpoint, for the training of `classifier`.
+        """Load the guide of a classifier's training from a checkpoint.
 
         Raises:
-            LtcamError: if there is no such checkpoint, or its images have another size or depth.
+            LtcamError: If there is no such checkpoint, or its images have another size or depth.
         """
         device = next(classifier.model.parameters()).device
         self.guide = load_classifier(path, device)
@@ -46,30 +48,31 @@ def saliency(
     """Logits, and Grad-CAM of the last stage divided by each image's maximum, from one forward.
 
     Args:
-        classifier: its model in the mode that is wanted.
+        classifier: Classifier with its model in train or eval mode.
         images: (N, C, H, W), prepared.
-        differentiable: whether the maps' own gradient is wanted.
+        differentiable: Whether the maps can be differentiated themselves.
 
     Returns:
         (N, L), and (N, h, w) float32 in [0, 1]: all 0 where nothing speaks for a defect.
     """
     stages: dict[str, str] = classifier.model.stages  # type: ignore[assignment]
-    last = max(name for name in stages if name.startswith("s"))
-    seen: list[Tensor] = []
+    name = stages[max(stage for stage in stages if stage.startswith("s"))]
+    outputs: list[Tensor] = []
 
-    def keep(module: object, inputs: object, output: Tensor) -> Tensor:
-        seen.append(output if output.requires_grad else output.detach().requires_grad_(True))
-        return seen[0]
+    def record(module: object, inputs: object, output: Tensor) -> Tensor:
+        outputs.append(output if output.requires_grad else output.detach().requires_grad_(True))
+        return outputs[0]
 
-    handle = classifier.model.get_submodule(stages[last]).register_forward_hook(keep)
+    handle = classifier.model.get_submodule(name).register_forward_hook(record)
     try:
         logits = classifier.model(images)
     finally:
         handle.remove()
-    [A] = seen
+    [A] = outputs
     y = classifier.log_odds(logits).sum()
     (g,) = torch.autograd.grad(y, A, create_graph=differentiable, retain_graph=differentiable)
-    M = torch.einsum("nk,nkhw->nhw", g.float().mean(dim=(2, 3)), A.float()).relu()
+    layer = Layer(name, A.float(), g.float())
+    M = combine(gradcam(layer), layer.A)
     highest = M.amax(dim=(1, 2), keepdim=True)
     return logits, M / torch.where(highest > 0, highest, 1)
 
@@ -78,8 +81,8 @@ def consistency(maps: Tensor, prior: Tensor, labels: Tensor) -> Tensor:
     """Mean squared difference of maps, over the defective images that the guide has a map of.
 
     Args:
-        maps: (N, h, w) of the classifier that is trained.
-        prior: (N, h', w') of the guide.
+        maps: (N, h, w), of the classifier that is trained.
+        prior: (N, h', w'), of the guide.
         labels: (N,) 0, 1, or shares of a defect.
     """
     prior = F.interpolate(prior[:, None], maps.shape[1:], mode="bilinear", antialias=True)[:, 0]

@@ -28,8 +28,8 @@ from ltcam_cli.classifier.predictions import (
     validation_ap,
 )
 from ltcam_cli.classifier.weights import IMAGENET_MEAN, IMAGENET_STD, load_weights
-from ltcam_cli.data.batches import Batch, Images, collate, loading_processes, read
-from ltcam_cli.data.config import DatasetConfig
+from ltcam_cli.data.batches import Batch, Images, collate, default_workers, read_batches
+from ltcam_cli.data.dataset import Dataset
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split, check_classes, split_fraction
 from ltcam_cli.errors import LtcamError
@@ -44,7 +44,7 @@ HEAVY_HINT = "; backbone=vgg16_slim is made for CPUs and takes minutes"
 def train(
     folder: Path,
     split: Split,
-    dataset: DatasetConfig,
+    dataset: Dataset,
     backbone: BackboneConfig,
     trainer: TrainerConfig,
     *,
@@ -78,9 +78,7 @@ def train(
     check_classes(split.test, "test")
     validation: list[Sample] = []
     if trainer.validation:
-        samples, validation = split_fraction(
-            samples, trainer.validation, seed, key="trainer.validation"
-        )
+        samples, validation = split_fraction(samples, trainer.validation, seed)
         check_classes(validation, "validation")
 
     torch.manual_seed(seed)
@@ -119,7 +117,7 @@ def count_defective(samples: Sequence[Sample]) -> int:
 
 def new_classifier(
     samples: Sequence[Sample],
-    dataset: DatasetConfig,
+    dataset: Dataset,
     backbone: BackboneConfig,
     device: torch.device,
 ) -> Classifier:
@@ -218,7 +216,7 @@ class _Training:
         on_gpu = self.device.type == "cuda"
         workers = self.trainer.workers
         if workers is None:
-            workers = loading_processes(on_gpu)
+            workers = default_workers(on_gpu)
         return DataLoader(
             images,
             batch_size=self.trainer.batch_size,
@@ -253,7 +251,7 @@ class _Training:
         self.classifier.model.train()
         if self.classifier.backbone.freeze_bn:
             freeze_batch_norm(self.classifier.model)
-        return (batch for batch in read(self.loader) if batch.items)
+        return (batch for batch in read_batches(self.loader) if batch.items)
 
     def _loss(self, batch: Batch) -> Tensor:
         pixels, labels = self.cutmix(batch.images, batch.labels)

@@ -1,1 +1,9 @@
-"""Thin: parse, compose the config, call the stations in order."""
+"""Parse and print: commands compose the config, call experiments, and print what they return."""
+
+import importlib
+from types import ModuleType
+
+
+def __getattr__(name: str) -> ModuleType:
+    """A module of this package, imported when a command first needs it."""
+    return importlib.import_module(f"{__name__}.{name}")

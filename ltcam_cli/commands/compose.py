@@ -1,31 +1,44 @@
 """Hydra: overrides -> composed config -> a task, once or as a multirun.
 
 Hydra is used without `@hydra.main` and without touching `sys.argv`: a config is composed and run
-through the `Hydra` object itself, so that launchers and sweepers work as ever.
+through the `Hydra` object itself, so that launchers and sweepers work as ever. Each command has a
+root config, conf/<command>.yaml. Defaults of keys come from the config classes (`schemas`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import ltcam_cli
-from ltcam_cli.commands.options import quoted
-from ltcam_cli.errors import LtcamError, nearest, user_message
+from ltcam_cli.commands.faults import readable_errors, unresolved
+from ltcam_cli.commands.options import Call
+from ltcam_cli.errors import LtcamError, user_message
+from ltcam_cli.experiments.overrides import Compose, quoted
+from ltcam_cli.experiments.schemas import schemas
+from ltcam_cli.experiments.session import use_threads
+from ltcam_cli.experiments.settings import Composed, Settings, named_keys
 
 Row = dict[str, Any]
-Task = Callable[[DictConfig], Row]
-CONFIG = "config"
+Task = Callable[[Composed], Row]
+GROUPS = (
+    "dataset backbone trainer segmenter tta method pipeline student evaluation predict "
+    "reproduce search"
+).split()
 
 
 def conf_dir() -> Path:
@@ -34,85 +47,118 @@ def conf_dir() -> Path:
     return next(
         path
         for path in (package / "conf", package.parent / "conf")
-        if (path / "config.yaml").is_file()
+        if (path / "base.yaml").is_file()
     )
+
+
+@cache
+def register_schemas() -> None:
+    """Give Hydra the config classes' defaults, as `_schema` of each group."""
+    store = ConfigStore.instance()
+    for group, name, node in schemas():
+        store.store(group=group, name=name, node=node, provider="ltcam")
 
 
 @contextmanager
 def initialized(job: str) -> Iterator[Any]:
     """Hydra's object for the time of one command."""
+    register_schemas()
     with initialize_config_dir(str(conf_dir()), job_name=job, version_base="1.3"):
         yield GlobalHydra.instance().hydra
 
 
-def compose(job: str, overrides: Sequence[str], config_dir: Path | None = None) -> DictConfig:
-    """The composed config, without running anything."""
-    with initialized(job) as hydra, readable_errors(hydra):
+def compose_config(job: str, call: Call) -> DictConfig:
+    """The composed config of a command, without Hydra's own part; nothing is resolved."""
+    check_parts(job, call.overrides)
+    with initialized(job) as hydra, readable_errors(hydra, job):
         cfg = hydra.compose_config(
-            CONFIG,
-            [*search_path(config_dir), *opened(overrides)],
+            job,
+            [*search_path(call.config_dir), *with_open_options(call.overrides)],
             run_mode=RunMode.RUN,
             with_log_configuration=False,
         )
-        hydra_free = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-    return hydra_free
+        return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
 
 
-def launch(
-    job: str,
-    task: Task,
-    overrides: Sequence[str],
-    *,
-    multirun: bool = False,
-    config_dir: Path | None = None,
-) -> tuple[list[Row], Path | None]:
+def compose(job: str, call: Call) -> Composed:
+    """The composed config of a command as plain values."""
+    return plain(compose_config(job, call), call.overrides)
+
+
+def composer(call: Call) -> Compose:
+    """Composes configs of other overrides, with the call's own folder of configs."""
+    return lambda job, overrides: compose(job, Call([*overrides], config_dir=call.config_dir))
+
+
+def settings_of(job: str, call: Call) -> Settings:
+    """The composed config of a command, validated."""
+    return Settings.of(compose(job, call).values)
+
+
+def plain(cfg: DictConfig, overrides: Sequence[str]) -> Composed:
+    """A composed config as plain values, every `${…}` resolved.
+
+    Raises:
+        LtcamError: Naming the key that holds what cannot be resolved.
+    """
+    try:
+        values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
+    except OmegaConfBaseException as error:
+        raise unresolved(cfg, error) from error
+    assert isinstance(values, dict)
+    return Composed({str(key): value for key, value in values.items()}, named_keys(overrides))
+
+
+def launch(job: str, task: Task, call: Call) -> tuple[list[Row], Path | None]:
     """Run a task with its composed config, or with each of a multirun's.
 
     Args:
-        job: the command's name.
-        task: importable by name, so that launchers can send it elsewhere.
-        overrides: Hydra's, in its own grammar.
-        config_dir: of the user; joins the search path, as `./conf` does.
+        job: Name of the command.
+        task: Function or object that can be pickled, so that launchers can send it elsewhere.
+        call: Overrides, and whether it is a multirun.
 
     Returns:
         The tasks' rows, and the folder of the multirun. A failed task of a multirun gives a row
         with the key `error`.
 
     Raises:
-        LtcamError: if the only task failed.
+        LtcamError: If the only task failed.
     """
+    check_parts(job, call.overrides)
     guarded = _Guarded(task)
-    overrides = [*search_path(config_dir), *opened(overrides)]
-    with initialized(job) as hydra, readable_errors(hydra):
-        if not multirun:
-            row: Row = hydra.run(CONFIG, guarded, overrides).return_value
+    overrides = [*search_path(call.config_dir), *with_open_options(call.overrides)]
+    with initialized(job) as hydra, readable_errors(hydra, job):
+        if not call.multirun:
+            row: Row = hydra.run(job, guarded, overrides).return_value
             if "error" in row:
                 raise LtcamError(row["error"])
             return [row], None
-        batches = hydra.multirun(CONFIG, guarded, [*overrides, "hydra.mode=MULTIRUN"])
-        returns = [each for batch in batches for each in batch]
-        configs = (each.hydra_cfg for each in returns if each.hydra_cfg)  # none of a dead worker
+        batches = hydra.multirun(job, guarded, [*overrides, "hydra.mode=MULTIRUN"])
+        returns = [one for batch in batches for one in batch]
+        configs = (one.hydra_cfg for one in returns if one.hydra_cfg)  # none of a dead worker
         folder = next((Path(cfg.hydra.runtime.output_dir) for cfg in configs), None)
-        return [each.return_value for each in returns], folder
+        return [one.return_value for one in returns], folder
 
 
+@dataclass(frozen=True)
 class _Guarded:
     """A task that gives its user's error as a row: Hydra says nothing, and other tasks go on."""
 
-    def __init__(self, task: Task) -> None:
-        self.task = task
+    task: Task
 
     def __call__(self, cfg: DictConfig) -> Row:
         try:
-            return self.task(cfg)
+            composed = plain(cfg, HydraConfig.get().overrides.task)
+            use_threads(Settings.of(composed.values).threads)
+            return self.task(composed)
         except Exception as error:
             if message := user_message(error):
                 return {"error": message}
             raise
 
 
-def own_configs(config_dir: Path | None) -> list[Path]:
-    """The folders of the user's own configs: `--config-dir`, and `./conf` where there is one."""
+def own_config_dirs(config_dir: Path | None) -> list[Path]:
+    """Folders of the user's own configs: `--config-dir`, and `./conf` where there is one."""
     if config_dir is not None and not config_dir.is_dir():
         raise LtcamError(f"--config-dir {config_dir}: no such folder")
     given = [config_dir] if config_dir else []
@@ -120,62 +166,38 @@ def own_configs(config_dir: Path | None) -> list[Path]:
     return [path for path in paths if path.is_dir() and path != conf_dir().resolve()]
 
 
-def opened(overrides: Sequence[str]) -> list[str]:
+def with_open_options(overrides: Sequence[str]) -> list[str]:
     """The overrides, with `++` before those of a rule's options, which no config lists all of."""
     return [re.sub(r"^(?=[\w.]+\.options\.)", "++", override) for override in overrides]
 
 
 def search_path(config_dir: Path | None) -> list[str]:
-    """The override that adds the user's own configs."""
-    paths = ",".join(quoted(f"file://{path}") for path in own_configs(config_dir))
+    """Override that adds the user's own configs."""
+    paths = ",".join(quoted(f"file://{path}") for path in own_config_dirs(config_dir))
     return [f"hydra.searchpath=[{paths}]"] if paths else []
 
 
-@contextmanager
-def readable_errors(hydra: Any) -> Iterator[None]:
-    """Hydra's and OmegaConf's errors as one line that names the key and the nearest one."""
-    try:
-        yield
-    except MissingConfigException as error:
-        group, _, name = (error.missing_cfg_file or "").rpartition("/")
-        options = error.options or []
-        hint = nearest(name, options) if options else ""
-        if group == "hydra/launcher":
-            hint += "; more launchers: pip install 'ltcam[cluster]'"
-        raise LtcamError(f"{group}={name}: no such config{hint}") from error
-    except OverrideParseException as error:
-        raise LtcamError(
-            f"{error.override}: is no override in Hydra's grammar, key=value; spaces, commas and "
-            "brackets need quotes of the shell and of Hydra: 'key=\"a, b\"'"
-        ) from error
-    except (HydraException, OmegaConfBaseException) as error:
-        cause = error.__cause__ if isinstance(error.__cause__, LtcamError) else None
-        raise cause or LtcamError(_one_line(hydra, str(error))) from error
+def check_parts(job: str, overrides: Sequence[str]) -> None:
+    """Refuse a part of the config that the command does not have.
+
+    An experiment may set parts that only other commands have; a user who names one is mistaken.
+
+    Raises:
+        LtcamError: Naming the part.
+    """
+    parts = root_groups(job)
+    for key in sorted(named_keys(overrides)):
+        part = key.split(".")[0]
+        if part in GROUPS and part not in parts:
+            raise LtcamError(f"{key}: ltcam {job} has no {part} (it has {', '.join(parts)})")
 
 
-def _one_line(hydra: Any, message: str) -> str:
-    if found := re.search(r"Could not override '([^']+)'", message):
-        key = found[1].split("@")[0]
-        return f"{key}: no such key{_nearest_key(hydra, key)}"
-    if "sweep" in message.lower() and "--multirun" in message:
-        return "a comma list is a sweep: add -m, or quote the value"
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    key = next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key:")), ""
-    )
-    return f"{key}: {lines[0]}" if key and key not in lines[0] else lines[0]
-
-
-def _nearest_key(hydra: Any, key: str) -> str:
-    cfg = hydra.compose_config(CONFIG, [], run_mode=RunMode.RUN, with_log_configuration=False)
-    keys = {k for k in _keys(cfg) if not k.startswith("hydra")}
-    siblings = {k for k in keys if k.rpartition(".")[0] == key.rpartition(".")[0]}
-    return nearest(key, siblings or {k.split(".")[0] for k in keys})
-
-
-def _keys(cfg: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
-    for key in cfg:
-        yield f"{prefix}{key}"
-        value = None if OmegaConf.is_missing(cfg, key) else cfg._get_node(key)  # type: ignore[attr-defined]
-        if isinstance(value, DictConfig) and key != "hydra":
-            yield from _keys(value, f"{prefix}{key}.")
+@cache
+def root_groups(job: str) -> list[str]:
+    """Groups that a command has: those with a choice in its root config."""
+    root = yaml.safe_load((conf_dir() / f"{job}.yaml").read_text(encoding="utf-8"))
+    defaults = [default for default in root["defaults"] if isinstance(default, dict)]
+    groups = {group: choice for default in defaults for group, choice in default.items()}
+    chosen = [group for group in GROUPS if groups.get(group)]
+    masks = "method" in chosen  # whoever draws masks may name a pipeline
+    return [*chosen, *(["pipeline"] if masks and "pipeline" not in chosen else [])]

@@ -2,64 +2,46 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-
-from ltcam_cli.commands.compose import compose
-from ltcam_cli.commands.options import print_table
-from ltcam_cli.commands.settings import Settings
-from ltcam_cli.data.download import download_archive
-from ltcam_cli.data.ksdd import TWINS
-from ltcam_cli.data.load import dataset_name, load_split
-from ltcam_cli.data.sample import Sample
-from ltcam_cli.data.synthetic import synthetic_samples, write_folder
+from ltcam_cli.commands.compose import settings_of
+from ltcam_cli.commands.options import Call
+from ltcam_cli.data.dataset import PublishedDataset
+from ltcam_cli.data.load import load_split
 from ltcam_cli.errors import LtcamError
+from ltcam_cli.report.terminal import print_table
 
 
-def download(name: str, overrides: Sequence[str], config_dir: Path | None) -> None:
+def download(call: Call, name: str) -> None:
     """Fetch a published data set into its root."""
-    config = Settings.of(compose("data", [f"dataset={name}", *overrides], config_dir)).dataset
-    if not config.url or not config.root:
+    dataset = settings_of("data", call.preceded_by(f"dataset={name}")).dataset
+    if not isinstance(dataset, PublishedDataset):
         raise LtcamError(f"dataset={name}: is not published as an archive")
-    target = download_archive(config.url, Path(config.root), size=config.size, sha256=config.sha256)
-    split = load_split(config)
-    found = len(split.listed_train) + len(split.listed_test)
-    print(f"{target}: {found} images. Now: ltcam data check dataset={name}")
+    target = dataset.download()
+    split = load_split(dataset)
+    count = len(split.listed_train) + len(split.listed_test)
+    print(f"{target}: {count} images. Now: ltcam data check dataset={name}")
 
 
-def check(overrides: Sequence[str], config_dir: Path | None) -> None:
+def check(call: Call) -> None:
     """Count classes and items of both parts, and name images that stand on both sides.
 
     Raises:
-        LtcamError: if equal images stand in train and test.
+        LtcamError: If equal images stand in train and test.
     """
-    config = Settings.of(compose("data", overrides, config_dir)).dataset
-    split = load_split(config)
-    rows = [
-        {
-            "part": part,
-            "images": len(samples),
-            "good": sum(not sample.label for sample in samples),
-            "defective": sum(bool(sample.label) for sample in samples),
-            "items": len({sample.group for sample in samples}),
-        }
-        for part, samples in (("train", split.train), ("test", split.test))
-    ]
-    fold = "" if config.fold is None else f" {config.fold}"
-    print(f"{dataset_name(config)}, split {config.split}{fold}")
-    print_table(pd.DataFrame(rows))
+    dataset = settings_of("data", call).dataset
+    split = load_split(dataset)
+    from ltcam_cli.data.split import duplicates
+    from ltcam_cli.experiments.data_check import class_table
+
+    fold = getattr(dataset, "fold", None)
+    print(f"{dataset.display_name}, split {dataset.split}{'' if fold is None else f' {fold}'}")
+    print_table(class_table(split))
     if split.dropped:
         items = ", ".join(sorted({sample.group for sample in split.dropped}))
         print(f"dropped from training, since their item is tested: {len(split.dropped)} ({items})")
-    listed = [*split.listed_train, *split.listed_test, *(split.dropped or [])]
-    if config.kind == "ksdd":
-        pairs = ", ".join(f"{second} = {first}" for second, first in TWINS.items())
-        count = len({sample.group for sample in listed})
-        print(f"{count} physical items; folders that show the same item: {pairs}")
+    for fact in dataset.facts(split):
+        print(fact)
     across = duplicates(split.train, split.test)
     within = duplicates(split.train, split.train) | duplicates(split.test, split.test)
     for first, second in sorted(within):
@@ -74,36 +56,14 @@ def check(overrides: Sequence[str], config_dir: Path | None) -> None:
     print("no image stands on both sides")
 
 
-def duplicates(first: Sequence[Sample], second: Sequence[Sample]) -> set[tuple[str, str]]:
-    """Pairs of different samples whose files (or pixels, without a file) are equal."""
-    by_content = defaultdict(list)
-    for sample in first:
-        by_content[_content(sample)].append(sample.name)
-    return {
-        (min(name, sample.name), max(name, sample.name))
-        for sample in second
-        for name in by_content.get(_content(sample), ())
-        if name != sample.name
-    }
-
-
-def _content(sample: Sample) -> str:
-    content = sample.path.read_bytes() if sample.path else sample.image.tobytes()
-    return hashlib.sha256(content).hexdigest()
-
-
-def synth(out: Path, overrides: Sequence[str], config_dir: Path | None) -> None:
+def synth(call: Call, out: Path) -> None:
     """Write the synthetic set as a folder of images and masks."""
-    overrides = ["dataset=synthetic", *overrides]
-    config = Settings.of(compose("data", overrides, config_dir)).dataset
-    assert config.items is not None and config.parts is not None and config.defective is not None
-    samples = synthetic_samples(
-        items=config.items,
-        parts=config.parts,
-        defective=config.defective,
-        height=config.height,
-        width=config.width,
-        seed=config.seed,
-    )
+    dataset = settings_of("data", call.preceded_by("dataset=synthetic")).dataset
+    from ltcam_cli.data.folder import write_folder
+    from ltcam_cli.data.synthetic import Synthetic
+
+    if not isinstance(dataset, Synthetic):
+        raise LtcamError(f"dataset={dataset.kind}: only the synthetic set can be written")
+    samples = dataset.samples()
     write_folder(samples, out)
     print(f"{out}: {len(samples)} images. Now: ltcam train dataset=folder dataset.root={out}")

@@ -1,23 +1,31 @@
-"""`methods`, `runs`, `config`: what there is."""
+"""`methods`, `runs`, `config`: what there is. Nothing here imports torch."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
-from omegaconf import OmegaConf
+import yaml
 
-from ltcam_cli.commands.compose import compose, conf_dir, own_configs
-from ltcam_cli.commands.options import print_table
+from ltcam_cli.commands.compose import (
+    GROUPS,
+    compose_config,
+    composer,
+    conf_dir,
+    own_config_dirs,
+    plain,
+    root_groups,
+)
+from ltcam_cli.commands.options import Call
+from ltcam_cli.config import defaults, descriptions, shown
 from ltcam_cli.errors import LtcamError, nearest
-from ltcam_cli.maps.method import STUDENT, TEACHER
+from ltcam_cli.experiments.settings import Settings
+from ltcam_cli.maps.method import CamMethod
 from ltcam_cli.maps.weightings import get_weighting
-from ltcam_cli.runs.cells import results_of
 from ltcam_cli.runs.folder import RunFolder, find_run, list_runs
-from ltcam_cli.runs.shards import gather as join_shards
-from ltcam_cli.runs.tables import SHOWN, write_results
 
 HEAD_NOTE = """\
 The head decides whether truncation can act on the last stage: behind backbone.head=avg all
@@ -26,32 +34,25 @@ changes nothing there but the sign; fc and lse let it act. Methods that read no 
 delta. The stages' maps differ in size by orders of magnitude: fusion.normalize=none, the paper's
 plain sum, is practically the deepest stage alone where batch norm is; minmax gives all a voice."""
 
-# Commands that compose a config, and what they override themselves.
-COMMANDS = {
-    "train": (), "evaluate": (), "sweep": (), "search": (), "predict": (), "reproduce": (),
-    "report": (), "data": (),
-    "student": (f"method={TEACHER}",), "export": ("method=student",),
-    "import": ("backbone.weights=null",), "demo": ("experiment=demo",),
-}  # fmt: skip
 
+def methods(call: Call) -> None:
+    """Print a table of what `--method` takes."""
+    import pandas as pd
 
-def methods(config_dir: Path | None) -> None:
-    """A table of what `--method` takes."""
-    folders = [*reversed(own_configs(config_dir)), conf_dir()]  # the first that Hydra finds counts
-    paths = {path.stem: path for folder in folders for path in (folder / "method").glob("*.yaml")}
+    from ltcam_cli.report.terminal import print_table
+
     rows = []
-    for name, path in sorted(paths.items()):
-        config = OmegaConf.load(path)
-        if "defaults" in config:
-            config = compose("methods", [f"method={name}"], config_dir).method
-        student = config.weighting == STUDENT
-        needs = frozenset() if student else get_weighting(config.weighting).needs
+    for name, path in sorted(config_files("method", call.config_dir).items()):
+        values = merged_file(path)
+        weighting = values.get("weighting") if values.get("source") != "student" else None
+        needs = get_weighting(weighting).needs if weighting else frozenset()
+        delta = values.get("delta")
         rows.append(
             {
                 "method": name,
-                "weighting": config.weighting,
-                "layers": config.layers,
-                "delta": "" if config.delta is None else f"{config.delta:g}",
+                "weighting": weighting or "student",
+                "layers": values.get("layers", ""),
+                "delta": "" if delta is None else f"{delta:g}",
                 "needs": " ".join(sorted(needs)),
                 "what": path.read_text(encoding="utf-8").splitlines()[0].lstrip("# "),
             }
@@ -60,23 +61,80 @@ def methods(config_dir: Path | None) -> None:
     print(f"\n{HEAD_NOTE}")
 
 
+def config_files(group: str, config_dir: Path | None) -> dict[str, Path]:
+    """Files of a config group by name; the user's own before the package's."""
+    folders = [*reversed(own_config_dirs(config_dir)), conf_dir()]
+    paths = {path.stem: path for folder in folders for path in (folder / group).glob("*.yaml")}
+    return {name: path for name, path in paths.items() if not name.startswith("_")}
+
+
+def merged_file(path: Path) -> dict[str, Any]:
+    """A method's file over those that it begins with."""
+    values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    merged: dict[str, Any] = {}
+    for base in values.pop("defaults", []):
+        if base == "_student_schema":
+            merged |= {"source": "student", "layers": "none"}
+        elif base == "_schema":
+            merged |= defaults(CamMethod)
+        elif isinstance(base, str) and base != "_self_":
+            places = [path.with_name(f"{base}.yaml"), conf_dir() / "method" / f"{base}.yaml"]
+            merged |= merged_file(next((each for each in places if each.is_file()), path))
+    return merged | values
+
+
 def runs(outputs: Path, name: str | None) -> None:
-    """A table of all runs, or the results of one."""
+    """Print a table of all runs, or the results of one."""
+    from ltcam_cli.report.terminal import print_table
+    from ltcam_cli.runs.cells import results_of
+    from ltcam_cli.runs.tables import SHOWN
+
     if name is not None:
         print_table(results_of(find_run(outputs, name)), SHOWN)
         return
-    found = list_runs(outputs)
-    if not found:
+    folders = list_runs(outputs)
+    if not folders:
         raise LtcamError(f"no run in {outputs}; train one with: ltcam train")
-    print_table(pd.DataFrame([_run_row(run) for run in found]))
+    import pandas as pd
+
+    print_table(pd.DataFrame([_run_row(run) for run in folders]))
+
+
+def _run_row(run: RunFolder) -> dict[str, object]:
+    try:
+        metrics, results = run.metrics, run.results()
+    except LtcamError as error:  # a damaged run must not hide the others
+        print(f"ltcam: {error}", file=sys.stderr)
+        return {"run": run.name, "trained": "damaged"}
+    return {
+        "run": run.name,
+        "trained": "yes" if run.checkpoint.is_file() else "unfinished",
+        "test_ap": metrics.get("test_ap"),
+        "test_auroc": metrics.get("test_auroc"),
+        "seconds": metrics.get("seconds"),
+        "cells": len(results),
+    }
+
+
+def why(call: Call, name: str) -> None:
+    """Print in what a run or a cell differs from what the config describes now."""
+    from ltcam_cli.experiments.why import identity_differences
+
+    lines = identity_differences(name, composer(call), call.overrides)
+    for key, before, after in lines:
+        print(f"{key}: {shown(before)} -> {shown(after)}")
+    if not lines:
+        print(f"{name}: nothing differs")
 
 
 def gather(out: Path) -> bool:
     """Join the tables of shards, or of runs; whether nothing is missing."""
+    from ltcam_cli.runs.prediction_tables import gather as join_shards
+
     if not out.is_dir():
         raise LtcamError(f"{out}: no such folder; name one of predictions, or of runs")
-    if found := list_runs(out):
-        return _gather_runs(out, found)
+    if folders := list_runs(out):
+        return _gather_runs(out, folders)
     gathered = join_shards(out)
     begun = gathered.count - sum(names is None for names in gathered.absent.values())
     skipped = f", {gathered.skipped} unreadable ones skipped" if gathered.skipped else ""
@@ -94,13 +152,18 @@ def gather(out: Path) -> bool:
     return not gathered.absent
 
 
-def _gather_runs(out: Path, found: Sequence[RunFolder]) -> bool:
-    tables = [table for run in found if not (table := run.results()).empty]
+def _gather_runs(out: Path, folders: Sequence[RunFolder]) -> bool:
+    import pandas as pd
+
+    from ltcam_cli.report.terminal import print_table
+    from ltcam_cli.runs.tables import SHOWN, write_results
+
+    tables = [table for run in folders if not (table := run.results()).empty]
     if tables:
         rows = [{str(k): v for k, v in row.items()} for row in pd.concat(tables).to_dict("records")]
         print_table(write_results(out, rows), ["run", *SHOWN])
         print(f"\n{out / 'results.csv'}")
-    unfinished = [run for run in found if not run.checkpoint.is_file()]
+    unfinished = [run for run in folders if not run.checkpoint.is_file()]
     for run in unfinished:
         _missing(f"the training of {run.name} is not finished; ltcam train --resume")
     return not unfinished
@@ -110,21 +173,37 @@ def _missing(what: str) -> None:
     print(f"missing: {what}", file=sys.stderr)
 
 
-def _run_row(run: RunFolder) -> dict[str, object]:
-    metrics, results = run.metrics, run.results()
-    return {
-        "run": run.name,
-        "trained": "yes" if run.checkpoint.is_file() else "unfinished",
-        "test_ap": metrics.get("test_ap"),
-        "test_auroc": metrics.get("test_auroc"),
-        "seconds": metrics.get("seconds"),
-        "cells": len(results),
+def config(call: Call, job: str) -> None:
+    """Print a command's composed config as YAML, with what each key means."""
+    jobs = [path.stem for path in conf_dir().glob("*.yaml") if path.stem != "base"]
+    if job not in jobs:
+        raise LtcamError(f"config {job}: no such command{nearest(job, jobs)}")
+    from ltcam_cli.commands.experiments import TEACHER, with_default_pipeline
+
+    if job in {"student", "export"}:
+        call = with_default_pipeline(call, TEACHER if job == "student" else "student")
+    composed = plain(compose_config(job, call), call.overrides)
+    settings = Settings.of(composed.values)
+    groups = root_groups(job)
+    values = {
+        key: value
+        for key, value in composed.values.items()
+        if key not in GROUPS or (key in groups and key != "pipeline")
     }
+    print("\n".join(_lines(values, settings)))
 
 
-def config(command: str, overrides: Sequence[str], config_dir: Path | None) -> None:
-    """Print the composed config."""
-    if command not in COMMANDS:
-        raise LtcamError(f"config {command}: no such command{nearest(command, COMMANDS)}")
-    composed = compose(command, [*COMMANDS[command], *overrides], config_dir)
-    print(OmegaConf.to_yaml(composed), end="")
+def _lines(values: Mapping[str, Any], config: Any, indent: str = "") -> Iterator[str]:
+    """Lines of YAML; a comment behind each leaf, or above it where it is long."""
+    known = {one.name for one in fields(config)}
+    told = descriptions(type(config))
+    for key, value in values.items():
+        inner = getattr(config, key) if key in known else None
+        if is_dataclass(inner) and isinstance(value, Mapping):
+            yield f"{indent}{key}:"
+            yield from _lines(value, inner, f"{indent}  ")
+            continue
+        text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000)
+        line = f"{indent}{key}: {text.removesuffix(chr(10)).removesuffix('...').strip()}"
+        comment = told.get(key, "").rstrip(".")
+        yield f"{line:<30}  # {comment}" if comment else line

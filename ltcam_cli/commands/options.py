@@ -1,150 +1,224 @@
-"""Command-line options as overrides, and tables on the terminal."""
+"""Options of the command line: each is declared once, with the config key that it sets."""
 
 from __future__ import annotations
 
-import re
-import shlex
-import time
-from collections.abc import Collection, Mapping, Sequence
-from decimal import Decimal, InvalidOperation
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 
+import typer
+
+from ltcam_cli.commands.ranges import expand_range
 from ltcam_cli.errors import LtcamError
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-# Each option is sugar for one override.
-KEYS = {
-    "dataset": "dataset",
-    "root": "dataset.root",
-    "backbone": "backbone",
-    "method": "method",
-    "delta": "method.delta",
-    "layers": "method.layers",
-    "segmenter": "segmenter",
-    "images": "evaluation.images",
-    "run": "run",
-    "name": "name",
-    "seed": "seed",
-    "device": "device",
-    "resume": "resume",
-    "overwrite": "overwrite",
-    "out": "predict.out",
-    "shard": "predict.shard",
-    "runtime": "predict.runtime",
-    "model": "predict.model",
-    "outputs": "outputs",
-    "url": "dataset.url",
-    "save_maps": "predict.save_maps",
-}
-# A group must be chosen before a key of it is set.
-GROUPS = ("dataset", "backbone", "method", "segmenter")
-# Names and paths hold characters that Hydra's grammar knows otherwise.
-WORDS = ("null", "true", "false", "nan", "inf")  # that Hydra would not read as strings
-TEXTS = ("run", "name", "out", "model", "outputs", "url")
+from ltcam_cli.experiments.overrides import quoted
 
 
-def as_overrides(options: Mapping[str, Any], overrides: Sequence[str] | None) -> list[str]:
-    """Options and overrides as Hydra's overrides; what the user wrote as override comes last."""
+@dataclass(frozen=True)
+class Call:
+    """What was typed.
+
+    Attributes:
+        overrides: Overrides in Hydra's grammar; those of options come first.
+        multirun: Whether all combinations of comma lists and ranges are run.
+        config_dir: Folder of the user's own configs.
+    """
+
+    overrides: list[str]
+    multirun: bool = False
+    config_dir: Path | None = None
+
+    def preceded_by(self, *overrides: str) -> Call:
+        """The same, with overrides before the user's own."""
+        return Call([*overrides, *self.overrides], self.multirun, self.config_dir)
+
+    def followed_by(self, *overrides: str) -> Call:
+        """The same, with overrides after the user's own."""
+        return Call([*self.overrides, *overrides], self.multirun, self.config_dir)
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option that sets a key of the config.
+
+    Attributes:
+        flag: Flag, e.g. `--delta`.
+        key: Key or group that it sets, e.g. `method.delta`.
+        help: What it does, with its default.
+        kind: str, or bool for a flag without a value.
+        text: Whether the value is a name or path, which is quoted for Hydra.
+        listed: Whether a text with commas is a list of names.
+    """
+
+    flag: str
+    key: str
+    help: str
+    kind: type = str
+    text: bool = False
+    listed: bool = False
+
+    @property
+    def name(self) -> str:
+        """Name of the parameter."""
+        return self.flag.lstrip("-").replace("-", "_")
+
+    def parameter(self) -> inspect.Parameter:
+        """Parameter of a Typer command."""
+        option = typer.Option(self.flag, help=self.help, show_default=False)
+        kind: Any = bool if self.kind is bool else str | None
+        default = False if self.kind is bool else None
+        return _parameter(self.name, Annotated[kind, option], default)
+
+    def override(self, value: Any) -> str:
+        """Override of a value."""
+        if value is True:
+            return f"{self.key}=true"
+        value = str(value)
+        if not self.text:
+            parts = [expand_range(part, self.flag) for part in value.split(",")]
+            return f"{self.key}={','.join(parts)}"
+        names = value.split(",") if self.listed and not Path(value).exists() else [value]
+        return f"{self.key}={','.join(map(quoted, names))}"
+
+
+def command(
+    app: typer.Typer, *options: Option, name: str | None = None, multirun: bool = False
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a function as a command: `function(call, **parameters that set no key)`.
+
+    The command takes the function's own parameters, overrides, the options, and `--config-dir`.
+
+    Args:
+        app: Typer application.
+        options: Options that set keys.
+        name: Name of the command; None: the function's.
+        multirun: Whether it takes `-m`.
+    """
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(function, eval_str=True)
+        named = [p for p in signature.parameters.values() if p.name != "call"]
+        overrides = [] if any(p.name in {"paths", "runs"} for p in named) else [OVERRIDES]
+        added = [*overrides, *(option.parameter() for option in options)]
+        added += [MULTIRUN] if multirun else []
+        parameters = [*named, *added, CONFIG_DIR]
+        parameters.sort(key=lambda p: p.default is not inspect.Parameter.empty)
+
+        def run(**values: Any) -> None:
+            given = {option: values.pop(option.name) for option in options}
+            call = Call(
+                as_overrides(given, values.pop("overrides", None)),
+                values.pop("multirun", False),
+                values.pop("config_dir"),
+            )
+            function(call, **values)
+
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
+        run.__doc__ = function.__doc__
+        app.command(name or function.__name__)(run)
+        return function
+
+    return register
+
+
+def as_overrides(given: Mapping[Option, Any], overrides: Sequence[str] | None) -> list[str]:
+    """Options and overrides as Hydra's overrides; what the user wrote as override comes last.
+
+    Raises:
+        LtcamError: If an override is none.
+    """
     for override in overrides or ():
         if "=" not in override and not override.startswith("~"):
             raise LtcamError(f"{override}: not understood; overrides look like key=value")
-    given = {name: value for name, value in options.items() if value not in (None, False)}
-    ordered = sorted(given, key=lambda name: name not in GROUPS)
-    return [f"{KEYS[name]}={_value(name, given[name])}" for name in ordered] + [*(overrides or ())]
+    set_options = [(option, value) for option, value in given.items() if value not in (None, False)]
+    set_options.sort(key=lambda pair: "." in pair[0].key)  # a group before its keys
+    return [option.override(value) for option, value in set_options] + [*(overrides or ())]
 
 
-def _value(name: str, value: Any) -> str:
-    if value is True:
-        return "true"
-    text = str(value)
-    if name not in TEXTS:
-        return ",".join(map(expand_range, text.split(","))) if ":" in text else text
-    is_list = name in {"run", "name"} and not Path(text).exists()
-    return ",".join(map(quoted, text.split(",") if is_list else [text]))
-
-
-def line_overrides(group: str, line: str, others: Collection[str] = ()) -> list[str]:
-    """`ltgradcam delta=50` as the overrides `method=ltgradcam`, `method.delta=50` of its group.
-
-    Args:
-        others: groups of which the line may name keys, too: with segmenter, `segmenter=fraction`.
-    """
-    try:
-        name, *keys = shlex.split(line)
-    except ValueError:
-        raise LtcamError(
-            f"{line!r}: must be the name of a {group}, and keys of it as key=value"
-        ) from None
-    return [
-        f"{group}={name}",
-        *(key if re.split("[.=]", key)[0] in others else f"{group}.{key}" for key in keys),
-    ]
-
-
-def quoted(text: str) -> str:
-    """`text` as a string in Hydra's grammar, whatever it holds; in quotes where it needs them."""
-    if re.fullmatch(r"[A-Za-z_/][\w./+-]*", text, re.ASCII) and text.lower() not in WORDS:
-        return text
-    return "'" + text.replace("'", r"\'") + "'"
-
-
-def expand_range(text: str) -> str:
-    """`0:90:10` -> `0,10,…,90` (the end counts), `1:3/8` -> `1/8,2/8,3/8`; others stay."""
-    if shards := re.fullmatch(r"(\d+):(\d+)/(\d+)", text):
-        first, last, count = map(int, shards.groups())
-        if not 1 <= first <= last <= count:
-            raise LtcamError(f"{text}: shards are first:last/n with 1 <= first <= last <= n")
-        return ",".join(f"{index}/{count}" for index in range(first, last + 1))
-    parts = text.split(":")
-    if len(parts) != 3:
-        return text
-    try:
-        start, stop, step = (Decimal(part) for part in parts)
-    except InvalidOperation:
-        return text
-    if step <= 0 or stop < start:
-        raise LtcamError(f"{text}: a range is start:stop:step with stop >= start and step > 0")
-    count = int((stop - start) / step) + 1
-    return ",".join(f"{start + i * step:f}" for i in range(count))
-
-
-def deltas_of(texts: Sequence[str]) -> list[float | None]:
-    """The percentiles of comma lists and ranges; None of `null`."""
-    single = [
-        one for text in texts for part in text.split(",") for one in expand_range(part).split(",")
-    ]
-    return [None if text == "null" else _number(text) for text in single]
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise LtcamError(f"--delta {text}: must be a number in 0..100, or null") from None
-
-
-def split_paths(tokens: Sequence[str]) -> tuple[list[Path], list[str]]:
+def split_paths(tokens: Sequence[str]) -> tuple[list[str], list[str]]:
     """Paths and overrides of one list: an override holds a `=` and is no existing path."""
     overrides = [t for t in tokens if ("=" in t or t[:1] == "~") and not Path(t).exists()]
-    return [Path(t) for t in tokens if t not in overrides], overrides
+    return [token for token in tokens if token not in overrides], overrides
 
 
-def print_table(table: pd.DataFrame, columns: Sequence[str] | None = None) -> None:
-    """A table on the terminal, in Markdown, without columns that hold nothing."""
-    from ltcam_cli.runs.tables import as_markdown
+def complete_override(incomplete: str, ctx: typer.Context | None = None) -> list[str]:
+    """Hydra's own completion of overrides; empty if it cannot be had."""
+    try:
+        from ltcam_cli.commands.completion import complete
 
-    shown = [column for column in columns or table.columns if column in table.columns]
-    print(as_markdown(table, [column for column in shown if table[column].notna().any()]), end="")
+        job = ctx.command.name if ctx else None
+        return complete(incomplete, (ctx and ctx.params.get("overrides")) or (), job or "evaluate")
+    except Exception:  # completion must never print a traceback into a shell
+        return []
 
 
-def spent(loop: float, started: float) -> str:
-    """What a command took since `started`: the loop over images, and start-up and all else.
+def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+    )
 
-    Args:
-        loop: seconds.
-        started: reading of `time.perf_counter`.
-    """
-    return f"loop {loop:.1f} s, all else {time.perf_counter() - started - loop:.1f} s"
+
+OVERRIDES = _parameter(
+    "overrides",
+    Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Hydra overrides, key=value; see: ltcam config COMMAND",
+            autocompletion=complete_override,
+            show_default=False,
+        ),
+    ],
+    None,
+)
+MULTIRUN = _parameter(
+    "multirun",
+    Annotated[
+        bool,
+        typer.Option("--multirun", "-m", help="Run all combinations of comma lists and ranges."),
+    ],
+    False,
+)
+CONFIG_DIR = _parameter(
+    "config_dir",
+    Annotated[
+        Path | None, typer.Option(help="Folder of your own configs; ./conf is always searched.")
+    ],
+    None,
+)
+
+DATASET = Option("--dataset", "dataset", "Data set: ksdd (default), ksdd2, folder or synthetic.")
+BACKBONE = Option("--backbone", "backbone", "Network: vgg16 (default); on CPUs vgg16_slim.")
+METHOD = Option("--method", "method", "Class activation map method; default ltgradcam.")
+DELTA = Option(
+    "--delta",
+    "method.delta",
+    "Percentile below which positive gradients are cut, 0..100, null or auto; default 50.",
+)
+LAYERS = Option("--layers", "method.layers", "Layers that are fused: all, last, s3+s4+s5.")
+SEGMENTER = Option("--segmenter", "segmenter", "Heatmap to mask; default otsu.")
+PIPELINE = Option(
+    "--pipeline", "pipeline", "Method, segmenter and augmentation at once: ltcam_plus, student."
+)
+IMAGES = Option(
+    "--images", "evaluation.images", "Images that count: defective (default), predicted or all."
+)
+RUN = Option(
+    "--run", "run", "Run, by name or path; default: the one that fits.", text=True, listed=True
+)
+NAME = Option("--name", "name", "Name of the run folder.", text=True, listed=True)
+SEED = Option("--seed", "seed", "Seed of all random draws; default 0.")
+DEVICE = Option("--device", "device", "Device: auto (default), cpu, cuda or cuda:1.")
+OUTPUTS = Option("--outputs", "outputs", "Folder of all results; default outputs.", text=True)
+URL = Option("--url", "dataset.url", "Address of the archive.", text=True)
+RESUME = Option("--resume", "resume", "Go on with a training that was stopped.", bool)
+OVERWRITE = Option("--overwrite", "overwrite", "Compute anew what is there already.", bool)
+OUT = Option("--out", "predict.out", "Folder of the results; default: in the run.", text=True)
+SAVE_MAPS = Option("--save-maps", "predict.save_maps", "Write heatmaps as .npy, too.", bool)
+SHARD = Option("--shard", "predict.shard", "Part i/n of the images, e.g. 3/8; with -m 1:8/8.")
+RUNTIME = Option("--runtime", "predict.runtime", "torch (default), or onnx: an exported file.")
+MODEL = Option(
+    "--model", "predict.model", "Exported file; default model.onnx of the run.", text=True
+)
+MASKS = (METHOD, DELTA, LAYERS, SEGMENTER, PIPELINE)

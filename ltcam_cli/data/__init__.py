@@ -1,1 +1,1 @@
-"""Samples and where they come from: ksdd, ksdd2, folder, synthetic; splits; download."""
+"""Samples, data sets and their splits, batches, and the download of published data sets."""

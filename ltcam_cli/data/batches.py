@@ -1,4 +1,4 @@
-"""Samples -> batches of images, decoded and resized ahead of the model."""
+"""Batches of images, decoded and resized while the model works on those before."""
 
 from __future__ import annotations
 
@@ -21,12 +21,19 @@ from ltcam_cli.errors import LtcamError
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-CACHE_BYTES = 2 << 30  # resized images beyond this are decoded anew each epoch
+CACHE_BYTES = 2 << 30  # more resized images than fit are decoded anew each epoch
 
 
 @dataclass(frozen=True)
 class Item:
-    """One loaded sample: network input (C, h, w) in [0, 1], and original pixels if asked for."""
+    """One loaded sample.
+
+    Attributes:
+        sample: the sample.
+        image: (C, h, w) float32 in [0, 1], the network's input.
+        original: (H, W) or (H, W, 3), its pixels; None if not asked for.
+        mask: (H, W) bool; None if there is none or it was not asked for.
+    """
 
     sample: Sample
     image: Tensor
@@ -36,7 +43,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Batch:
-    """Images of one forward.
+    """Images of one forward pass.
 
     Attributes:
         images: (N, C, h, w) float32 in [0, 1].
@@ -54,8 +61,8 @@ class Batch:
 class Images(Dataset[Item | str]):
     """Samples as network inputs of one size, or each of its own (`height` None), loaded lazily.
 
-    Indexed by a number, or by (number, seed) where the training augmentation wants a seed of its
-    own for each draw: then the order of workers cannot change what is drawn.
+    Indexed by a number, or by (number, seed) with the seed of the training augmentation: so the
+    order of workers cannot change what is drawn.
     """
 
     def __init__(
@@ -146,43 +153,43 @@ def batches(
     pin: bool = False,
     order: Any = None,
 ) -> Iterator[Batch]:
-    """Iterate over batches, which are decoded and resized ahead of their use.
+    """Iterate over batches, which are decoded and resized before they are asked for.
 
     Args:
-        images: what is loaded.
-        batch_size: images of one batch.
-        workers: loading processes; with 0 a thread of this process loads one batch ahead. None
-            takes `loading_processes`.
-        pin: in pinned memory, from which GPUs copy without waiting.
-        order: a sampler of indices; the given order without it.
+        images: images to load.
+        batch_size: number of images of a batch.
+        workers: loading processes; with 0 a thread of this process prefetches one batch. None
+            takes `default_workers`.
+        pin: whether batches lie in pinned memory, from which GPUs copy without waiting.
+        order: a sampler of indices; None: the given order.
     """
     loader = DataLoader(
         images,
         batch_size=batch_size,
         sampler=order,
-        num_workers=loading_processes(pin) if workers is None else workers,
+        num_workers=default_workers(pin) if workers is None else workers,
         collate_fn=collate,
         pin_memory=pin,
     )
-    yield from read(loader) if loader.num_workers else ahead(read(loader))
+    yield from read_batches(loader) if loader.num_workers else prefetched(read_batches(loader))
 
 
-def loading_processes(gpu: bool) -> int:
-    """None beside a model on CPUs, which has use for every core; up to 8 beside a GPU."""
+def default_workers(gpu: bool) -> int:
+    """Loading processes: none beside a model on CPUs, which uses every core; else up to 8."""
     return min(8, os.cpu_count() or 1) if gpu else 0
 
 
-def ahead(items: Iterable[T]) -> Iterator[T]:
+def prefetched(items: Iterable[T]) -> Iterator[T]:
     """The items, each made in a thread while the one before is used."""
     iterator, end = iter(items), object()
     with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(next, iterator, end)
-        while (item := coming.result()) is not end:
-            coming = pool.submit(next, iterator, end)
+        pending = pool.submit(next, iterator, end)
+        while (item := pending.result()) is not end:
+            pending = pool.submit(next, iterator, end)
             yield item  # type: ignore[misc]
 
 
-def read(loader: DataLoader[Any]) -> Iterator[Batch]:
+def read_batches(loader: DataLoader[Any]) -> Iterator[Batch]:
     """The loader's batches; an error of a loading process without torch's traceback before it."""
     try:
         yield from loader

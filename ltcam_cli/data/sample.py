@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import tifffile  # comes with scikit-image
 from PIL import Image
 from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
 from ltcam_cli.errors import LtcamError
+from ltcam_cli.files import content_digest
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 
@@ -29,6 +29,9 @@ class Sample:
         read_image: gives (H, W) or (H, W, 3), uint8, or float32 in [0, 1] for 16-bit files.
         read_mask: gives (H, W) bool, True on defects; None where there is no mask.
         path: the image's file; None for images made on the fly.
+        mask_path: the mask's file; None for masks made on the fly.
+        recipe: text that decides the pixels of an image and mask made on the fly; None: their
+            digests are of the pixels.
     """
 
     name: str
@@ -37,14 +40,16 @@ class Sample:
     read_image: Callable[[], np.ndarray]
     read_mask: Callable[[], np.ndarray] | None = None
     path: Path | None = None
+    mask_path: Path | None = None
+    recipe: str | None = None
 
     @classmethod
-    def of_files(
+    def from_files(
         cls, path: Path, mask: Path | None, *, name: str, group: str, label: int | None
     ) -> Sample:
         """A sample of an image file and, where there is one, its mask file."""
         read_mask = partial(read_mask_file, mask) if mask else None
-        return cls(name, group, label, partial(read_image_file, path), read_mask, path)
+        return cls(name, group, label, partial(read_image_file, path), read_mask, path, mask)
 
     @property
     def image(self) -> np.ndarray:
@@ -56,12 +61,27 @@ class Sample:
         """(H, W) bool or None; read anew each time."""
         return self.read_mask() if self.read_mask else None
 
+    def image_digest(self) -> str:
+        """Hex SHA-256 of the image's file, recipe or pixels; `missing` if there is no such file."""
+        return _digest(self.path, self.recipe, self.read_image)
+
     def mask_digest(self) -> str:
-        """A hash of the mask's pixels and shape; empty where there is none."""
-        mask = self.mask
-        if mask is None:
+        """Hex SHA-256 of the mask's file, recipe or pixels; empty where there is no mask."""
+        if self.read_mask is None:
             return ""
-        return hashlib.sha256(np.packbits(mask).tobytes() + repr(mask.shape).encode()).hexdigest()
+        return _digest(self.mask_path, self.recipe and f"mask {self.recipe}", self.read_mask)
+
+
+def _digest(path: Path | None, recipe: str | None, read: Callable[[], np.ndarray]) -> str:
+    if path is not None:
+        try:
+            return content_digest(path)
+        except FileNotFoundError:
+            return "missing"  # an error, if anybody reads it
+    if recipe is None:
+        pixels = read()
+        recipe = f"{pixels.dtype} {pixels.shape} {hashlib.sha256(pixels.tobytes()).hexdigest()}"
+    return hashlib.sha256(recipe.encode()).hexdigest()
 
 
 def read_image_file(path: Path) -> np.ndarray:
@@ -73,6 +93,8 @@ def read_image_file(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
             if isinstance(image, TiffImageFile) and _is_deep_colour(image):
+                import tifffile
+
                 pixels = tifffile.imread(path)
             else:
                 keep = image.mode in {"L", "RGB", "I;16", "I;16B", "I;16L", "I", "F"}

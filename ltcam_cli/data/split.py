@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-import pandas as pd
 
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
@@ -28,12 +29,19 @@ class Split:
         listed_train, listed_test: samples as found, label None where it must come from the mask.
         labels: image labels by name that go before all others; None where there are none.
         dropped: training samples left out because their physical item is in the test part.
+        left_out: number of images that a CSV leaves out of both parts.
     """
 
     listed_train: list[Sample]
     listed_test: list[Sample]
     labels: Mapping[str, int] | None = None
-    dropped: list[Sample] | None = None
+    dropped: list[Sample] = field(default_factory=list)
+    left_out: int = 0
+
+    @property
+    def listed(self) -> list[Sample]:
+        """Samples of both parts as found, and those dropped."""
+        return [*self.listed_train, *self.listed_test, *self.dropped]
 
     @cached_property
     def train(self) -> list[Sample]:
@@ -56,15 +64,27 @@ class Split:
         return self.train + self.test if name == "all" else getattr(self, name)
 
     def fingerprint(self) -> str:
-        """A hash of which images stand on which side, wherever the data set lies.
+        """Sixteen hex digits of what stands on which side, wherever the data set lies.
 
-        Covers names, file sizes and groups; no image is read.
+        Covers name, group, content and label of each image; its mask where that tells the label.
         """
-        sides = {
-            side: [(s.name, s.group, s.path.stat().st_size if s.path else 0) for s in samples]
-            for side, samples in (("train", self.listed_train), ("test", self.listed_test))
-        }
-        return short_hash([sides, dict(self.labels or {})], length=16)
+        sides = {"train": self.listed_train, "test": self.listed_test}
+        return short_hash(
+            {
+                side: [self._identity(sample) for sample in samples]
+                for side, samples in sides.items()
+            },
+            length=16,
+        )
+
+    def _identity(self, sample: Sample) -> list[str | int]:
+        label = (self.labels or {}).get(sample.name, sample.label)
+        return [
+            sample.name,
+            sample.group,
+            sample.image_digest(),
+            sample.mask_digest() if label is None else label,
+        ]
 
 
 def _labelled(sample: Sample, labels: Mapping[str, int] | None, *, strict: bool) -> Sample:
@@ -87,26 +107,39 @@ def read_labels(path: Path) -> dict[str, int]:
     Raises:
         LtcamError: if the file is missing or does not hold that.
     """
-    table = read_table(path, "dataset.labels", {"name", "label"})
-    wrong = table[~table["label"].isin(["0", "1"])]
-    if len(wrong):
-        row = wrong.iloc[0]
-        raise LtcamError(f"{path}: label of {row['name']} is {row['label']!r}; must be 0 or 1")
-    return dict(zip(table["name"], table["label"].astype(int), strict=True))
+    rows = read_table(path, "dataset.labels", {"name", "label"})
+    for row in rows:
+        if row["label"] not in {"0", "1"}:
+            raise LtcamError(f"{path}: label of {row['name']} is {row['label']!r}; must be 0 or 1")
+    return {row["name"]: int(row["label"]) for row in rows}
 
 
-def read_table(path: Path, key: str, columns: set[str]) -> pd.DataFrame:
-    """A CSV of strings that must have `columns`; `key` is the config key to name in errors."""
+def read_table(path: Path, key: str, columns: set[str]) -> list[dict[str, str]]:
+    """Rows of a CSV that must have `columns`.
+
+    Args:
+        path: of the CSV, in UTF-8; its first row names the columns.
+        key: configuration key to name in errors.
+        columns: names of which none may be missing.
+
+    Raises:
+        LtcamError: if the file is missing or does not hold that.
+    """
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream, restval="", strict=True)
+            rows, names = list(reader), reader.fieldnames or []
     except FileNotFoundError as error:
         raise LtcamError(f"{key}={path}: no such file") from error
-    except (ValueError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise LtcamError(f"{key}={path}: cannot be read as CSV ({reason})") from error
-    if missing := columns - set(table.columns):
+    except (ValueError, OSError, csv.Error) as error:
+        raise LtcamError(f"{key}={path}: cannot be read as CSV ({error})") from error
+    if missing := columns - set(names):
         raise LtcamError(f"{key}={path}: column {', '.join(sorted(missing))} is missing")
-    return table
+    if long := [row for row in rows if None in row]:
+        raise LtcamError(
+            f"{key}={path}: cannot be read as CSV (too many fields for {long[0]['name']})"
+        )
+    return rows
 
 
 def split_by(samples: Sequence[Sample], is_test: Callable[[Sample], bool]) -> Split:
@@ -126,17 +159,17 @@ def split_by_csv(samples: Sequence[Sample], path: Path) -> Split:
     Raises:
         LtcamError: if the CSV does not hold that, or names an image that is not there, or twice.
     """
-    table = read_table(path, "dataset.split_file", {"name", "split"})
-    by_name: dict[str, list[Sample]] = {}
+    rows = read_table(path, "dataset.split_file", {"name", "split"})
+    by_name: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
         folders = [folder.as_posix() for folder in PurePosixPath(sample.name).parents]
         for name in (sample.name, *folders[:-1]):
-            by_name.setdefault(name, []).append(sample)
-    if unknown := [name for name in table["name"] if name not in by_name]:
+            by_name[name].append(sample)
+    if unknown := [row["name"] for row in rows if row["name"] not in by_name]:
         raise LtcamError(f"{path}: no image for {unknown[0]} ({len(unknown)} such names)")
     parts: dict[str, list[Sample]] = {"train": [], "test": [], "": []}
     seen = set[str]()
-    for _, row in table.iterrows():
+    for row in rows:
         if row["split"] not in parts:
             raise LtcamError(
                 f"{path}: split of {row['name']} is {row['split']!r}; must be train or test"
@@ -146,7 +179,8 @@ def split_by_csv(samples: Sequence[Sample], path: Path) -> Split:
                 raise LtcamError(f"{path}: {sample.name} stands there twice")
             seen.add(sample.name)
             parts[row["split"]].append(replace(sample, group=row.get("group") or sample.group))
-    return Split(parts["train"], parts["test"])
+    train, test = parts["train"], parts["test"]
+    return Split(train, test, left_out=len(samples) - len(train) - len(test))
 
 
 def without_leaks(split: Split, *, drop: bool) -> Split:
@@ -171,7 +205,7 @@ def without_leaks(split: Split, *, drop: bool) -> Split:
 
 
 def split_fraction(
-    samples: Sequence[Sample], fraction: float, seed: int, *, key: str
+    samples: Sequence[Sample], fraction: float, seed: int
 ) -> tuple[list[Sample], list[Sample]]:
     """Split labelled samples by items: about `fraction` of the items with and without defects.
 
@@ -179,13 +213,10 @@ def split_fraction(
         samples: with labels.
         fraction: of the items that go to the second part, in (0, 1).
         seed: of the shuffle.
-        key: the config key to name in errors.
 
     Returns:
         The samples that stay, and those that were split off.
     """
-    if not 0 < fraction < 1:
-        raise LtcamError(f"{key}={fraction}: must lie between 0 and 1")
     defective = {sample.group for sample in samples if sample.label}
     good = {sample.group for sample in samples} - defective
     rng = np.random.default_rng(seed)
@@ -210,3 +241,16 @@ def check_classes(samples: Sequence[Sample], part: str) -> None:
             raise LtcamError(
                 f"the {part} part has no {name} image; choose another dataset.split or fold"
             )
+
+
+def duplicates(first: Sequence[Sample], second: Sequence[Sample]) -> set[tuple[str, str]]:
+    """Pairs of names, one of each side, whose images are equal; a sample is none of itself."""
+    names = defaultdict(list)
+    for sample in first:
+        names[sample.image_digest()].append(sample.name)
+    return {
+        (min(name, sample.name), max(name, sample.name))
+        for sample in second
+        for name in names.get(sample.image_digest(), ())
+        if name != sample.name
+    }

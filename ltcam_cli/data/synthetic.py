@@ -1,351 +1,89 @@
-"""Commutator-like surfaces with thin, low-contrast, irregular cracks, made from a seed.
-
-Every picture is three layers: a surface (grain, bands, illumination), harmless distractors
-(bright scratches, machining lines, dark spots, stains, seams) and, on defective ones, a crack.
-Surface and distractors are drawn from a random stream that knows nothing of the label, so that
-only the crack tells good from defective.
-"""
+"""The synthetic data set: surfaces with thin cracks, rendered when read; needs no files."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
-from PIL import Image
-from scipy import ndimage
-from tqdm import tqdm
+from pydantic import Field
 
+from ltcam_cli.config import NO_EFFECT, FolderName, Seed, Share, config
+from ltcam_cli.data.dataset import Dataset
+from ltcam_cli.data.rendering import LABELS, RENDERING_FORMAT, Scene, render_image, render_mask
 from ltcam_cli.data.sample import Sample
+from ltcam_cli.data.split import Split, split_fraction
 from ltcam_cli.errors import LtcamError
 
-SMALLEST = 32
-MASK_FROM = 0.4
-"""A pixel belongs to the crack from this share of the crack's full darkening on."""
-
-_LABELS, _STYLE, _SURFACE, _CRACK, _DEPTH = range(5)
-"""The random streams; each is seeded by its own number, then the seed, item and part."""
+MOST_IMAGES = 100_000
 
 
-@dataclass(frozen=True)
-class Scene:
-    """What one picture is made from; the same scene always gives the same pixels."""
+@config("dataset")
+class Synthetic(Dataset):
+    """Synthetic surfaces. The same seed gives the same pixels.
 
-    seed: int
-    item: int
-    part: int
-    defective: bool
-    height: int
-    width: int
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(H, W)."""
-        return self.height, self.width
-
-    @property
-    def scale(self) -> float:
-        """Pixels for one pixel of the 256 × 128 picture in which all lengths are given."""
-        return min(self.height / 256, self.width / 128)
-
-    def random(self, stream: int) -> np.random.Generator:
-        """The random numbers of one stream of this picture."""
-        return np.random.default_rng([stream, self.seed, self.item, self.part])
-
-
-@dataclass(frozen=True)
-class _Style:
-    """What all parts of one item share. Lengths in pixels at 256 × 128, levels in grey values."""
-
-    brightness: float
-    grain: float
-    grain_size: tuple[float, float]
-    mottle: float
-    stripes: float
-    bands: float
-    lines: int
-    noise: float
-
-    @classmethod
-    def of_item(cls, seed: int, item: int) -> _Style:
-        random = np.random.default_rng([_STYLE, seed, item])
-        return cls(
-            brightness=random.uniform(105, 175),
-            grain=random.uniform(7, 11),
-            grain_size=(random.uniform(0.7, 1.7), random.uniform(0.7, 1.2)),
-            mottle=random.uniform(2, 5),
-            stripes=random.uniform(1.5, 4),
-            bands=random.uniform(2, 6),
-            lines=int(random.integers(0, 4)),
-            noise=random.uniform(1.5, 3.0),
-        )
-
-
-def synthetic_samples(
-    *, items: int, parts: int, defective: float, height: int, width: int, seed: int
-) -> list[Sample]:
-    """Samples of `items` physical items with `parts` pictures each, rendered when read.
-
-    Pictures are (height, width) uint8, masks (height, width) bool, all False on good ones.
-    The defective ones are spread over the items as evenly as their number allows.
-
-    Args:
-        items: number of items, at least 2; item 7 is the group `item007`.
-        parts: pictures of each item, at least 1; `item007/part2`.
-        defective: share of defective pictures, 0 to 1; above 0 at least one is.
-        height: pixels, at least 32.
-        width: pixels, at least 32.
-        seed: not negative; the same seed gives the same pixels.
-
-    Raises:
-        LtcamError: naming the parameter that cannot be.
+    Attributes:
+        root: null; there are no files.
+        split: fraction, a random share of the items is tested.
+        items: Number of physical items.
+        parts: Images of each item.
+        defective: Share of defective images, spread evenly over the items; above 0 at least one.
+        seed: Seed of the images.
+        test_fraction: Share of the items that are tested.
+        split_seed: Seed of that draw.
     """
-    for name, value, least in (
-        ("items", items, 2),
-        ("parts", parts, 1),
-        ("height", height, SMALLEST),
-        ("width", width, SMALLEST),
-        ("seed", seed, 0),
-    ):
-        if value < least:
-            raise LtcamError(f"dataset.{name}={value}: must be at least {least}")
-    if not 0 <= defective <= 1:
-        raise LtcamError(f"dataset.defective={defective}: must lie between 0 and 1")
-    samples = []
-    for (item, part), label in np.ndenumerate(_labels(items, parts, defective, seed)):
-        scene = Scene(seed, item, part, bool(label), height, width)
-        group = f"item{item:03d}"
-        samples.append(
-            Sample(
-                name=f"{group}/part{part}",
-                group=group,
-                label=int(label),
-                read_image=partial(render_image, scene),
-                read_mask=partial(render_mask, scene),
+
+    kind: Literal["synthetic"] = "synthetic"
+    name: Annotated[FolderName | None, NO_EFFECT] = "synthetic"
+    root: Annotated[None, NO_EFFECT] = None
+    split: Literal["fraction"] = "fraction"
+    items: Annotated[int, Field(ge=2, le=10_000)] = 40
+    parts: Annotated[int, Field(ge=1, le=1000)] = 6
+    defective: Share = 0.3
+    seed: Seed = 0
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    split_seed: Seed = 0
+    height: Annotated[int, Field(ge=32, le=2048)] = 256
+    width: Annotated[int, Field(ge=32, le=2048)] = 128
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.items * self.parts > MOST_IMAGES:
+            raise LtcamError(
+                f"dataset.items={self.items}: with dataset.parts={self.parts} more than "
+                f"{MOST_IMAGES} images; lower one of them"
             )
-        )
-    return samples
 
+    def listed(self) -> Split:
+        """Both parts, labelled."""
+        return Split(*split_fraction(self.samples(), self.test_fraction, self.split_seed))
 
-def render_image(scene: Scene) -> np.ndarray:
-    """The picture of a scene: (H, W) uint8."""
-    random = scene.random(_SURFACE)
-    style = _Style.of_item(scene.seed, scene.item)
-    pixels = _surface(scene, style, random)
-    pixels *= _distractors(scene, style, random)
-    noise = random.standard_normal(scene.shape, dtype=np.float32) * style.noise
-    if scene.defective:
-        depth = scene.random(_DEPTH).uniform(0.28, 0.42)
-        pixels *= 1 - depth * _crack(scene)
-    return (pixels + noise).clip(0, 255).astype(np.uint8)
+    def samples(self) -> list[Sample]:
+        """All images: (height, width) uint8, masks bool. Item 7 is the group `item007`."""
+        samples = []
+        for (item, part), label in np.ndenumerate(self._labels()):
+            scene = Scene(self.seed, item, part, bool(label), self.height, self.width)
+            group = f"item{item:03d}"
+            samples.append(
+                Sample(
+                    name=f"{group}/part{part}",
+                    group=group,
+                    label=int(label),
+                    read_image=partial(render_image, scene),
+                    read_mask=partial(render_mask, scene),
+                    recipe=f"format {RENDERING_FORMAT} of {scene}",
+                )
+            )
+        return samples
 
-
-def render_mask(scene: Scene) -> np.ndarray:
-    """The defect of a scene: (H, W) bool, all False on a good one."""
-    if not scene.defective:
-        return np.zeros(scene.shape, dtype=bool)
-    return _crack(scene) >= MASK_FROM
-
-
-def write_folder(samples: Sequence[Sample], root: Path) -> None:
-    """Write samples as PNG files: `good/`, `defect/`, and `masks/` (0 and 255) of the defective.
-
-    A file's stem is the sample's name with `_` for `/`; a mask has the stem of its image.
-    The folder appears when all is written.
-
-    Raises:
-        LtcamError: if `root` exists and is not empty, or cannot be written.
-    """
-    target = root.resolve()
-    try:
-        if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-            raise LtcamError(f"{root}: not an empty folder; delete it or name another one")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as name:
-            content = Path(name) / "content"
-            for folder in ("good", "defect", "masks"):
-                (content / folder).mkdir(parents=True)
-            for sample in tqdm(samples, desc=f"writing {root}", unit="image"):
-                file = f"{sample.name.replace('/', '_')}.png"
-                folder = "defect" if sample.label else "good"
-                Image.fromarray(sample.image).save(content / folder / file)
-                mask = sample.mask
-                if sample.label and mask is not None:
-                    Image.fromarray(mask.astype(np.uint8) * 255).save(content / "masks" / file)
-            if target.exists():
-                target.rmdir()
-            content.rename(target)
-    except OSError as error:
-        reason = error.strerror or error
-        raise LtcamError(
-            f"{root}: cannot be written ({reason}); make room or name another folder"
-        ) from error
-
-
-def _labels(items: int, parts: int, defective: float, seed: int) -> np.ndarray:
-    """(items, parts) bool: which pictures are defective; items differ by at most one."""
-    count = round(defective * items * parts)
-    if defective > 0:
-        count = max(count, 1)
-    random = np.random.default_rng([_LABELS, seed])
-    each, extra = divmod(count, items)
-    counts = np.full(items, each)
-    counts[random.permutation(items)[:extra]] += 1
-    rank = random.permuted(np.tile(np.arange(parts), (items, 1)), axis=1)
-    return rank < counts[:, None]
-
-
-def _surface(scene: Scene, style: _Style, random: np.random.Generator) -> np.ndarray:
-    """(H, W) float32 grey values: grain, mottling, stripes, bands and illumination."""
-    height, width = scene.shape
-    scale = scene.scale
-    pixels = np.full(scene.shape, style.brightness + random.normal(0, 5), dtype=np.float32)
-
-    grain = random.standard_normal(scene.shape, dtype=np.float32)
-    grain = ndimage.gaussian_filter(grain, [max(s * scale, 0.5) for s in style.grain_size])
-    grain /= grain.std()
-    grain -= 0.6 * np.maximum(-grain - 1.2, 0)  # dark flecks
-    grain += 0.6 * np.maximum(grain - 1.8, 0)  # glints
-    pixels += style.grain * grain
-
-    pixels += style.mottle * _clouds(scene.shape, 16 * scale, random)
-    columns = random.standard_normal(width)
-    columns = ndimage.gaussian_filter1d(columns, 1.5 * scale)
-    rows = ndimage.gaussian_filter1d(random.standard_normal(height), 15 * scale)
-    pixels += (style.stripes * columns / columns.std()).astype(np.float32)
-    pixels += (style.bands * rows / rows.std()).astype(np.float32)[:, None]
-
-    down, across = random.uniform(-12, 12, 2)
-    pixels += np.linspace(-down, down, height, dtype=np.float32)[:, None]
-    pixels += np.linspace(-across, across, width, dtype=np.float32)
-    return pixels
-
-
-def _distractors(scene: Scene, style: _Style, random: np.random.Generator) -> np.ndarray:
-    """(H, W) float32 factors of the surface: below 1 darker, above 1 brighter."""
-    height, width = scene.shape
-    scale = scene.scale
-    factors = np.ones(scene.shape, dtype=np.float32)
-
-    stain = _clouds(scene.shape, 40 * scale, random)
-    factors -= random.uniform(0.05, 0.16) * np.clip(stain - 0.8, 0, 1)
-
-    for _ in range(style.lines + random.integers(0, 2)):  # machining: straight, down the picture
-        start, slant = random.uniform(0, width), random.uniform(-0.03, 0.03)
-        top, bottom = np.sort(random.uniform(-0.3, 1.3, 2)) * height
-        y = np.arange(top, bottom, 0.5)
-        line = _stroke(scene.shape, y, start + slant * y, random.uniform(0.5, 1.0) * scale)
-        factors *= 1 + random.choice([-1, 1]) * random.uniform(0.06, 0.16) * line
-
-    if random.random() < 0.4:  # a seam: straight, across the picture
-        start, slant = random.uniform(0, height), random.uniform(-0.02, 0.02)
-        x = np.arange(0, width, 0.5)
-        seam = _stroke(scene.shape, start + slant * x, x, random.uniform(0.5, 1.0) * scale)
-        factors *= 1 - random.uniform(0.08, 0.2) * seam
-
-    for _ in range(random.integers(0, 4)):  # scratches: straight, any direction, bright
-        angle, length = random.uniform(0, np.pi), random.uniform(15, 70) * scale
-        way = np.arange(0, length, 0.5)
-        y = random.uniform(0, height) + way * np.sin(angle)
-        x = random.uniform(0, width) + way * np.cos(angle)
-        scratch = _stroke(scene.shape, y, x, random.uniform(0.5, 1.1) * scale)
-        factors *= 1 + random.uniform(0.12, 0.35) * scratch
-
-    spots = int(random.integers(2, 12))
-    spot = _stroke(
-        scene.shape,
-        random.uniform(0, height, spots),
-        random.uniform(0, width, spots),
-        random.uniform(0.8, 3.2, spots) * scale,
-        random.uniform(0.4, 1.0, spots),
-    )
-    factors *= 1 - 0.5 * spot
-    return factors
-
-
-def _crack(scene: Scene) -> np.ndarray:
-    """(H, W) float32 from 0 (none) to 1 (full depth): the crack of a defective scene."""
-    random = scene.random(_CRACK)
-    height, width = scene.shape
-    scale = scene.scale
-    way = random.uniform(0.45, 0.95) * min(height, width)
-    steps = max(int(2 * way), 8)
-
-    place = random.random()
-    heading = random.uniform(-0.5, 0.5) + random.choice([0, np.pi])
-    y0 = random.uniform(0.1, 0.9) * height
-    if place < 0.6:  # from an edge into the picture, as on commutators
-        x0 = 0.0 if np.cos(heading) > 0 else width - 1.0
-    else:
-        x0 = width / 2 - np.cos(heading) * way / 2
-    y, x = _walk(y0, x0, heading, steps, scale, random)
-    half = np.interp(_smooth(steps, 10 * scale, random), [-1.5, 1.5], [0.75, 2.0]) * scale
-    taper = np.minimum(1, 0.3 + np.arange(steps)[::-1] / (0.4 * steps))
-    half = np.maximum(half * taper, 0.7)
-    strength = np.interp(_smooth(steps, 8 * scale, random), [-1.5, 1.5], [0.6, 1.0])
-    for _ in range(random.integers(0, 4)):  # gaps
-        middle, reach = random.uniform(0.15, 0.95) * steps, random.uniform(2, 5) * scale
-        strength *= np.clip((np.abs(np.arange(steps) - middle) / 2 - reach) / 2, 0, 1)
-    crack = _stroke(scene.shape, y, x, half, strength)
-    if random.random() < 0.35:  # a branch
-        root, turn = int(random.uniform(0.2, 0.7) * steps), random.choice([-1, 1])
-        heading += turn * random.uniform(0.4, 0.9)
-        y, x = _walk(y[root], x[root], heading, steps // 3, scale, random)
-        thin = np.linspace(1.0, 0.7, steps // 3) * max(scale, 0.7)
-        crack = np.maximum(crack, _stroke(scene.shape, y, x, thin, np.full(steps // 3, 0.7)))
-    return crack
-
-
-def _walk(
-    y: float, x: float, heading: float, steps: int, scale: float, random: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Two arrays (steps,), y and x: an irregular way in half-pixel steps along a heading."""
-    bend = 0.4 * _smooth(steps, 16 * scale, random) + 0.45 * _smooth(steps, 3 * scale, random)
-    angle = heading + bend
-    return y + np.cumsum(np.sin(angle)) / 2, x + np.cumsum(np.cos(angle)) / 2
-
-
-def _smooth(steps: int, reach: float, random: np.random.Generator) -> np.ndarray:
-    """(steps,) random numbers of variance about 1 that change over `reach` pixels."""
-    sigma = max(2 * reach / 2, 1.0)  # two steps a pixel
-    values = ndimage.gaussian_filter1d(random.standard_normal(steps), sigma, mode="wrap")
-    return values * np.sqrt(2 * sigma * np.sqrt(np.pi))
-
-
-def _clouds(shape: tuple[int, int], reach: float, random: np.random.Generator) -> np.ndarray:
-    """(H, W) float32, variance about 1: random patches about `reach` pixels wide."""
-    coarse = [int(np.ceil(length / reach)) + 3 for length in shape]
-    knots = random.standard_normal(coarse).astype(np.float32)
-    start = random.random(2)
-    for axis, length in enumerate(shape):
-        at = start[axis] + np.arange(length) / reach
-        low = at.astype(int)
-        part = ((1 - np.cos(np.pi * (at - low))) / 2).astype(np.float32)
-        part = part[:, None] if axis == 0 else part
-        knots = knots.take(low, axis) * (1 - part) + knots.take(low + 1, axis) * part
-    return knots * np.float32(1.4)
-
-
-def _stroke(
-    shape: tuple[int, int],
-    y: np.ndarray,
-    x: np.ndarray,
-    half: float | np.ndarray,
-    strength: float | np.ndarray = 1.0,
-) -> np.ndarray:
-    """(H, W) float32 from 0 to 1: soft discs at (y, x), `half` in radius; the strongest counts."""
-    canvas = np.zeros(shape, dtype=np.float32)
-    reach = int(np.ceil(np.max(half) + 0.5)) + 1
-    offset = np.arange(-reach, reach + 1)
-    rows = np.round(y).astype(int)[:, None, None] + offset[:, None]
-    columns = np.round(x).astype(int)[:, None, None] + offset
-    distance = np.hypot(rows - y[:, None, None], columns - x[:, None, None])
-    half, strength = (np.broadcast_to(value, y.shape)[:, None, None] for value in (half, strength))
-    cover = np.clip(half + 0.5 - distance, 0, 1) * strength
-    rows, columns = np.broadcast_arrays(rows, columns)
-    inside = (cover > 0) & (rows >= 0) & (rows < shape[0]) & (columns >= 0) & (columns < shape[1])
-    np.maximum.at(canvas, (rows[inside], columns[inside]), cover[inside].astype(np.float32))
-    return canvas
+    def _labels(self) -> np.ndarray:
+        """(items, parts) bool: which images are defective; items differ by at most one."""
+        count = round(self.defective * self.items * self.parts)
+        if self.defective > 0:
+            count = max(count, 1)
+        random = np.random.default_rng([LABELS, self.seed])
+        least, extra = divmod(count, self.items)
+        counts = np.full(self.items, least)
+        counts[random.permutation(self.items)[:extra]] += 1
+        rank = random.permuted(np.tile(np.arange(self.parts), (self.items, 1)), axis=1)
+        return rank < counts[:, None]

@@ -9,21 +9,15 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from ltcam_cli.errors import LtcamError, nearest
-from ltcam_cli.maps.capture import (
-    Capture,
-    Layer,
-    Target,
-    capture,
-    check_finite,
-    frozen,
-    stages_of,
-    submodule,
-)
+from ltcam_cli.errors import LtcamError
+from ltcam_cli.maps.capture import capture, check_finite, frozen
 from ltcam_cli.maps.fusion import fuse
-from ltcam_cli.maps.spec import Fusion, MapSpec
-from ltcam_cli.maps.sweep import can_sweep, swept
+from ltcam_cli.maps.layer import Capture, Layer
+from ltcam_cli.maps.multi_delta import multi_delta_maps, supports_multi_delta
+from ltcam_cli.maps.spec import MapSpec, Target
+from ltcam_cli.maps.stages import main_stages, resolve_layers, resolve_weights
 from ltcam_cli.maps.truncation import keep, thresholds
+from ltcam_cli.maps.tta_config import Size
 from ltcam_cli.maps.weightings import combine, get_weighting
 
 
@@ -32,9 +26,9 @@ class Heatmaps:
     """What a source gives for one batch.
 
     Attributes:
-        maps: one (N, H, W) a cell, at the size of the images, as the source's cells are listed.
+        maps: One (N, H, W) a cell, at the size of the images, as the source's cells are listed.
         logits: (N, L) of the classifier.
-        finite: by layer, whether the gradient was; to be checked on the host.
+        finite: Whether the gradient is finite, by layer; to be checked on the host.
     """
 
     maps: list[Tensor]
@@ -45,7 +39,7 @@ class Heatmaps:
         """The same in the host's memory, as float32; from a GPU all in one copy.
 
         Raises:
-            LtcamError: if a gradient was no finite number.
+            LtcamError: If a gradient was no finite number.
         """
         return self.copied() if self.logits.is_cuda else self
 
@@ -61,14 +55,10 @@ class Heatmaps:
         return Heatmaps(rest[: len(self.maps)], logits)
 
 
-FULL = "full"
-Size = tuple[int, int] | str | None
-
-
 class HeatmapSource(Protocol):
     """Normalised images (N, C, H, W) -> heatmaps: a CAM engine, or a network that draws masks.
 
-    One that wants images of another size than the network's input says so: see `wanted_size`.
+    One that takes images of another size than the network's input says so: see `wanted_size`.
     """
 
     def __call__(self, images: Tensor) -> Heatmaps:
@@ -79,23 +69,24 @@ class HeatmapSource(Protocol):
 def wanted_size(source: HeatmapSource) -> Size:
     """A source's attribute `size`, if it has one.
 
-    That is (height, width) of the images it wants, `FULL` for each image's own size, one image a
+    That is (height, width) of the images it takes, `FULL` for each image's own size, one image a
     batch, or None for the network's input.
     """
     return getattr(source, "size", None)
 
 
-Placed = tuple[list[int | None], list[Tensor]]  # places of the layers, and their maps
+# A layer's maps by spec, with the layer's name; a bias term's stage, or "".
+LayerMaps = tuple[str, dict[MapSpec, Tensor]]
 
 
 class CamEngine:
     """The heatmap source of class activation maps."""
 
     def __init__(
-        self, model: nn.Module, specs: Sequence[MapSpec], half: torch.dtype | None = None
+        self, model: nn.Module, specs: Sequence[MapSpec], autocast_dtype: torch.dtype | None = None
     ) -> None:
-        """Of a model and the cells wanted; `half`: see `capture`."""
-        self.model, self.half = model, half
+        """Source of one map a spec; `autocast_dtype`: see `capture`."""
+        self.model, self.autocast_dtype = model, autocast_dtype
         self.specs = list(specs)
         self.layers = {spec: resolve_layers(model, spec) for spec in self.specs}
         self.fusions = {
@@ -103,10 +94,10 @@ class CamEngine:
         }
 
     def __call__(self, images: Tensor) -> Heatmaps:
-        """Heatmaps of normalised images (N, C, H, W); the model is left as it was found.
+        """Heatmaps of normalised images (N, C, H, W); the model is left as it was.
 
         Raises:
-            LtcamError: see `capture`.
+            LtcamError: See `capture`.
         """
         size = (images.shape[-2], images.shape[-1])
         maps: dict[MapSpec, Tensor] = {}
@@ -114,12 +105,13 @@ class CamEngine:
         with frozen(self.model):
             for target in dict.fromkeys(spec.target for spec in self.specs):
                 specs = [spec for spec in self.layers if spec.target == target]  # each once
-                seen = self._capture(images, target, specs)
-                logits = seen.logits
-                finite |= seen.finite
+                captured = self._capture(images, target, specs)
+                logits = captured.logits
+                finite |= captured.finite
                 with torch.no_grad():
-                    for spec, (places, drawn) in self._layer_maps(seen, specs).items():
-                        maps[spec] = fuse(drawn, size, self.fusions[spec], places)
+                    layer_maps = self._layer_maps(captured, specs)
+                    for spec in specs:
+                        maps[spec] = self._fused(spec, layer_maps, size)
         return Heatmaps([maps[spec] for spec in self.specs], logits, finite)
 
     def _capture(self, images: Tensor, target: Target, specs: Sequence[MapSpec]) -> Capture:
@@ -138,25 +130,33 @@ class CamEngine:
             tuple(names),
             gradients="g" in needs,
             biases="biases" in needs,
-            markers=_stages(self.model) if "biases" in needs else (),
-            use_term=lambda term: (term.stage, _drawn(term, self._readers(term, specs))),
-            half=self.half,
+            markers=main_stages(self.model) if "biases" in needs else (),
+            use_term=lambda term: (term.stage, maps_of_layer(term, self._readers(term, specs))),
+            autocast_dtype=self.autocast_dtype,
         )
 
-    def _layer_maps(self, seen: Capture, specs: Sequence[MapSpec]) -> dict[MapSpec, Placed]:
-        """Each spec's maps, layer by layer; specs that read a layer share its truncation."""
-        drawn = [(n, _drawn(la, self._readers(la, specs))) for n, la in seen.layers.items()]
-        drawn += seen.terms  # drawn while the gradients came
-        if seen.input is not None:
-            drawn.append(("", _drawn(seen.input, self._readers(seen.input, specs))))
-        result: dict[MapSpec, Placed] = {}
-        for spec in specs:
-            place = {name: number for number, name in enumerate(self.layers[spec])}
-            mine = [(place.get(name), maps[spec]) for name, maps in drawn if spec in maps]
-            if not mine:
-                raise LtcamError(f"method.layers={'+'.join(spec.layers)}: no convolution there")
-            result[spec] = [number for number, _ in mine], [M for _, M in mine]
-        return result
+    def _layer_maps(self, captured: Capture, specs: Sequence[MapSpec]) -> list[LayerMaps]:
+        """Maps layer by layer; specs that read a layer share its truncation."""
+        maps: list[LayerMaps] = [
+            (name, maps_of_layer(layer, self._readers(layer, specs)))
+            for name, layer in captured.layers.items()
+        ]
+        maps += captured.terms  # made while the gradients came
+        if captured.input is not None:
+            readers = self._readers(captured.input, specs)
+            maps.append(("", maps_of_layer(captured.input, readers)))
+        return maps
+
+    def _fused(
+        self, spec: MapSpec, layer_maps: Sequence[LayerMaps], size: tuple[int, int]
+    ) -> Tensor:
+        """The heatmap (N, *size) of a spec."""
+        order = {name: number for number, name in enumerate(self.layers[spec])}
+        chosen = [(order.get(name), maps[spec]) for name, maps in layer_maps if spec in maps]
+        if not chosen:
+            raise LtcamError(f"method.layers={'+'.join(spec.layers)}: no convolution there")
+        numbers, maps = zip(*chosen, strict=True)
+        return fuse(maps, size, self.fusions[spec], numbers)
 
     def _readers(self, layer: Layer, specs: Sequence[MapSpec]) -> list[MapSpec]:
         """The specs that read a layer, or a term of biases."""
@@ -180,145 +180,67 @@ def explain(
     """Heatmaps of images, one forward and one backward for all specs of one target.
 
     Args:
-        model: any CNN whose feature maps are (N, K, h, w).
+        model: Any CNN whose feature maps are (N, K, h, w).
         images: (N, C, H, W), normalised, on the model's device.
-        specs: what is wanted; layers by module name, or s1.. where the model has `stages`.
-        target: overrides the specs' own.
+        specs: One spec a heatmap; layers by module name, or s1.. where the model has `stages`.
+        target: Overrides the specs' own.
 
     Returns:
         For each spec (N, H, W), before any threshold; zeros where nothing speaks for the target.
 
     Raises:
-        LtcamError: if a layer, target or option does not exist.
+        LtcamError: If a layer, target or option does not exist.
     """
     if target is not None:
         specs = [replace(spec, target=target) for spec in specs]
-    found = CamEngine(model, specs)(images)
-    check_finite(found.finite)
-    return found.maps
+    heatmaps = CamEngine(model, specs)(images)
+    check_finite(heatmaps.finite)
+    return heatmaps.maps
 
 
-def resolve_layers(model: nn.Module, spec: MapSpec) -> tuple[str, ...]:
-    """Module names of a spec's layers; of `all` and `last` by the model's `stages`.
-
-    Raises:
-        LtcamError: with the nearest name if there is no such layer.
-    """
-    stages = stages_of(model)
-    ordered = _stages(model)
-    biases = "biases" in get_weighting(spec.weighting).needs
-    names: list[str] = []
-    for layer in spec.layers:
-        if layer in {"all", "last"} and not ordered:
-            if biases and layer == "all":
-                continue
-            raise LtcamError(
-                f"method.layers={layer}: this model names no stages; give module names"
-            )
-        if biases and layer not in {"all", "last", *stages}:
-            raise LtcamError(
-                f"method.layers={layer}: {spec.weighting} takes all, last or stages"
-                f"{nearest(layer, stages)}"
-            )
-        if layer == "all":
-            names += ordered
-        elif layer == "last":
-            names.append(ordered[-1])
-        elif layer in stages:
-            names.append(stages[layer])
-        else:
-            submodule(model, layer)
-            names.append(layer)
-    return tuple(dict.fromkeys(names))
-
-
-def resolve_weights(model: nn.Module, spec: MapSpec, layers: Sequence[str]) -> Fusion:
-    """A spec's fusion with its weights as a number for each of the layers, by module name.
-
-    Raises:
-        LtcamError: if there are not as many, a name is none of the layers', or all are 0.
-    """
-    fusion, stages = spec.fusion, stages_of(model)
-    if fusion.weights is None:
-        return fusion
-    of_layers = "+".join(spec.layers)
-    if not isinstance(fusion.weights[0], tuple):
-        if len(fusion.weights) != len(layers):
-            raise LtcamError(
-                f"method.fusion.weights: {len(fusion.weights)} numbers for the {len(layers)} "
-                f"layers of {of_layers}; give one a layer, or by name such as {{s1:0.5}}"
-            )
-        return fusion
-    weights = dict.fromkeys(layers, 1.0)
-    for name, weight in fusion.weights:
-        if stages.get(name, name) not in weights:
-            known = [short for short, full in stages.items() if full in weights]
-            raise LtcamError(
-                f"method.fusion.weights: {name} is none of the layers of {of_layers}"
-                f"{nearest(name, known or layers)}"
-            )
-        weights[stages.get(name, name)] = weight
-    if not any(weights.values()):
-        raise LtcamError("method.fusion.weights: all are 0; give one layer at least a weight")
-    return replace(fusion, weights=tuple(weights.values()))
-
-
-def layer_map(layer: Layer, cut: Tensor | None, spec: MapSpec) -> Tensor:
+def layer_map(layer: Layer, truncated: Tensor | None, spec: MapSpec) -> Tensor:
     """A layer's map (N, h, w).
 
     Args:
-        layer: as captured.
-        cut: its truncated gradient, or None for no truncation.
-        spec: weighting, form and options.
+        layer: As captured.
+        truncated: Its truncated gradient; None: no truncation.
+        spec: Weighting, form and options.
     """
-    weigh = get_weighting(spec.weighting).function
-    options = dict(spec.options)
-    if cut is None:
-        return combine(weigh(layer, **options), layer.A)
+    weighting, options = get_weighting(spec.weighting), dict(spec.options)
+    if truncated is None:
+        return combine(weighting(layer, **options), layer.A)
     if spec.form == "gradient":
-        return combine(weigh(replace(layer, g=cut), **options), layer.A)
+        return combine(weighting(replace(layer, g=truncated), **options), layer.A)
     assert layer.A is not None
-    w = weigh(layer, **options)[:, :, None, None]
-    masked = (w * (layer.A * (cut > 0))).sum(dim=1)  # eq. 11: T masks A, the weight stays whole
+    w = weighting(layer, **options)[:, :, None, None]
+    masked = (w * (layer.A * (truncated > 0))).sum(dim=1)  # eq. 11: T masks A, not the weight
     return masked.relu() if spec.form == "mask_relu" else masked
 
 
-def _drawing(spec: MapSpec) -> MapSpec:
-    """What of a spec decides a layer's map: all but layers and fusion, by which maps are shared."""
-    return replace(spec, layers=("last",), fusion=Fusion())
+def maps_of_layer(layer: Layer, specs: Sequence[MapSpec]) -> dict[MapSpec, Tensor]:
+    """The layer's map for each spec; specs that differ in layers and fusion alone share it."""
+    maps = dict(_distinct_maps(layer, dict.fromkeys(spec.layer_spec for spec in specs)))
+    return {spec: maps[spec.layer_spec] for spec in specs}
 
 
-def _drawn(layer: Layer, specs: Sequence[MapSpec]) -> dict[MapSpec, Tensor]:
-    """The layer's map for each spec."""
-    maps = dict(_each_drawn(layer, dict.fromkeys(map(_drawing, specs))))
-    return {spec: maps[_drawing(spec)] for spec in specs}
-
-
-def _each_drawn(layer: Layer, drawings: Iterable[MapSpec]) -> Iterator[tuple[MapSpec, Tensor]]:
-    """The layer's map of each drawing; one sort a scope, and one pass for all its δ."""
-    truncated: dict[str, list[MapSpec]] = {}
-    for drawing in drawings:
-        if drawing.delta is None or layer.is_input:
-            yield drawing, layer_map(layer, None, drawing)
+def _distinct_maps(layer: Layer, specs: Iterable[MapSpec]) -> Iterator[tuple[MapSpec, Tensor]]:
+    """The layer's map of each spec; one sort a scope, and one pass for all its δ."""
+    by_scope: dict[str, list[MapSpec]] = {}
+    for spec in specs:
+        if spec.delta is None or layer.is_input:
+            yield spec, layer_map(layer, None, spec)
         else:
-            truncated.setdefault(drawing.scope, []).append(drawing)
-    for scope, drawings in truncated.items():
+            by_scope.setdefault(spec.scope, []).append(spec)
+    for scope, truncated in by_scope.items():
         assert layer.g is not None
-        deltas = sorted({drawing.delta for drawing in drawings if drawing.delta is not None})
-        bounds = thresholds(layer.g, deltas, scope)
-        together = len(deltas) > 1 and not layer.g.is_cuda
-        names = {drawing.weighting for drawing in drawings if together and can_sweep(drawing)}
-        found = swept(layer, bounds, sorted(names))
-        for drawing in drawings:
-            assert drawing.delta is not None
-            number = deltas.index(drawing.delta)
-            if drawing.weighting in found and can_sweep(drawing):
-                yield drawing, found[drawing.weighting][number]
+        deltas = sorted({spec.delta for spec in truncated if spec.delta is not None})
+        cuts = dict(zip(deltas, thresholds(layer.g, deltas, scope), strict=True))
+        one_pass = len(deltas) > 1 and not layer.g.is_cuda
+        names = {s.weighting for s in truncated if one_pass and supports_multi_delta(s)}
+        maps = multi_delta_maps(layer, list(cuts.values()), sorted(names))
+        for spec in truncated:
+            assert spec.delta is not None
+            if spec.weighting in maps and supports_multi_delta(spec):
+                yield spec, maps[spec.weighting][deltas.index(spec.delta)]
             else:
-                yield drawing, layer_map(layer, keep(layer.g, bounds[number]), drawing)
-
-
-def _stages(model: nn.Module) -> tuple[str, ...]:
-    """Module names of s1..sN."""
-    stages = stages_of(model)
-    return tuple(stages[name] for name in sorted(stages) if name.startswith("s"))
+                yield spec, layer_map(layer, keep(layer.g, cuts[spec.delta]), spec)

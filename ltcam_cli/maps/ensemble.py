@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ltcam_cli.classifier.checkpoint import Classifier
 from ltcam_cli.maps.engine import Heatmaps, HeatmapSource, wanted_size
-from ltcam_cli.maps.fusion import ratio
+from ltcam_cli.maps.normalize import ratio
 
 
 class Ensemble:
@@ -21,30 +21,31 @@ class Ensemble:
     """
 
     def __init__(self, members: Sequence[tuple[Classifier, HeatmapSource]]) -> None:
-        """Of classifiers of one input size, and a source of each with the same cells."""
+        """Average classifiers of one input size, each with a source of the same cells."""
         self.members, self.size = list(members), wanted_size(members[0][1])
 
     def __call__(self, images: Tensor) -> Heatmaps:
         """Heatmaps of images (N, C, H, W) as the first classifier prepares them."""
         first = self.members[0][0]
-        maps: list[Tensor] = []
+        sums: list[Tensor] = []
         odds, finite = [], dict[str, Tensor]()
         for number, (classifier, source) in enumerate(self.members):
-            found = source(_prepared(images, first, classifier))
-            each = [ratio(M, M.amax(dim=(1, 2))) for M in found.maps]
-            maps = [M.add_(one) for M, one in zip(maps, each, strict=True)] if maps else each
-            odds.append(classifier.log_odds(found.logits.float()) + classifier.prior_shift)
-            finite |= {f"{name} of classifier {number + 1}": f for name, f in found.finite.items()}
+            heatmaps = source(_prepared(images, first, classifier))
+            maps = [ratio(M, M.amax(dim=(1, 2))) for M in heatmaps.maps]
+            sums = [total.add_(M) for total, M in zip(sums, maps, strict=True)] if sums else maps
+            odds.append(classifier.log_odds(heatmaps.logits.float()) + classifier.prior_shift)
+            finite |= {f"{layer} of classifier {number + 1}": flag
+                       for layer, flag in heatmaps.finite.items()}  # fmt: skip
         mean = torch.stack(odds).mean(dim=0) - first.prior_shift
-        return Heatmaps([M.div_(len(self.members)) for M in maps], _logits(mean, first), finite)
+        return Heatmaps([M.div_(len(self.members)) for M in sums], _logits(mean, first), finite)
 
 
-def _prepared(images: Tensor, by: Classifier, wanted: Classifier) -> Tensor:
-    """Images that one classifier prepared as another would."""
-    if (by.mean, by.std) == (wanted.mean, wanted.std):
+def _prepared(images: Tensor, first: Classifier, other: Classifier) -> Tensor:
+    """Images that the first classifier prepared, as the other one prepares them."""
+    if (first.mean, first.std) == (other.mean, other.std):
         return images
-    mean, std = (images.new_tensor(v).view(1, -1, 1, 1) for v in (by.mean, by.std))
-    return wanted.prepare(images * std + mean)
+    mean, std = (images.new_tensor(v).view(1, -1, 1, 1) for v in (first.mean, first.std))
+    return other.prepare(images * std + mean)
 
 
 def _logits(log_odds: Tensor, classifier: Classifier) -> Tensor:

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ltcam_cli.maps.normalize import min_max, ratio
 from ltcam_cli.maps.spec import Fusion
-from ltcam_cli.maps.weightings import min_max
 
 
 def upscale(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -26,24 +26,24 @@ def fuse(
     maps: Sequence[Tensor],
     size: tuple[int, int],
     fusion: Fusion,
-    places: Sequence[int | None] | None = None,
+    layers: Sequence[int | None] | None = None,
 ) -> Tensor:
     """M = Σ_l ψ(M_l), or another rule.
 
     Args:
-        maps: of each layer (N, h_l, w_l).
+        maps: Map of each layer (N, h_l, w_l).
         size: (H, W) of the result.
-        fusion: rule, normalisation and weights, which are a number a layer here.
-        places: of each map, which of the layers it is of; None for those of none, whose weight is
-            1. As they are listed, without it.
+        fusion: Rule, normalisation and weights, which are a number a layer here.
+        layers: Number of each map's layer; None for a map of none, whose weight is 1. Without it,
+            the maps are of the layers in their order.
 
     Returns:
         (N, H, W).
     """
-    places = range(len(maps)) if places is None else places
-    maps = [normalized(M, fusion, place) for M, place in zip(maps, places, strict=True)]
-    given = fusion.weights
-    weights = [1.0 if given is None or place is None else given[place] for place in places]
+    layers = range(len(maps)) if layers is None else layers
+    maps = [normalized(M, fusion, layer) for M, layer in zip(maps, layers, strict=True)]
+    w = fusion.weights
+    weights = [1.0 if w is None or layer is None else w[layer] for layer in layers]
     total = sum(weights) or 1.0
     if fusion.rule == "product":
         shares = [weight / total for weight in weights]
@@ -56,7 +56,7 @@ def fuse(
     return _sum(maps, size) / (total if fusion.rule == "mean" else 1)
 
 
-def normalized(M: Tensor, fusion: Fusion, place: int | None = 0) -> Tensor:
+def normalized(M: Tensor, fusion: Fusion, layer: int | None = 0) -> Tensor:
     """A layer's map (N, h, w) on a scale that other layers have, too; 0 stays where all is 0.
 
     - `minmax`: (M - min) / (max - min), 0 where M is constant;
@@ -64,12 +64,12 @@ def normalized(M: Tensor, fusion: Fusion, place: int | None = 0) -> Tensor:
       x_(k), k = ⌈(n-1)·q⌉ in exact arithmetic, and the maximum where that is not positive;
     - `unit-energy`: M / √(mean of M²);
     - `tanh`: tanh(γ M / max M), which lifts what is weak (Jiang et al. 2021, who so scale the maps
-      of the shallow stages, γ = 2), of the first `scaled` layers; M / max M of the others.
+      of the shallow stages, γ = 2), of the first `tanh_layers` layers; M / max M of the others.
 
     Args:
-        M: before it is up-scaled.
-        fusion: normalisation and its options.
-        place: which of the layers it is of; None for none.
+        M: Map before it is up-scaled.
+        fusion: Normalisation and its options.
+        layer: Number of its layer; None for none.
     """
     if fusion.normalize == "none":
         return M
@@ -84,14 +84,8 @@ def normalized(M: Tensor, fusion: Fusion, place: int | None = 0) -> Tensor:
         M = ratio(M, M.abs().amax(dim=(1, 2)))  # whose squares do not underflow
         return ratio(M, M.square().mean(dim=(1, 2)).sqrt())
     M = ratio(M, M.amax(dim=(1, 2)))
-    among = place is not None and (fusion.scaled is None or place < fusion.scaled)
-    return torch.tanh(fusion.gamma * M) if among else M
-
-
-def ratio(M: Tensor, by: Tensor) -> Tensor:
-    """M (N, h, w) / by (N,), and 0 where that is not positive."""
-    by = by[:, None, None]
-    return torch.where(by > 0, M / torch.where(by > 0, by, 1), 0)
+    shallow = layer is not None and (fusion.tanh_layers is None or layer < fusion.tanh_layers)
+    return torch.tanh(fusion.gamma * M) if shallow else M
 
 
 def _sum(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:

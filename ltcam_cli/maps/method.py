@@ -1,109 +1,184 @@
-"""A method's config -> its spec."""
+"""A method's config: class activation maps, or a student's masks. Imports no torch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import field, replace
+from typing import Annotated, Any, Literal
 
+from pydantic import Field
+
+from ltcam_cli.config import FolderName, build, config
 from ltcam_cli.errors import LtcamError, nearest
-from ltcam_cli.files import LATER
-from ltcam_cli.maps.spec import Fusion, MapSpec
+from ltcam_cli.maps.spec import Form, Fusion, MapSpec, Scope
 from ltcam_cli.maps.weightings import get_weighting
 
 AUTO = "auto"
-STUDENT = "student"
-TEACHER = "ltcam_plus"  # makes a student's first labels
-STUDENT_OPTIONS = ("student", "checkpoint")
+COLUMNS = ("target", "scope", "form", "fusion", "normalize", "weights")
 
 
-@dataclass
-class FusionConfig:
-    """See `Fusion`."""
-
-    rule: str = "sum"
-    normalize: str = "none"
-    weights: Any = field(default=None, metadata=LATER)
-    quantile: float = field(default=0.99, metadata=LATER)
-    gamma: float = field(default=2.0, metadata=LATER)
-    scaled: int | None = field(default=None, metadata=LATER)
-
-
-@dataclass
-class MethodConfig:
-    """A method (conf/method/*.yaml); see `MapSpec` for the meaning of its keys.
+@config("method")
+class CamMethod:
+    """Class activation maps of the classifier; see `MapSpec`.
 
     Attributes:
-        name: in run names and tables.
-        layers: names joined by `+`, or `all`, `last`.
-        delta: a number, None, or `auto`: chosen on the training part before there is a spec.
+        source: cam.
+        name: Name in cell folders and tables.
+        weighting: gradcam | gradcampp | xgradcam | layercam | ablationcam | scorecam | fullgrad, or
+            one of yours, as module:function.
+        layers: all | last | stages or module names joined by + (s3+s4+s5).
+        delta: Percentile below which positive gradients are cut; null: no truncation; auto: chosen
+            on the training part.
+        scope: The percentile is of each channel | of the layer.
+        form: gradient (eq. 9, 10) | mask (eq. 11 to the letter) | mask_relu.
+        fusion: Fusion of the layers' maps.
+        target: defect | margin (y_defect - y_good) | a logit's index.
+        options: Options of the weighting, e.g. {batch: 16}.
     """
 
-    name: str = "ltgradcam"
+    source: Literal["cam"] = "cam"
+    name: FolderName = "ltgradcam"
     weighting: str = "gradcam"
     layers: str = "all"
-    delta: Any = 50.0
-    scope: str = "channel"
-    form: str = "gradient"
-    fusion: FusionConfig = field(default_factory=FusionConfig)
-    target: Any = "defect"
+    delta: Annotated[float, Field(ge=0, le=100)] | Literal["auto"] | None = 50.0
+    scope: Scope = "channel"
+    form: Form = "gradient"
+    fusion: Fusion = field(default_factory=Fusion)
+    target: Literal["defect", "margin"] | Annotated[int, Field(ge=-10_000, le=10_000)] = "defect"
     options: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if isinstance(self.delta, int) and not isinstance(self.delta, bool):
-            self.delta = float(self.delta)  # 50 and 50.0 are one cell
-
-    @property
-    def is_student(self) -> bool:
-        """Whether a second-stage network draws the maps, which has no spec."""
-        return self.weighting == STUDENT
 
     @property
     def reads_gradients(self) -> bool:
         """Whether δ can act."""
-        return not self.is_student and get_weighting(self.weighting).reads_gradients
+        return get_weighting(self.weighting).reads_gradients
+
+    @property
+    def shares_pass(self) -> bool:
+        """Whether other methods' maps may come from the same pass over the images."""
+        return True
 
     def check(self) -> None:
         """Refuse what does not exist, before anything is computed.
 
         Raises:
-            LtcamError: naming the key that is wrong.
+            LtcamError: Naming the key that is wrong.
         """
-        if not self.is_student:
+        if self.delta != AUTO:
             self.spec()
-            return
-        if self.delta is not None:
+        elif not self.reads_gradients:
             raise LtcamError(
-                f"method.delta={self.delta}: a student reads no gradients to truncate; "
-                "use delta=null"
+                f"method.delta=auto: {self.weighting} reads no gradients to truncate; use delta=null"
             )
-        for option in self.options:
-            if option not in STUDENT_OPTIONS:
-                raise LtcamError(
-                    f"method.options.{option}: a student has no such option"
-                    f"{nearest(option, STUDENT_OPTIONS)}"
-                )
+        else:
+            replace(self, delta=0.0).spec()
 
     def spec(self) -> MapSpec:
         """The spec.
 
         Raises:
-            LtcamError: naming the key that is wrong.
+            LtcamError: Naming the key that is wrong.
         """
-        delta = self.delta
-        if delta == AUTO:
+        if isinstance(self.delta, str):
             raise LtcamError(
                 "method.delta=auto: no number yet; ltcam evaluate --delta auto chooses one on the "
                 "training part, then give that"
             )
-        if delta is not None and not isinstance(delta, float):
-            raise LtcamError(f"method.delta={delta}: must be a number in 0..100, or null")
         return MapSpec(
             weighting=self.weighting,
-            layers=tuple(str(self.layers).split("+")),
-            delta=delta,
+            layers=tuple(self.layers.split("+")),
+            delta=self.delta,
             scope=self.scope,
             form=self.form,
-            fusion=Fusion(**vars(self.fusion)),
+            fusion=self.fusion,
             target=self.target,
             options=tuple(sorted(self.options.items())),
         )
+
+    def columns(self) -> dict[str, str | None]:
+        """Cells of the results' columns target, scope, form, fusion, normalize and weights."""
+        fusion = self.fusion
+        values = (str(self.target), self.scope, self.form, fusion.rule, fusion.normalization)
+        return dict(zip(COLUMNS, (*values, fusion.weighting), strict=True))
+
+
+@config("method")
+class StudentMethod:
+    """Masks of a second-stage network: after `ltcam student train`.
+
+    Attributes:
+        source: student.
+        name: Name in cell folders and tables.
+        student: Folder of the run's student; null: its only one.
+        checkpoint: Digest of the student's weights, sha256:…, that must be there; null: any.
+    """
+
+    source: Literal["student"] = "student"
+    name: FolderName = "student"
+    student: FolderName | None = None
+    checkpoint: Annotated[str, Field(max_length=100)] | None = None
+
+    @property
+    def layers(self) -> str:
+        """Layers, for tables."""
+        return "none"
+
+    @property
+    def delta(self) -> None:
+        """A student reads no gradients."""
+        return None
+
+    @property
+    def reads_gradients(self) -> bool:
+        """Whether δ can act."""
+        return False
+
+    @property
+    def shares_pass(self) -> bool:
+        """A student may want larger images than a classifier."""
+        return False
+
+    def check(self) -> None:
+        """Nothing that its fields do not say."""
+
+    def columns(self) -> dict[str, str | None]:
+        """Cells of the results' columns target, scope, form, fusion, normalize and weights."""
+        return dict.fromkeys(COLUMNS)
+
+
+Method = CamMethod | StudentMethod
+SOURCES: dict[str, type[CamMethod] | type[StudentMethod]] = {
+    "cam": CamMethod,
+    "student": StudentMethod,
+}
+
+
+def make_method(values: Mapping[str, Any]) -> Method:
+    """Config of a method, by its source.
+
+    Raises:
+        LtcamError: Naming the key that is wrong.
+    """
+    if not isinstance(values, Mapping):
+        raise LtcamError(f"method={values}: must be a mapping")
+    source = str(values.get("source", "cam"))
+    if source not in SOURCES:
+        raise LtcamError(f"method.source={source}: unknown{nearest(source, SOURCES)}")
+    if source == "student":
+        values = _without_cam_keys(values)
+    return build(SOURCES[source], values)
+
+
+def _without_cam_keys(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A student's values without delta=null and layers=none.
+
+    Raises:
+        LtcamError: If these are anything else.
+    """
+    if values.get("delta") is not None:
+        raise LtcamError(
+            f"method.delta={values['delta']}: a student reads no gradients to truncate; "
+            "use delta=null"
+        )
+    if values.get("layers") not in (None, "none"):
+        raise LtcamError(f"method.layers={values['layers']}: a student has no layers to choose")
+    return {key: value for key, value in values.items() if key not in {"delta", "layers"}}

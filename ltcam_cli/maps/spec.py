@@ -1,106 +1,99 @@
-"""A method as data: which weighting, of which layers, truncated and fused how."""
+"""A method as data: which weighting, of which layers, truncated and fused how. Imports no torch."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Annotated, Any, Literal, get_args
 
+from pydantic import BeforeValidator, Field
+
+from ltcam_cli.config import Positive, Says, config
 from ltcam_cli.errors import LtcamError, nearest
-from ltcam_cli.maps.capture import Target
 from ltcam_cli.maps.weightings import get_weighting
 
-FUSION_RULES = ("sum", "mean", "max", "product")
-NORMALIZATIONS = ("none", "minmax", "quantile", "unit-energy", "tanh")
-SCOPES = ("channel", "layer")
-FORMS = ("gradient", "mask", "mask_relu")
+Target = str | int
+FusionRule = Literal["sum", "mean", "max", "product"]
+Normalization = Literal["none", "minmax", "quantile", "unit-energy", "tanh"]
+Scope = Literal["channel", "layer"]
+Form = Literal["gradient", "mask", "mask_relu"]
 
 
-def _check(key: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise LtcamError(f"method.{key}={value}: unknown{nearest(value, known)}")
+def _weights(values: Any) -> tuple[Any, ...] | None:
+    """A list, a mapping, or pairs, as tuples that can be hashed.
+
+    Raises:
+        ValueError: If one is no number in [0, 1e9], or none is above 0.
+    """
+    if values is None:
+        return None
+    if not isinstance(values, (Mapping, list, tuple)) or not values:
+        raise ValueError
+    entries: list[Any] = list(values.items() if isinstance(values, Mapping) else values)
+    by_name = isinstance(entries[0], (list, tuple))
+    if by_name and not all(isinstance(entry, (list, tuple)) and len(entry) == 2
+                           and isinstance(entry[0], str) for entry in entries):  # fmt: skip
+        raise ValueError
+    numbers = [entry[1] if by_name else entry for entry in entries]
+    if not all(type(number) in {int, float} and 0 <= number <= 1e9 for number in numbers):
+        raise ValueError
+    if not by_name and not any(numbers):
+        raise ValueError
+    numbers = [float(number) for number in numbers]
+    return tuple(
+        (entry[0], number) if by_name else number
+        for entry, number in zip(entries, numbers, strict=True)
+    )
 
 
-@dataclass(frozen=True)
+@config("method.fusion")
 class Fusion:
     """How the layers' up-scaled maps become one (eq. 8 of the paper: their plain sum).
 
     Attributes:
-        rule: `sum` Σ w_l M_l, `mean` Σ w_l M_l / Σ w_l, `max` of w_l M_l, or `product`, the
-            geometric mean Π M_l^(w_l / Σ w_l).
-        normalize: `none` (the paper), or what is done to each layer's map before it is up-scaled,
-            so that stages whose values are larger by orders of magnitude do not drown the others:
-            `minmax`, `quantile`, `unit-energy` or `tanh`; see `fusion.normalized`.
+        rule: sum Σ w_l M_l | mean Σ w_l M_l / Σ w_l | max of w_l M_l | product, the geometric mean
+            Π M_l^(w_l / Σ w_l).
+        normalize: Scale of each layer's map before it is up-scaled, so that stages whose values
+            are larger by orders of magnitude do not drown the others: none (the paper) | minmax |
+            quantile | unit-energy | tanh; see `fusion.normalized`.
         weights: w_l >= 0, one a layer in the order of the layers, or by the layers' names, 1 for
-            those not named; None: 1 for all. Terms of fullgrad have the weight of their stage, and
+            those not named; null: 1 for all. Terms of fullgrad have the weight of their stage, and
             1 where they belong to none.
-        quantile: q in (0, 1] of `quantile`.
-        gamma: > 0, of `tanh`.
-        scaled: of how many layers, the first that are listed, `tanh` scales the map; None: of all.
+        quantile: Order of the quantile that normalize=quantile divides by.
+        gamma: Factor of normalize=tanh.
+        tanh_layers: Number of layers, from the first on, whose map normalize=tanh passes through
+            tanh; null: all.
     """
 
-    rule: str = "sum"
-    normalize: str = "none"
-    weights: tuple[Any, ...] | None = None
-    quantile: float = 0.99
-    gamma: float = 2.0
-    scaled: int | None = None
-
-    def __post_init__(self) -> None:
-        _check("fusion.rule", self.rule, FUSION_RULES)
-        _check("fusion.normalize", self.normalize, NORMALIZATIONS)
-        if not 0 < self.quantile <= 1:
-            raise LtcamError(f"method.fusion.quantile={self.quantile:g}: must lie in (0, 1]")
-        if not 0 < self.gamma < math.inf:
-            raise LtcamError(f"method.fusion.gamma={self.gamma:g}: must be above 0")
-        if self.scaled is not None and self.scaled < 0:
-            raise LtcamError(f"method.fusion.scaled={self.scaled}: a number of layers, or null")
-        if self.weights is not None:
-            object.__setattr__(self, "weights", _weights(self.weights))
+    rule: FusionRule = "sum"
+    normalize: Normalization = "none"
+    weights: Annotated[
+        Any,
+        BeforeValidator(_weights),
+        Says("numbers >= 0 such as [1,1,2], or by layer such as {s1: 0.5}, or null"),
+    ] = None
+    quantile: Annotated[float, Field(gt=0, le=1)] = 0.99
+    gamma: Positive = 2.0
+    tanh_layers: Annotated[int, Field(ge=0, le=10_000)] | None = None
 
     @property
     def normalization(self) -> str:
         """`normalize` with what it depends on, for tables: `quantile:0.99`, `tanh:2:3`."""
         if self.normalize == "quantile":
             return f"quantile:{self.quantile:g}"
-        scaled = "" if self.scaled is None else f":{self.scaled}"
-        return f"tanh:{self.gamma:g}{scaled}" if self.normalize == "tanh" else self.normalize
+        layers = "" if self.tanh_layers is None else f":{self.tanh_layers}"
+        return f"tanh:{self.gamma:g}{layers}" if self.normalize == "tanh" else self.normalize
 
     @property
     def weighting(self) -> str | None:
-        """The weights for tables: `1,1,2`, or `s1:0.5`; None where all are 1."""
+        """Weights for tables: `1,1,2`, or `s1:0.5`; None where all are 1."""
         if self.weights is None:
             return None
         return ",".join(
-            f"{each[0]}:{each[1]:g}" if isinstance(each, tuple) else f"{each:g}"
-            for each in self.weights
+            f"{weight[0]}:{weight[1]:g}" if isinstance(weight, tuple) else f"{weight:g}"
+            for weight in self.weights
         )
-
-
-def _weights(given: Any) -> tuple[Any, ...]:
-    """A list, a mapping, or pairs, as tuples that can be hashed.
-
-    Raises:
-        LtcamError: if one is no finite number >= 0, or none is above 0.
-    """
-    fault = LtcamError(
-        f"method.fusion.weights={given}: must be numbers >= 0 such as [1,1,2], or by layer such as "
-        "{s1:0.5}"
-    )
-    if not isinstance(given, (Mapping, list, tuple)) or not given:
-        raise fault
-    pairs: list[Any] = list(given.items() if isinstance(given, Mapping) else given)
-    by_name = isinstance(pairs[0], (list, tuple))
-    try:
-        numbers = [float(pair[1] if by_name else pair) for pair in pairs]
-    except (TypeError, ValueError, IndexError):
-        raise fault from None
-    if not all(0 <= number < math.inf for number in numbers) or not (by_name or any(numbers)):
-        raise fault
-    if by_name:
-        return tuple((str(pair[0]), number) for pair, number in zip(pairs, numbers, strict=True))
-    return tuple(numbers)
 
 
 @dataclass(frozen=True)
@@ -108,17 +101,17 @@ class MapSpec:
     """One heatmap per image. `ltX` is X with all layers and a delta.
 
     Attributes:
-        weighting: a registered name, e.g. `gradcam`.
+        weighting: Registered name, e.g. `gradcam`, or `module:function`.
         layers: `all`, `last`, stage names (`s3`), or module names (`features.29`).
-        delta: percentile in [0, 100] below which positive gradients are cut; None: no truncation,
+        delta: Percentile in [0, 100] below which positive gradients are cut; None: no truncation,
             negative gradients stay.
-        scope: the percentile is of each `channel` or of the `layer`.
+        scope: The percentile is of each `channel` or of the `layer`.
         form: `gradient` (eq. 9, 10): the truncated gradient replaces g wherever the method reads
             it; `mask` (eq. 11 to the letter): the weight stays, A is masked, no ReLU; `mask_relu`
             adds the ReLU of eq. 3.
-        fusion: of the layers' maps.
+        fusion: Fusion of the layers' maps.
         target: `defect` (the last logit), `margin` (y_defect - y_good), or a logit's index.
-        options: of the weighting, as pairs.
+        options: Options of the weighting, as pairs.
     """
 
     weighting: str
@@ -134,16 +127,15 @@ class MapSpec:
         layers = self.layers.split("+") if isinstance(self.layers, str) else self.layers
         object.__setattr__(self, "layers", tuple(layers))  # ("s5") and ["s5"] are easily written
         weighting = get_weighting(self.weighting)
-        _check("scope", self.scope, SCOPES)
-        _check("form", self.form, FORMS)
+        for key, values in {"scope": Scope, "form": Form}.items():
+            if (value := getattr(self, key)) not in get_args(values):
+                raise LtcamError(f"method.{key}={value}: unknown{nearest(value, get_args(values))}")
         if not self.layers or not all(self.layers):
             raise LtcamError("method.layers is empty; give all, last, or names joined by +")
-        for name, _ in self.options:
-            if name not in weighting.options():
-                raise LtcamError(
-                    f"method.options.{name}: {self.weighting} has no such option"
-                    f"{nearest(name, weighting.options())}"
-                )
+        weighting.check(dict(self.options))
+        for name, value in self.options:
+            if isinstance(value, (list, dict, set)):  # maps of equal specs are shared
+                raise LtcamError(f"method.options.{name}={value}: must be a number or a text")
         if self.delta is None:
             return
         if not weighting.reads_gradients:
@@ -158,3 +150,8 @@ class MapSpec:
                 f"method.form={self.form}: eq. 11 masks the maps of gradcam; "
                 f"use form=gradient for {self.weighting}"
             )
+
+    @cached_property
+    def layer_spec(self) -> MapSpec:
+        """What decides a layer's map: all but layers and fusion."""
+        return replace(self, layers=("last",), fusion=Fusion())

@@ -8,26 +8,32 @@ A weighting is a function of a `Layer` that returns
 
 registered under a name, with what it needs of the capture:
 
-    @weighting("mine", needs={"A", "g"})
-    def mine(layer: Layer) -> Tensor:
+    @weighting("strongest", needs={"A", "g"})
+    def strongest(layer: Layer) -> Tensor:
         return layer.g.amax(dim=(2, 3))
+
+Importing this module imports no torch: names, needs and options are known without it.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from pydantic import Field
 
-from ltcam_cli.errors import LtcamError, nearest
-from ltcam_cli.maps.capture import Capture, Layer
+from ltcam_cli.errors import LtcamError
+from ltcam_cli.maps.normalize import min_max
+from ltcam_cli.parts import checked_options, find_part, options_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ltcam_cli.maps.layer import Capture, Layer
 
 NEEDS = frozenset({"A", "g", "biases", "forwards"})
+Channels = Annotated[int, Field(ge=1, le=65536)]
 
 
 @dataclass(frozen=True)
@@ -35,15 +41,22 @@ class Weighting:
     """A weighting function and what it needs.
 
     Attributes:
-        name: by which specs ask for it.
-        function: of a `Layer`, and of its options by keyword.
-        needs: of `NEEDS`; `biases` brings ∂y/∂z and b of every convolution and the input's
+        name: Name by which specs ask for it.
+        function: Function of a `Layer`, and of its options by keyword.
+        needs: Some of `NEEDS`; `biases` brings ∂y/∂z and b of every convolution and the input's
             gradient, `forwards` further runs of the model.
+        multi_delta: Whether it sums over g by the methods of `Layer` alone, with default options,
+            so that one pass over the positive gradients gives the maps of many δ.
     """
 
     name: str
     function: Callable[..., Tensor]
     needs: frozenset[str]
+    multi_delta: bool = False
+
+    def __call__(self, layer: Layer, **options: Any) -> Tensor:
+        """Weights, or the finished map, of a layer."""
+        return self.function(layer, **options)
 
     @property
     def reads_gradients(self) -> bool:
@@ -52,40 +65,55 @@ class Weighting:
 
     def options(self) -> dict[str, Any]:
         """Names and default values of the function's options."""
-        parameters = list(inspect.signature(self.function).parameters.values())[1:]
-        return {parameter.name: parameter.default for parameter in parameters}
+        return {name: each.default for name, each in (options_of(self.function) or {}).items()}
+
+    def check(self, options: dict[str, Any]) -> None:
+        """Refuse options that do not exist.
+
+        Raises:
+            LtcamError: Naming the option, and what is allowed.
+        """
+        checked_options("method.options", self.name, self.function, options)
 
 
 _REGISTRY: dict[str, Weighting] = {}
 
 
 def weighting(
-    name: str, needs: Iterable[str]
-) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
+    name: str, needs: Iterable[str], *, multi_delta: bool = False
+) -> Callable[[Callable[..., Tensor]], Weighting]:
     """Register a weighting function under a name; a later one of that name replaces it."""
     if unknown := set(needs) - NEEDS:
         raise ValueError(f"unknown needs {unknown}")
 
-    def register(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        _REGISTRY[name] = Weighting(name, function, frozenset(needs))
-        return function
+    def register(function: Callable[..., Tensor]) -> Weighting:
+        _REGISTRY[name] = Weighting(name, function, frozenset(needs), multi_delta)
+        return _REGISTRY[name]
 
     return register
 
 
 def get_weighting(name: str) -> Weighting:
-    """The weighting of that name.
+    """Weighting of a name: registered, `module:function`, or an entry point `ltcam.weightings`.
 
     Raises:
-        LtcamError: with the nearest name if there is none.
+        LtcamError: If there is none, or it cannot be imported.
     """
     if name not in _REGISTRY:
-        raise LtcamError(f"method.weighting={name}: no such weighting{nearest(name, _REGISTRY)}")
+        part: Any = find_part("method.weighting", name, _REGISTRY, "ltcam.weightings")
+        if not isinstance(part, Weighting):
+            raise LtcamError(
+                f"method.weighting={name}: is no weighting; decorate the function with "
+                "@ltcam_cli.weighting(NAME, needs={'A', 'g'})"
+            )
+        _REGISTRY[name] = part
     return _REGISTRY[name]
 
 
 def combine(weights: Tensor, A: Tensor | None) -> Tensor:
     """The layer's map (N, h, w) from weights in one of the three shapes (module docstring)."""
+    import torch
+
     if weights.ndim == 3:
         return weights
     assert A is not None
@@ -93,14 +121,14 @@ def combine(weights: Tensor, A: Tensor | None) -> Tensor:
     return torch.einsum(pattern, weights, A).relu()
 
 
-@weighting("gradcam", needs={"A", "g"})
+@weighting("gradcam", needs={"A", "g"}, multi_delta=True)
 def gradcam(layer: Layer) -> Tensor:
     """w_k = mean_ij g_ij, over all positions (Selvaraju et al. 2017, eq. 1; the paper's eq. 2)."""
     assert layer.g is not None
-    return layer.g.mean(dim=(2, 3))
+    return layer.mean(layer.g)
 
 
-@weighting("gradcampp", needs={"A", "g"})
+@weighting("gradcampp", needs={"A", "g"}, multi_delta=True)
 def gradcampp(layer: Layer) -> Tensor:
     """w_k = Σ_ij α_ij ReLU(g_ij) with α_ij = 1/(2 + g_ij Σ_ab A_ab) where g_ij > 0.
 
@@ -109,26 +137,21 @@ def gradcampp(layer: Layer) -> Tensor:
     """
     A, g = layer.A, layer.g
     assert A is not None and g is not None
-    return gradcampp_terms(g, A.sum(dim=(2, 3), keepdim=True)).sum(dim=(2, 3))
-
-
-def gradcampp_terms(g: Tensor, total: Tensor) -> Tensor:
-    """α ReLU(g) with α = 1/(2 + g ΣA), 0 where the denominator is not positive."""
-    denominator = (g * total).add_(2)
+    denominator = (g * layer.at(A.sum(dim=(2, 3), keepdim=True))).add_(2)
     left_out = (denominator <= 0) | (g <= 0)
-    return denominator.reciprocal_().mul_(g).masked_fill_(left_out, 0)
+    return layer.sum(denominator.reciprocal_().mul_(g).masked_fill_(left_out, 0))
 
 
-@weighting("xgradcam", needs={"A", "g"})
+@weighting("xgradcam", needs={"A", "g"}, multi_delta=True)
 def xgradcam(layer: Layer) -> Tensor:
     """w_k = Σ_ij g_ij A_ij / Σ_ij A_ij, 0 where ΣA is 0 (Fu et al. 2020, eq. 8)."""
     A, g = layer.A, layer.g
     assert A is not None and g is not None
     total = A.sum(dim=(2, 3))
-    return torch.where(total != 0, (g * A).sum(dim=(2, 3)) / total, 0)
+    return (layer.sum(g * layer.at(A)) / total).where(total != 0, 0)
 
 
-@weighting("layercam", needs={"A", "g"})
+@weighting("layercam", needs={"A", "g"}, multi_delta=True)
 def layercam(layer: Layer) -> Tensor:
     """w_ij = ReLU(g_ij) (Jiang et al. 2021; the paper's eq. 4 and 5)."""
     assert layer.g is not None
@@ -136,18 +159,20 @@ def layercam(layer: Layer) -> Tensor:
 
 
 @weighting("ablationcam", needs={"A", "forwards"})
-def ablationcam(layer: Layer, batch: int | None = None) -> Tensor:
+def ablationcam(layer: Layer, batch: Channels | None = None) -> Tensor:
     """w_k = (y - y with channel k set to 0) / |y| (Ramaswamy et al. 2020, eq. 2).
 
     The original divides by y, which turns the map over where y < 0.
 
     Args:
-        layer: as captured.
-        batch: channels of one forward; None: see `_forwards_at_once`.
+        layer: As captured.
+        batch: Channels of one forward; None: see `_forwards_at_once`.
     """
+    import torch
+
     A, capture = layer.A, layer.capture
-    assert A is not None
-    batch = batch or _forwards_at_once(capture)
+    assert A is not None and capture is not None
+    batch = _forwards_at_once(capture) if batch is None else batch
     without = torch.stack(
         [
             capture.forwards.ablated(layer.name, x[None], image[None], batch)
@@ -159,19 +184,23 @@ def ablationcam(layer: Layer, batch: int | None = None) -> Tensor:
 
 
 @weighting("scorecam", needs={"A", "forwards"})
-def scorecam(layer: Layer, batch: int | None = None) -> Tensor:
+def scorecam(layer: Layer, batch: Channels | None = None) -> Tensor:
     """w = softmax_k(y(x ∘ H_k) - y(0)), H_k the up-scaled A^k between 0 and 1.
 
     Wang et al. 2020, eq. 7 to 9; the baseline image is 0, and as a constant it drops out of the
     softmax. A constant channel has H = 0: all of them share one forward.
 
     Args:
-        layer: as captured.
-        batch: channels of one forward; None: see `_forwards_at_once`.
+        layer: As captured.
+        batch: Channels of one forward; None: see `_forwards_at_once`.
     """
+    import torch
+    import torch.nn.functional as F
+
     A, capture = layer.A, layer.capture
-    assert A is not None
-    size, batch = capture.x.shape[-2:], batch or _forwards_at_once(capture)
+    assert A is not None and capture is not None
+    batch = _forwards_at_once(capture) if batch is None else batch
+    size = capture.x.shape[-2:]
     live = A.amin(dim=(2, 3)) < A.amax(dim=(2, 3))
     y = A.new_empty(live.shape)
     if not live.all():
@@ -191,23 +220,15 @@ def _forwards_at_once(capture: Capture) -> int:
     return 2 * len(capture.x)
 
 
-@weighting("fullgrad", needs={"biases"})
-def fullgrad(layer: Layer, normalize_scope: str = "layer") -> Tensor:
+@weighting("fullgrad", needs={"biases"}, multi_delta=True)
+def fullgrad(layer: Layer, normalize_scope: Literal["layer", "channel"] = "layer") -> Tensor:
     """M = Σ_k Ψ(∂y/∂z^k · b_k), Ψ = min-max of the absolute value (the paper's eq. 6 and 7).
 
     Args:
-        layer: a term of biases, or the input's own term, where b = x.
-        normalize_scope: min-max over the `layer`, as FullGrad's authors do, or each `channel`, as
+        layer: A term of biases, or the input's own term, where b = x.
+        normalize_scope: Min-max over the `layer`, as FullGrad's authors do, or each `channel`, as
             eq. 7 reads literally.
     """
     assert layer.g is not None and layer.b is not None
-    dim = {"layer": (1, 2, 3), "channel": (2, 3)}.get(normalize_scope)
-    if dim is None:
-        raise LtcamError(f"method.options.normalize_scope={normalize_scope}: layer or channel")
-    return min_max((layer.g * layer.b).abs_(), dim=dim).sum(dim=1)
-
-
-def min_max(values: Tensor, dim: tuple[int, ...]) -> Tensor:
-    """(x - min) / (max - min) over `dim`; 0 where all values are equal."""
-    low, high = values.amin(dim=dim, keepdim=True), values.amax(dim=dim, keepdim=True)
-    return (values - low).div_(torch.where(high > low, high - low, 1))
+    dim = {"layer": (1, 2, 3), "channel": (2, 3)}[normalize_scope]
+    return layer.sum_normalized((layer.g * layer.at(layer.b)).abs_(), dim)

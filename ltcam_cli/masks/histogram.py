@@ -16,8 +16,8 @@ def histogram(values: np.ndarray, bins: int = 256) -> tuple[np.ndarray, np.ndarr
     few in the first and last of a bin's `FINE` parts are compared with the edge, and no others.
 
     Args:
-        values: floats of any shape, finite, not all equal.
-        bins: how many; up to 256 go the fast way.
+        values: Floats of any shape, finite, not all equal.
+        bins: Number of bins; up to 256 go the fast way.
 
     Returns:
         (bins,) int64, and (bins,) of the values' own type.
@@ -39,6 +39,6 @@ def histogram(values: np.ndarray, bins: int = 256) -> tuple[np.ndarray, np.ndarr
     near = np.flatnonzero(((fine + 1) & (FINE - 1) <= 1) & (fine >= FINE // 2))  # not the lowest
     bin_of, edge = fine[near] // FINE, (fine[near] + 1) // FINE
     exact = edge - (flat[near] < edges[edge])
-    for each, sign in ((bin_of, -1), (exact, 1)):
-        counts += sign * np.bincount(np.minimum(each, bins - 1), minlength=bins)
+    for index, sign in ((bin_of, -1), (exact, 1)):
+        counts += sign * np.bincount(np.minimum(index, bins - 1), minlength=bins)
     return counts, centres

@@ -1,56 +1,81 @@
-"""Heatmap -> the mask of what lies above a threshold."""
+"""Heatmap -> the mask of what lies above a threshold.
+
+A rule is a function of values, (H, W) or (N,) floats that are not all equal, that returns one
+threshold; or a class such as `GoodImageThreshold` that is called with the heatmap.
+"""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from numbers import Real
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 from skimage import filters
 
-from ltcam_cli.errors import LtcamError, nearest
+from ltcam_cli.config import NotNegative, Share
+from ltcam_cli.errors import LtcamError
 from ltcam_cli.masks.histogram import histogram
-from ltcam_cli.masks.inputs import Draw, Lesson, SegInput, checked, learnt
+from ltcam_cli.masks.inputs import Calibrator, HeatmapThreshold, SegInput, fitted_state
+from ltcam_cli.masks.parts import checked_options, find_part
 from ltcam_cli.masks.quantile import Quantiles
 
-Threshold = float | tuple[float, float]  # one, or a low and a high one for hysteresis
+GROUP = "ltcam.segmenters"  # entry points of others' rules
+Bins = Annotated[int, Field(ge=2, le=65536)]
 
 
-def otsu(values: np.ndarray, nbins: int = 256) -> float:
+def otsu(values: np.ndarray, nbins: Bins = 256) -> float:
     """The threshold that parts the values into two classes of least variance (Otsu 1979)."""
     return filters.threshold_otsu(hist=histogram(values, nbins))
 
 
-def yen(values: np.ndarray, nbins: int = 256) -> float:
+def li(values: np.ndarray) -> float:
+    """The threshold of minimum cross entropy (Li and Tam 1998)."""
+    return filters.threshold_li(values)
+
+
+def triangle(values: np.ndarray, nbins: Bins = 256) -> float:
+    """The threshold of the triangle algorithm (Zack et al. 1977)."""
+    return filters.threshold_triangle(values, nbins)
+
+
+def yen(values: np.ndarray, nbins: Bins = 256) -> float:
     """The threshold of Yen's maximum correlation criterion (1995)."""
     return filters.threshold_yen(hist=histogram(values, nbins))
 
 
-def fraction(values: np.ndarray, of_maximum: float = 0.5) -> float:
-    """A fixed share of the maximum, in [0, 1)."""
-    if not isinstance(of_maximum, (int, float)) or not 0 <= of_maximum < 1:
-        raise LtcamError(f"segmenter.options.of_maximum={of_maximum}: must lie in [0, 1)")
+def fraction(values: np.ndarray, of_maximum: Annotated[float, Field(ge=0, lt=1)] = 0.5) -> float:
+    """A fixed share of the maximum."""
     return of_maximum * float(values.max())
 
 
-def multiotsu(values: np.ndarray, classes: int = 4, nbins: int = 128) -> float:
+def fixed(values: np.ndarray, at: NotNegative = 0.5) -> float:
+    """A fixed value, for maps of which one means the same in every image."""
+    return at
+
+
+def multiotsu(
+    values: np.ndarray,
+    classes: Annotated[int, Field(ge=2, le=5)] = 4,
+    nbins: Annotated[int, Field(ge=2, le=256)] = 128,
+) -> float:
     """The lower end of the top class of several of least variance (Liao et al. 2001).
 
     All ways to part the bins into the classes are tried, so that twice the bins take eight times
     as long. Where fewer bins than classes hold values, the highest bin is the top class.
     """
-    checked("options.classes", classes, 2, 5, whole=True)
     counts, centres = histogram(values, nbins)
-    held = np.flatnonzero(counts)
-    if len(held) <= classes:
-        return centres[held[-2]]
+    occupied = np.flatnonzero(counts)
+    if len(occupied) <= classes:
+        return centres[occupied[-2]]
     return filters.threshold_multiotsu(classes=classes, hist=(counts, centres))[-1]
 
 
-def iterated(values: np.ndarray, rounds: int = 2, nbins: int = 256) -> float:
+def iterative_otsu(
+    values: np.ndarray, rounds: Annotated[int, Field(ge=1, le=100)] = 2, nbins: Bins = 256
+) -> float:
     """Otsu's threshold, again of what lies above it, and so on: `rounds` in all."""
-    checked("options.rounds", rounds, 1, whole=True)
     threshold = -np.inf
     for _ in range(rounds):
         values = values[values > threshold]
@@ -60,111 +85,111 @@ def iterated(values: np.ndarray, rounds: int = 2, nbins: int = 256) -> float:
     return threshold
 
 
-def hysteresis(
-    values: np.ndarray, low: float = 0.3, high: float | str = 0.6
-) -> tuple[float, float]:
-    """What lies above `low`, where it hangs together with something above `high` (Canny 1986).
+class PerImageThreshold:
+    """A threshold that is computed from the map itself; a constant map has no mask."""
 
-    Args:
-        values: of a heatmap.
-        low: share of the maximum.
-        high: share of the maximum, or `otsu`.
-    """
-    maximum = float(values.max())
-    lower = checked("options.low", low, 0, 1) * maximum
-    share = None if high == "otsu" else checked("options.high", high, low, 1)
-    upper = otsu(values) if share is None else share * maximum
-    return min(lower, upper), upper
+    calibrators: tuple[Calibrator, ...] = ()
 
-
-def level(values: np.ndarray, at: float = 0.5) -> float:
-    """A fixed value, for maps of which one means the same in every image."""
-    return checked("options.at", at)
-
-
-RULES: dict[str, Callable[..., Threshold]] = {
-    "otsu": otsu,
-    "li": filters.threshold_li,
-    "triangle": filters.threshold_triangle,
-    "yen": yen,
-    "fraction": fraction,
-    "level": level,
-    "multiotsu": multiotsu,
-    "iterated": iterated,
-    "hysteresis": hysteresis,
-}
-
-
-def above(heatmap: np.ndarray, threshold: Threshold) -> np.ndarray:
-    """The mask (H, W) bool of a map (H, W)."""
-    if isinstance(threshold, tuple):
-        return filters.apply_hysteresis_threshold(heatmap, *threshold)
-    return heatmap > threshold
-
-
-class OfMap:
-    """A threshold that is found in the map itself; a constant map has no mask."""
-
-    lessons: tuple[Lesson, ...] = ()
-
-    def __init__(self, rule: str, options: dict[str, Any]) -> None:
-        self.rule, self.options = RULES[rule], options
+    def __init__(self, name: str, rule: Callable[..., float], options: dict[str, Any]) -> None:
+        self.name, self.rule, self.options = name, rule, options
 
     def __call__(self, heatmap: np.ndarray) -> np.ndarray:
         """The mask (H, W) bool."""
         if heatmap.min() == heatmap.max():
             return np.zeros(heatmap.shape, dtype=bool)
-        return above(heatmap, self.rule(heatmap, **self.options))
+        threshold = self.rule(heatmap, **self.options)
+        if not isinstance(threshold, Real) or np.isnan(float(threshold)):
+            raise LtcamError(
+                f"segmenter.rule={self.name}: gave {threshold!r}; a rule must return one number"
+            )
+        return heatmap > threshold
 
 
-class OfCleanImages:
-    """A threshold that all but a few pixels of clean training images stay below.
+class HysteresisThreshold:
+    """What lies above `low`, where it hangs together with something above `high` (Canny 1986).
+
+    Args:
+        low: Share of the maximum.
+        high: Share of the maximum, or `otsu`.
+
+    Raises:
+        LtcamError: if `high` is below `low`.
+    """
+
+    calibrators: tuple[Calibrator, ...] = ()
+
+    def __init__(self, *, low: Share = 0.3, high: Share | Literal["otsu"] = 0.6) -> None:
+        if high != "otsu" and high < low:
+            raise LtcamError(
+                f"segmenter.options.high={high:g}: must be otsu, or a number of at least "
+                f"segmenter.options.low, {low:g}, and at most 1"
+            )
+        self.low, self.high = low, high
+
+    def __call__(self, heatmap: np.ndarray) -> np.ndarray:
+        """The mask (H, W) bool."""
+        maximum = float(heatmap.max())
+        if heatmap.min() == maximum:
+            return np.zeros(heatmap.shape, dtype=bool)
+        upper = otsu(heatmap) if self.high == "otsu" else self.high * maximum
+        return filters.apply_hysteresis_threshold(heatmap, min(self.low * maximum, upper), upper)
+
+
+class GoodImageThreshold:
+    """A threshold that all but a few pixels of good training images stay below.
 
     It is a quantile over the pixels of the heatmaps of all good training images together. So maps
     must be comparable between images, as raw ones are. Maps that were normalised image by image
     (to a maximum of 1, or of min-max normalised stages) reach the same values on every image,
-    clean or not: the quantile then says what share of an image is covered, and nothing of defects.
+    good or not. The quantile then says what share of an image is covered, and nothing of defects.
+
+    Args:
+        quantile: Share of the pixels that stay below.
     """
 
     label, reads_maps = 0, True
 
-    def __init__(self, quantile: float = 0.999) -> None:
-        self.quantile = checked("options.quantile", quantile, 0, 1)
+    def __init__(self, *, quantile: Share = 0.999) -> None:
+        self.quantile = quantile
         self.state: Any = None
-        self.lessons: tuple[Lesson, ...] = (self,)
-        self._seen = Quantiles()
+        self.calibrators: tuple[Calibrator, ...] = (self,)
+        self._values = Quantiles()
 
-    def learn(self, given: SegInput) -> None:
+    def partial_fit(self, given: SegInput) -> None:
         """Count the map's values."""
-        self._seen.add(given.heatmap)
+        self._values.add(given.heatmap)
 
-    def conclude(self) -> None:
+    def finalize(self) -> None:
         """Set the threshold."""
-        self.state = self._seen.quantile(self.quantile)
+        self.state = self._values.quantile(self.quantile)
 
     def __call__(self, heatmap: np.ndarray) -> np.ndarray:
         """The mask (H, W) bool."""
-        threshold = learnt(self, "segmenter.rule=clean")
+        threshold = fitted_state(self, "segmenter.rule=good_quantile")
         return (heatmap > threshold) & (heatmap.min() < heatmap.max())
 
 
-def drawer(rule: str, options: dict[str, Any]) -> Draw:
-    """What draws a mask from a heatmap by a rule; its `lessons` must be learnt before.
+RULES: dict[str, Callable[..., float]] = {
+    rule.__name__: rule
+    for rule in (otsu, li, triangle, yen, fraction, fixed, multiotsu, iterative_otsu)
+}
+THRESHOLDS: dict[str, Callable[..., HeatmapThreshold]] = {
+    "hysteresis": HysteresisThreshold,
+    "good_quantile": GoodImageThreshold,
+}
+
+
+def make_threshold(name: str, options: Mapping[str, Any]) -> HeatmapThreshold:
+    """The threshold of a rule, to be calibrated before it is called.
+
+    Args:
+        name: A key of `RULES` or `THRESHOLDS`, an entry point of the group `ltcam.segmenters`, or
+            `module:function`.
+        options: Keyword arguments of the rule.
 
     Raises:
-        LtcamError: if there is no such rule or option.
+        LtcamError: if there is no such rule or option, or a value is not allowed.
     """
-    makers = [*RULES, "clean"]
-    if rule not in makers:
-        raise LtcamError(f"segmenter.rule={rule}: no such rule{nearest(rule, makers)}")
-    clean = rule == "clean"
-    parameters = inspect.signature(OfCleanImages if clean else RULES[rule]).parameters
-    check_options("segmenter.options", rule, [*parameters][not clean :], options)
-    return OfCleanImages(**options) if clean else OfMap(rule, options)
-
-
-def check_options(key: str, rule: str, known: list[str], options: dict[str, Any]) -> None:
-    """Refuse options that a rule does not have."""
-    for option in options:
-        if option not in known:
-            raise LtcamError(f"{key}.{option}: {rule} has no such option{nearest(option, known)}")
+    rule = find_part("segmenter.rule", name, {**RULES, **THRESHOLDS}, GROUP)
+    checked = checked_options("segmenter.options", name, rule, options)
+    return rule(**checked) if isinstance(rule, type) else PerImageThreshold(name, rule, checked)

@@ -1,4 +1,4 @@
-"""Figures of scores, with matplotlib (the extra `report`): as PNG, or as SVG inside a page."""
+"""Figures of scores by matplotlib (the extra `report`): as PNG, or as SVG inside a page."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from ltcam_cli.files import atomic
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Apart in hue and lightness, and of middling lightness: readable on a light and on a dark page.
+# Distinct in hue, and of medium lightness: readable on light and on dark pages.
 LINES = ("#3b82c4", "#d9822b", "#2f9e6e", "#b5559b", "#8570d4", "#a58a2c", "#c9554d", "#3899a8")
-MARKERS = "osD^vP*X"  # lines are told apart in grey as well
-INK = "#010203"  # black to the eye; in an SVG it gives way to the page's own text colour
+MARKERS = "osD^vP*X"  # distinguish the lines in grey as well
+INK = "#010203"  # practically black; the text colour of the page replaces it in an SVG
 DELTA = "δ (percentile of the positive gradients)"
-NAMES = {"iou": "pooled IoU / %", "evidence": "evidence in the mask × ln(1 / its area)"}
+AXES = {"iou": "pooled IoU / %", "evidence": "evidence in the mask × ln(1 / its area)"}
 
 
 @contextmanager
 def _plain() -> Iterator[None]:
-    """matplotlib's settings, whatever the user's own are: texts stay texts, ids stay the same."""
+    """Settings that ignore the user's: texts stay texts in an SVG, and ids stay the same."""
     require("matplotlib", "report")
     from matplotlib import rc_context, rcParamsDefault
 
@@ -41,17 +41,17 @@ def _plain() -> Iterator[None]:
 
 
 def colour(number: int) -> str:
-    """The colour of the n-th line; they repeat."""
+    """Colour of the n-th line; they repeat."""
     return LINES[number % len(LINES)]
 
 
 @_plain()
 def draw_choice(curve: pd.DataFrame, path: Path) -> None:
-    """What chose δ, over δ, with the choice ringed.
+    """Draw the criterion that chose δ over δ, with a ring around the choice.
 
     Args:
-        curve: the columns delta, the criterion, and chosen.
-        path: of the PNG.
+        curve: Table with the columns delta, the criterion, and chosen.
+        path: PNG file.
 
     Raises:
         LtcamError: if matplotlib is not installed.
@@ -61,7 +61,7 @@ def draw_choice(curve: pd.DataFrame, path: Path) -> None:
     axis.plot(curve["delta"], curve[name], color=colour(0), marker="o", ms=4)
     best = curve[curve["chosen"]]
     axis.plot(best["delta"], best[name], "o", ms=11, mfc="none", mec=INK)
-    axis.set(xlabel=DELTA, ylabel=NAMES.get(name, name), title="on the training part")
+    axis.set(xlabel=DELTA, ylabel=AXES.get(name, name), title="on the training part")
     _write(figure, path)
 
 
@@ -69,13 +69,13 @@ def draw_choice(curve: pd.DataFrame, path: Path) -> None:
 def delta_figure(
     table: pd.DataFrame, title: str | None = None, band: str = "95 % interval"
 ) -> Figure:
-    """IoU over δ: a line per method and layer set, with its bootstrap band; a panel per part.
+    """IoU over δ: one line per method and layers, with its interval; one panel per part.
 
     Args:
-        table: rows of a sweep, with the columns method, layers, delta, iou, iou_low, iou_high,
-            part, and chosen (the row that the training part chose, ringed).
-        title: above the panels.
-        band: what iou_low and iou_high are.
+        table: Rows of a sweep, with the columns method, layers, delta, iou, iou_low, iou_high,
+            part, and chosen (whether the training images chose the row; it has a ring).
+        title: Title above the panels.
+        band: Name of the interval from iou_low to iou_high.
 
     Raises:
         LtcamError: if matplotlib is not installed.
@@ -86,22 +86,22 @@ def delta_figure(
         of_part = table[table["part"] == part]
         lines = of_part.groupby(["method", "layers"], sort=False)
         for number, ((method, layers), line) in enumerate(lines):
-            label, look = f"{method}, {layers}", colour(number)
+            label, shade = f"{method}, {layers}", colour(number)
             swept = line.dropna(subset="delta").sort_values("delta")
             if swept.empty:
-                axis.axhline(line["iou"].iloc[0], ls=":", lw=1, color=look, label=label)
+                axis.axhline(line["iou"].iloc[0], ls=":", lw=1, color=shade, label=label)
                 continue
             axis.plot(
-                swept["delta"], swept["iou"], color=look, marker=MARKERS[number % len(MARKERS)],
+                swept["delta"], swept["iou"], color=shade, marker=MARKERS[number % len(MARKERS)],
                 ms=4, label=label,
             )  # fmt: skip
             axis.fill_between(
-                swept["delta"], swept["iou_low"], swept["iou_high"], color=look, alpha=0.12, lw=0
+                swept["delta"], swept["iou_low"], swept["iou_high"], color=shade, alpha=0.12, lw=0
             )
         chosen = of_part[of_part["chosen"] & of_part["delta"].notna()]
         axis.plot(chosen["delta"], chosen["iou"], "o", ms=10, mfc="none", mec=INK)
         axis.set(xlabel=DELTA, title=part if len(parts) > 1 or not title else title)
-    axes[0].set_ylabel(f"{NAMES['iou']}, with {band}")
+    axes[0].set_ylabel(f"{AXES['iou']}, with {band}")
     axes[-1].legend(fontsize=8, frameon=False)
     if title and len(parts) > 1:
         figure.suptitle(title)
@@ -111,7 +111,7 @@ def delta_figure(
 def draw_delta_curve(
     table: pd.DataFrame, path: Path, title: str | None = None, band: str = "95 % interval"
 ) -> None:
-    """Write `delta_figure` as PNG. Arguments and errors are its own."""
+    """Write `delta_figure` as PNG."""
     _write(delta_figure(table, title, band), path)
 
 
@@ -122,14 +122,14 @@ def _write(figure: Figure, path: Path) -> None:
 
 @_plain()
 def precision_recall_figure(
-    curves: Mapping[str, pd.DataFrame], points: Mapping[str, tuple[float, float]]
+    curves: Mapping[str, pd.DataFrame], points: Mapping[str, Sequence[float]]
 ) -> Figure:
-    """Pixel precision over recall: a line a cell, and a dot where its own masks stand.
+    """Pixel precision over recall: one line per cell, and a dot for its masks.
 
     Args:
-        curves: by label, with the columns recall and precision in per cent.
-        points: by label, recall and precision of the masks in per cent; their order is that of
-            the colours.
+        curves: Tables by label, with the columns recall and precision in per cent.
+        points: Recall and precision of the masks by label, in per cent, in the order of the
+            colours.
 
     Raises:
         LtcamError: if matplotlib is not installed.
@@ -156,8 +156,8 @@ def iou_figure(labels: Sequence[str], rows: Sequence[Sequence[float]]) -> Figure
     """Bars of pooled IoU with their intervals, from the top down.
 
     Args:
-        labels: of the cells.
-        rows: IoU of each, and both ends of its interval, in per cent; NaN where there is none.
+        labels: Labels of the cells.
+        rows: IoU of each cell and both ends of its interval, in per cent; NaN where undefined.
 
     Raises:
         LtcamError: if matplotlib is not installed.
@@ -181,11 +181,12 @@ def iou_figure(labels: Sequence[str], rows: Sequence[Sequence[float]]) -> Figure
 
 
 def as_svg(figure: Figure, title: str, name: str) -> str:
-    """A figure as an `<svg>` for the inside of a page, transparent and in the page's text colour.
+    """A figure as an `<svg>` inside a page, transparent and in the page's text colour.
 
     Args:
-        title: what it shows, for those who do not see it.
-        name: unique in the page; starts the ids.
+        figure: Figure.
+        title: Description of the figure for screen readers.
+        name: Prefix of the ids; unique in the page.
     """
     stream = io.StringIO()
     for axis in figure.axes:
@@ -193,7 +194,7 @@ def as_svg(figure: Figure, title: str, name: str) -> str:
     with _plain():
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
     svg = re.sub(r"^.*?(?=<svg)", "", stream.getvalue(), flags=re.S)
-    svg = re.sub(r"<(metadata|style)\b.*?</\1>", "", svg, flags=re.S)  # a style is the whole page's
+    svg = re.sub(r"<(metadata|style)\b.*?</\1>", "", svg, flags=re.S)  # styles apply to the page
     svg = re.sub(r" font-family: [^;\"]*;", "", svg)
     svg = re.sub(r' (?:width|height)="[\d.]+pt"', "", svg, count=2)
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
@@ -202,7 +203,7 @@ def as_svg(figure: Figure, title: str, name: str) -> str:
 
 
 def _figure(width: float, height: float, panels: int = 1) -> tuple[Figure, list[Any]]:
-    """A figure, in inches, with panels side by side that share the y axis."""
+    """Figure of a size in inches, with panels side by side that share the y axis."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")

@@ -1,7 +1,7 @@
-"""The pictures of a page: photograph, heatmap, and outlines of mask and truth, as small texts.
+"""Pictures of a page: photograph, heatmap, and outlines of mask and truth, as small texts.
 
-Photographs and heatmaps are WebP in data URIs; outlines are vector paths, sharp at any size, whose
-colour and width the page decides.
+Photographs and heatmaps are WebP in data URIs. Outlines are vector paths, sharp at any size; the
+page sets their colour and width.
 """
 
 from __future__ import annotations
@@ -18,36 +18,37 @@ from PIL import Image
 from skimage.measure import approximate_polygon, find_contours
 
 from ltcam_cli.report.overlay import as_rgb, coloured, shrunk_mask, shrunk_size
-from ltcam_cli.runs.evaluation import ImageResult, Scores, true_mask
+from ltcam_cli.runs.masking import ImageResult, true_mask
+from ltcam_cli.runs.scoring import Scores
 from ltcam_cli.scores.pixels import PixelCounts
 
 PHOTO, HEAT = 1280, 512  # pixels of the longer side; maps are smooth
-SHOWN = ("label", "probability", "predicted", "iou", "precision", "recall", "regions", "touched",
-         "false_regions", "tp")  # fmt: skip
+SCORES = ("label", "probability", "predicted", "iou", "precision", "recall", "regions", "touched",
+          "false_regions", "tp")  # fmt: skip
 
 
 @dataclass
 class Gallery:
-    """Collects pictures of many cells, of one run or of several; a photograph is kept once.
+    """Pictures of many cells, of one run or of several; each photograph is kept once.
 
     Attributes:
-        cells: of each cell, by the number of the image: its heatmap, outline and scores.
-        images: name, size, photograph, and outline of the truth.
+        cells: Heatmap, outline and scores of each cell, by the number of the image.
+        images: Name, size, photograph, and outline of the truth of each image.
     """
 
     cells: list[dict[int, dict[str, Any]]]
     images: list[dict[str, Any]] = field(default_factory=list)
-    _known: dict[str, int] = field(default_factory=dict)
+    _numbers: dict[str, int] = field(default_factory=dict)
 
     def number(self, result: ImageResult) -> int:
-        """The image's number; a new one is drawn. Of one name and equal pixels there is one."""
+        """Number of the image, which is added if its name with these pixels is new."""
         original, truth = result.item.original, true_mask(result.item)
         assert original is not None
         name = result.item.sample.name
         pixels = hashlib.sha256(np.ascontiguousarray(original).tobytes() + truth.tobytes())
         key = f"{name} {pixels.hexdigest()}"
-        if key not in self._known:
-            self._known[key] = len(self.images)
+        if key not in self._numbers:
+            self._numbers[key] = len(self.images)
             size = shrunk_size(original, PHOTO)
             photo = Image.fromarray(as_rgb(original))
             self.images.append(
@@ -59,16 +60,16 @@ class Gallery:
                     "truth": outline(shrunk_mask(truth, size)),
                 }
             )
-        return self._known[key]
+        return self._numbers[key]
 
 
 @dataclass(frozen=True)
 class Visitor:
-    """Shown each result of `runs.evaluation.evaluate`, draws it into the gallery.
+    """Visitor of `runs.scoring.evaluate` that draws each result into a gallery.
 
     Attributes:
-        gallery: that is drawn into.
-        cells: number in the gallery of each cell of the pass.
+        gallery: Gallery to draw into.
+        cells: Number in the gallery of each cell of the pass.
     """
 
     gallery: Gallery
@@ -79,16 +80,16 @@ class Visitor:
         number = self.gallery.number(result)
         image = self.gallery.images[number]
         heat = coloured(result.heatmap, shrunk_size(result.heatmap, HEAT))
-        self.gallery.cells[self.cells[result.cell]][number] = {
+        self.gallery.cells[self.cells[result.job]][number] = {
             "heat": webp(Image.fromarray(heat.astype(np.uint8)), 80),
             "mask": outline(shrunk_mask(result.mask, (image["width"], image["height"]))),
         }
 
     def add_scores(self, scores: Sequence[Scores]) -> None:
-        """Put what `evaluate` found of each image and cell beside its pictures; NaN as None."""
-        for cell, found in zip(self.cells, scores, strict=True):
-            for picture, row in zip(self.gallery.cells[cell].values(), found.rows, strict=True):
-                picture |= {key: None if row[key] != row[key] else row[key] for key in SHOWN}
+        """Add the scores of each image and cell to its pictures; NaN as None."""
+        for cell, of_cell in zip(self.cells, scores, strict=True):
+            for picture, row in zip(self.gallery.cells[cell].values(), of_cell.rows, strict=True):
+                picture |= {key: None if row[key] != row[key] else row[key] for key in SCORES}
 
 
 def webp(image: Image.Image, quality: int) -> str:
@@ -99,10 +100,10 @@ def webp(image: Image.Image, quality: int) -> str:
 
 
 def outline(mask: np.ndarray) -> str:
-    """The borders of a mask (H, W) bool, holes too, as an SVG path in pixels; "" of an empty one.
+    """Borders of a mask (H, W) bool, with holes, as an SVG path in pixels; "" of an empty mask.
 
-    Corners are rounded to whole pixels, and what deviates by less than 0.7 pixels is drawn
-    straight: half the size of the plain border, and no difference to the eye.
+    Corners are rounded to whole pixels, and deviations below 0.7 pixels are drawn straight: half
+    the size of the exact border, and no visible difference.
     """
     parts = []
     for contour in find_contours(np.pad(mask.astype(np.float32), 1), 0.5):

@@ -1,4 +1,4 @@
-"""One strip per image that a person would want to look at: image, truth, heatmap, mask."""
+"""Overlays: one strip per image with the panels image, truth, heatmap and mask."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from skimage.morphology import dilation, disk
 
 from ltcam_cli.files import atomic
-from ltcam_cli.runs.evaluation import ImageResult
+from ltcam_cli.runs.masking import ImageResult
 
 GREEN, RED = (60, 220, 90), (255, 64, 64)
 LONGEST = 640  # pixels of a panel's longer side
@@ -23,8 +23,8 @@ COLOURS = np.array(
 def draw_strip(result: ImageResult, path: Path) -> None:
     """Write the strip of one image as PNG.
 
-    Panels from left to right: the image, the true outline (green) where the truth is known, the
-    heatmap over the image, and the mask's outline (red; with the truth's in green).
+    Panels from left to right: the image, the outline of the truth (green) if there is a true mask,
+    the heatmap over the image, and the outline of the mask (red) with that of the truth.
     """
     panels = panels_of(result)
     panels[f"mask, p={result.probability:.2f}"] = panels.pop("mask")
@@ -33,40 +33,40 @@ def draw_strip(result: ImageResult, path: Path) -> None:
 
 
 def panels_of(result: ImageResult, longest: int = LONGEST) -> dict[str, np.ndarray]:
-    """The panels `image`, `truth` (where it is known), `heatmap` and `mask`, (H, W, 3) uint8.
+    """Panels `image`, `truth` (if there is a true mask), `heatmap` and `mask`, (H, W, 3) uint8.
 
     Args:
-        result: of one image.
-        longest: greatest side of a panel in pixels.
+        result: Result of one image.
+        longest: Longer side of a panel in pixels, at most.
     """
     original = result.item.original
     assert original is not None
     size = shrunk_size(original, longest)
     image = np.asarray(Image.fromarray(as_rgb(original)).resize(size, Image.Resampling.BILINEAR))
     mask, truth = shrunk_mask(result.mask, size), result.item.mask
-    panels, marked = {"image": image}, image
+    panels, ground = {"image": image}, image
     if truth is not None:
-        marked = panels["truth"] = outlined(image, shrunk_mask(truth, size), GREEN)
+        ground = panels["truth"] = outlined(image, shrunk_mask(truth, size), GREEN)
     panels["heatmap"] = blended(image, result.heatmap)
-    panels["mask"] = outlined(marked, mask, RED)
+    panels["mask"] = outlined(ground, mask, RED)
     return panels
 
 
 def outlined(image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
-    """(H, W, 3) uint8 with the outer border of `mask` (H, W) in `colour`."""
+    """Image (H, W, 3) uint8 with the outer border of `mask` (H, W) in `colour`."""
     drawn = image.copy()
     drawn[dilation(mask, disk(2)) & ~dilation(mask, disk(1))] = colour
     return drawn
 
 
 def blended(image: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
-    """The heatmap in colours over the image (H, W, 3), half and half."""
+    """Equal mix of the image (H, W, 3) and the heatmap in colours, uint8."""
     colours = coloured(heatmap, (image.shape[1], image.shape[0]))
     return (0.5 * image + 0.5 * colours).astype(np.uint8)
 
 
 def coloured(heatmap: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The heatmap, stretched to its own range, at (width, height): (H, W, 3) in 0..255."""
+    """Heatmap, scaled to its own range, in colours at (width, height): (H, W, 3) in 0..255."""
     low, high = float(heatmap.min()), float(heatmap.max())
     values = (heatmap - low) / (high - low) if high > low else np.zeros_like(heatmap)
     resized = np.asarray(Image.fromarray(values.astype(np.float32)).resize(size))
@@ -75,20 +75,20 @@ def coloured(heatmap: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def shrunk_size(pixels: np.ndarray, longest: int) -> tuple[int, int]:
-    """(width, height) of an image (H, W, ...) whose longer side is to be `longest` at most."""
+    """Size (width, height) of an image (H, W, ...) with a longer side of at most `longest`."""
     shrink = min(1.0, longest / max(pixels.shape[:2]))
     return max(1, round(pixels.shape[1] * shrink)), max(1, round(pixels.shape[0] * shrink))
 
 
 def as_rgb(pixels: np.ndarray) -> np.ndarray:
-    """(H, W) or (H, W, 3), uint8 or float in [0, 1], as (H, W, 3) uint8."""
+    """Image (H, W) or (H, W, 3), uint8 or float in [0, 1], as (H, W, 3) uint8."""
     if pixels.dtype != np.uint8:
         pixels = (np.clip(pixels, 0, 1) * 255).astype(np.uint8)
     return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=-1)
 
 
 def shrunk_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A mask at another size; a pixel is set where any part of it was, so thin cracks stay."""
+    """Mask at another size; a pixel is set where any part of it was, so thin cracks stay."""
     shrunk = np.asarray(Image.fromarray(mask.astype(np.float32)).resize(size, Image.Resampling.BOX))
     return shrunk > 0
 

@@ -1,7 +1,7 @@
 """One self-contained HTML page of runs: tables, settings, curves and pictures (the extra `report`).
 
-The page is `page/index.html`, filled by Jinja2 with everything escaped; style and script stand
-beside it and go into the page. Nothing in it is fetched from anywhere.
+Jinja2 fills `page/index.html` and escapes all texts; style and script beside it become part of the
+page. It loads nothing from anywhere.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import pandas as pd
 
 import ltcam_cli
 from ltcam_cli.errors import require
+from ltcam_cli.report.columns import COLUMNS, Column
 from ltcam_cli.report.curves import (
     as_svg,
     colour,
@@ -25,92 +26,27 @@ from ltcam_cli.report.curves import (
     precision_recall_figure,
 )
 from ltcam_cli.report.gallery import Gallery
-from ltcam_cli.runs.cells import Cell, chosen_by_training, labels, results_of
+from ltcam_cli.runs.cells import Cell, cell_labels, chosen_by_training, results_of, sweep_tables
+from ltcam_cli.runs.dotted import flat
 from ltcam_cli.runs.folder import RunFolder
 
 TEMPLATES = Path(__file__).with_name("page")
 CELL_PARTS = ("method", "tta", "segmenter", "evaluation")
+IOU = ("iou", "iou_low", "iou_high")
 LIBRARIES = ("torch", "torchvision", "numpy", "scikit-image")
 
 
 @dataclass(frozen=True)
-class Column:
-    """A column of the table of results.
+class PageContent:
+    """What a page shows.
 
     Attributes:
-        key: in results.csv.
-        title: in the page.
-        says: what it is, in a sentence.
-        number: whether it is set and sorted as a number.
-        always: shown even if all its values are equal or none is there.
-    """
-
-    key: str
-    title: str
-    says: str
-    number: bool = True
-    always: bool = True
-
-
-COLUMNS = (
-    Column("run", "run", "The trained classifier.", number=False, always=False),
-    Column("method", "method", "How the heatmap is drawn; ltX is X with layer fusion and "
-           "truncation.", number=False),
-    Column("delta", "δ", "Percentile below which positive gradients are cut; empty: none are."),
-    Column("layers", "layers", "Stages whose maps are summed.", number=False),
-    Column("segmenter", "segmenter", "How the heatmap becomes a mask.", number=False, always=False),
-    Column("images", "images", "Which images count: defective; predicted (an image called clean "
-           "has an empty mask); all.", number=False, always=False),
-    Column("split", "part", "Split of the data set; the test part, or the part after the slash.",
-           number=False, always=False),
-    Column("scope", "scope", "The percentile is of each channel or of the layer.",
-           number=False, always=False),
-    Column("form", "form", "What is truncated: the gradient, or the map (mask, mask_relu).",
-           number=False, always=False),
-    Column("fusion", "fusion", "How the stages' maps become one.", number=False, always=False),
-    Column("normalize", "normalize", "What is done to each stage's map before.",
-           number=False, always=False),
-    Column("weights", "weights", "Of the stages' maps; empty: all are 1.",
-           number=False, always=False),
-    Column("tta", "averaged", "Over which changed images the heatmaps were averaged; empty: none.",
-           number=False, always=False),
-    Column("ensemble", "ensemble", "Runs whose maps and log-odds were averaged with the run's.",
-           number=False, always=False),
-    Column("target", "target", "The logit that is explained.", number=False, always=False),
-    Column("iou", "IoU", "Intersection over union of mask and truth, pooled over the pixels of all "
-           "images that count."),
-    Column("iou_low", "95 %", "Bootstrap interval of the pooled IoU over physical items."),
-    Column("precision", "precision", "Share of the masks' pixels that are defect (pooled)."),
-    Column("recall", "recall", "Share of the defects' pixels that are in the masks (pooled)."),
-    Column("f1", "F1", "Harmonic mean of precision and recall (Dice)."),
-    Column("mean_iou", "mean IoU", "Mean of the IoU of each defective image."),
-    Column("pixel_ap", "pixel AP", "Average precision of the heatmap's pixels, over all "
-           "thresholds."),
-    Column("aupro", "AUPRO", "Mean share of a defect region that is covered, over thresholds up to "
-           "a false positive rate of 0.3."),
-    Column("seg_miou", "Seg mIoU", "Mean IoU over defective images; one that the classifier calls "
-           "clean counts 0."),
-    Column("seg_recall", "Seg recall", "Share of defective images that are called defective and "
-           "whose mask touches the defect."),
-    Column("regions_touched", "regions touched", "Share of defect regions that a mask touches."),
-    Column("false_regions", "false regions", "Regions of the mask that touch no defect, per image; "
-           "a count, no percentage."),
-    Column("n_images", "n", "Images that count."),
-    Column("seconds", "seconds", "Of mapping, segmenting and scoring; of a grid, its share."),
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What is asked of a page.
-
-    Attributes:
-        runs: in order.
-        cells: whose curves and pictures are shown; the first one at first.
-        bars: cells whose IoU is drawn as a bar.
-        commands: of each run by its path, and of each cell by its path.
-        gallery: with the cells' pictures, in their order.
-        left_out: images that a limit left out.
+        runs: Runs in order.
+        cells: Cells with curves and pictures; the first one is selected at first.
+        bars: Cells whose IoU is shown as a bar.
+        commands: Command line of each run and cell, by its path.
+        gallery: Pictures of the cells, in their order.
+        left_out: Number of images that a limit left out.
     """
 
     runs: Sequence[RunFolder]
@@ -121,11 +57,11 @@ class Shown:
     left_out: int
 
 
-def render(shown: Shown) -> str:
-    """The page.
+def render(content: PageContent) -> str:
+    """The page as HTML.
 
     Raises:
-        LtcamError: if jinja2 or matplotlib is not installed.
+        LtcamError: if jinja2 or matplotlib is not installed, or a cell is damaged.
     """
     jinja2 = require("jinja2", "report")
     environment = jinja2.Environment(
@@ -135,35 +71,34 @@ def render(shown: Shown) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    names = labels([cell.metrics | {"run": cell.run.name} for cell in shown.cells])
+    labels = _labels(content.cells)
     cells = [
         {
             "label": label,
             "colour": colour(number),
             "run": cell.run.name,
             "name": cell.name,
-            "command": shown.commands[cell.path],
+            "command": content.commands[cell.path],
             "settings": flat({k: v for k, v in cell.config.items() if k in CELL_PARTS}),
         }
-        for number, (label, cell) in enumerate(zip(names, shown.cells, strict=True))
+        for number, (label, cell) in enumerate(zip(labels, content.cells, strict=True))
     ]
-    runs = [_run(run, shown.commands[run.path]) for run in shown.runs]
     data = {
         "cells": [
             {"label": cell["label"], "colour": cell["colour"], "images": pictures}
-            for cell, pictures in zip(cells, shown.gallery.cells, strict=True)
+            for cell, pictures in zip(cells, content.gallery.cells, strict=True)
         ],
-        "images": shown.gallery.images,
+        "images": content.gallery.images,
     }
-    columns, rows = _table(shown)
+    columns, rows = _table(content)
     page: str = environment.get_template("index.html").render(
-        runs=runs,
+        runs=[_run(run, content.commands[run.path]) for run in content.runs],
         cells=cells,
         columns=columns,
         rows=rows,
-        figures=_figures(shown, names),
+        figures=_figures(content, labels),
         data=data,
-        left_out=shown.left_out,
+        left_out=content.left_out,
         versions=_versions(),
         style=(TEMPLATES / "style.css").read_text(encoding="utf-8"),
         script=(TEMPLATES / "script.js").read_text(encoding="utf-8"),
@@ -171,20 +106,15 @@ def render(shown: Shown) -> str:
     return page
 
 
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested config as one of dotted keys."""
-    leaves: dict[str, Any] = {}
-    for key, value in config.items():
-        inner = isinstance(value, Mapping)
-        leaves |= flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
-    return leaves
+def _labels(cells: Sequence[Cell]) -> list[str]:
+    return cell_labels([cell.metrics | {"run": cell.run.name} for cell in cells])
 
 
 def _run(run: RunFolder, command: str) -> dict[str, Any]:
-    """What stands of a run at the head of the page, and its settings."""
+    """Facts of a run for the head of the page, and its settings."""
     config, metrics = run.config, run.metrics
     dataset, backbone = config.get("dataset", {}), config.get("backbone", {})
-    evaluated = results_of(run).iloc[0]  # an imported run was trained on who knows what
+    evaluated = results_of(run).iloc[0]  # an imported run does not know its training images
     fold = "" if pd.isna(evaluated["fold"]) else f", fold {evaluated['fold']:g}"
     return {
         "name": run.name,
@@ -201,109 +131,83 @@ def _run(run: RunFolder, command: str) -> dict[str, Any]:
     }
 
 
-def _table(shown: Shown) -> tuple[list[Column], list[dict[str, Any]]]:
-    """All cells of all runs, as they were evaluated; columns that say nothing are left out."""
-    tables = [results_of(run).assign(run=run.name, path=str(run.path)) for run in shown.runs]
+def _table(content: PageContent) -> tuple[list[Column], list[dict[str, Any]]]:
+    """Columns that hold something, and all cells of all runs, those of the test part first."""
+    tables = [results_of(run).assign(run=run.name, path=str(run.path)) for run in content.runs]
     table = pd.concat(tables, ignore_index=True)
     tested = ~table["split"].str.contains("/")
     table = pd.concat([table[tested], table[~tested]])
-    columns = [
-        column
-        for column in COLUMNS
-        if column.key in table
-        and (table[column.key].nunique(dropna=False) > 1 or column.always)
-        and table[column.key].notna().any()
-    ]
-    places = {cell.path: number for number, cell in enumerate(shown.cells)}
-    chosen = {cell for run in shown.runs for cell in chosen_by_training(run)}
+    columns = [column for column in COLUMNS if column.is_shown(table)]
+    numbers = {cell.path: number for number, cell in enumerate(content.cells)}
+    chosen = {cell for run in content.runs for cell in chosen_by_training(run)}
     rows = []
     for row in table.to_dict("records"):
-        number = places.get(Path(row["path"]) / "evaluate" / row["cell"])
-        cells = [_cell(column, row) for column in columns]
+        number = numbers.get(Path(row["path"]) / "evaluate" / row["cell"])
         rows.append(
             {
-                "cells": cells,
+                "cells": [column.cell(row) for column in columns],
                 "cell": row["cell"],
                 "colour": None if number is None else colour(number),
-                "number": number,
                 "chosen": row["cell"] in chosen,
             }
         )
     return columns, rows
 
 
-def _cell(column: Column, row: Mapping[Any, Any]) -> dict[str, Any]:
-    """Text of a table's cell, and what it is sorted by."""
-    value = row[column.key]
-    if pd.isna(value):
-        return {"text": "", "value": "", "number": column.number}
-    if not column.number:
-        return {"text": str(value), "value": str(value), "number": False}
-    if column.key == "iou_low":
-        text = f"{value:.1f} – {row['iou_high']:.1f}"
-    else:
-        text = f"{value:g}" if column.key in {"delta", "n_images"} else f"{value:.2f}"
-    return {"text": text, "value": repr(float(value)), "number": True}
-
-
-def _figures(shown: Shown, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Title, note and SVG of each figure, and whether it wants the page's whole width."""
-    figures: list[dict[str, Any]] = []
-
-    def add(title: str, note: str, figure: Any) -> None:
-        svg = as_svg(figure, title, f"figure{len(figures) + 1}")
-        wide = len(figure.axes) > 1
-        figures.append({"title": title, "note": note, "svg": svg, "wide": wide})
-
-    bars = labels([cell.metrics | {"run": cell.run.name} for cell in shown.bars])
-    add(
-        "IoU by method",
-        "Bars whose intervals overlap widely do not differ; for the same images a paired "
-        "comparison is sharper: ltcam compare.",
-        iou_figure(
-            bars,
-            [
-                [_number(cell.metrics.get(key)) for key in ("iou", "iou_low", "iou_high")]
-                for cell in shown.bars
-            ],
+def _figures(content: PageContent, labels: Sequence[str]) -> list[dict[str, Any]]:
+    """Title, note and SVG of each figure, and whether it takes the page's whole width."""
+    figures = [
+        (
+            "IoU by method",
+            "Methods whose intervals overlap widely do not differ. "
+            "A paired comparison on the same images is sharper: ltcam compare.",
+            iou_figure(_labels(content.bars), [_scores(cell, *IOU) for cell in content.bars]),
         ),
-    )
-    curves = {name: cell.curve() for name, cell in zip(names, shown.cells, strict=True)}
-    kept = {name: curve for name, curve in curves.items() if curve is not None and len(curve)}
-    missing = [name for name in names if name not in kept]
-    note = (
-        "Of the heatmaps' pixels, over all thresholds. The dots are the masks as they were drawn."
-    )
-    if missing:
-        note += f" No curve was kept of {', '.join(missing)}: evaluate with --overwrite."
-    points = {
-        name: (_number(cell.metrics.get("recall")), _number(cell.metrics.get("precision")))
-        for name, cell in zip(names, shown.cells, strict=True)
-    }
-    add("Precision and recall of pixels", note, precision_recall_figure(kept, points))
-    for run in shown.runs:
-        for path in sorted(run.path.glob("sweep/*/sweep.csv")):
-            table = pd.read_csv(path)
+        _precision_recall(dict(zip(labels, content.cells, strict=True))),
+    ]
+    for run in content.runs:
+        of_run = f" of {run.name}" if len(content.runs) > 1 else ""
+        for table in sweep_tables(run):
             if table["delta"].nunique() < 2:
                 continue
-            of_run = f" of {run.name}" if len(shown.runs) > 1 else ""
             note = "Each line with its 95 % band."
             if table["chosen"].any():
-                note += " The ring is the row that the training part chose."
-            add(f"IoU over δ{of_run}", note, delta_figure(table))
-    return figures
+                note += " The ring is the row that the training images chose."
+            figures.append((f"IoU over δ{of_run}", note, delta_figure(table)))
+    return [
+        {
+            "title": title,
+            "note": note,
+            "svg": as_svg(figure, title, f"figure{number}"),
+            "wide": len(figure.axes) > 1,
+        }
+        for number, (title, note, figure) in enumerate(figures, 1)
+    ]
 
 
-def _number(value: Any) -> float:
-    return float("nan") if value is None else float(value)
+def _precision_recall(cells: Mapping[str, Cell]) -> tuple[str, str, Any]:
+    """Title, note and figure of the cells' precision-recall curves."""
+    curves = {label: cell.curve() for label, cell in cells.items()}
+    drawn = {label: curve for label, curve in curves.items() if curve is not None and len(curve)}
+    note = "Curves of the heatmaps' pixels over all thresholds; the dots are the masks."
+    if missing := [label for label in cells if label not in drawn]:
+        note += f" No curve was kept of {', '.join(missing)}: evaluate with --overwrite."
+    points = {label: _scores(cell, "recall", "precision") for label, cell in cells.items()}
+    return "Precision and recall of pixels", note, precision_recall_figure(drawn, points)
+
+
+def _scores(cell: Cell, *keys: str) -> list[float]:
+    """Scores of a cell; NaN where one is undefined."""
+    values = [cell.metrics.get(key) for key in keys]
+    return [float("nan") if value is None else float(value) for value in values]
 
 
 def _versions() -> dict[str, str]:
-    """Of this program, of Python and of what computes."""
-    found = {"ltcam": ltcam_cli.__version__, "Python": platform.python_version()}
+    """Versions of this program, of Python and of the numerical libraries."""
+    versions = {"ltcam": ltcam_cli.__version__, "Python": platform.python_version()}
     for library in LIBRARIES:
         try:
-            found[library] = version(library)
+            versions[library] = version(library)
         except PackageNotFoundError:
             continue
-    return found
+    return versions

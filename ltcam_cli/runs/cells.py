@@ -1,12 +1,12 @@
-"""Cells: what an evaluation left in a run folder, and which of them are meant."""
+"""Evaluated cells of a run: what their folders hold, and how they are selected."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import yaml
@@ -15,64 +15,105 @@ from ltcam_cli.errors import LtcamError, nearest
 from ltcam_cli.files import read_json
 from ltcam_cli.runs.folder import RunFolder
 
-# What may tell two cells of one method apart, in the order of a label.
-TELLING = ("layers", "segmenter", "images", "scope", "form", "fusion", "normalize", "weights",
-           "tta", "ensemble", "target", "split", "run")  # fmt: skip
+C = TypeVar("C", bound="dict[str, Any] | pd.DataFrame")
+
+# Columns that may distinguish two cells of one method, in the order of a label.
+DISTINCTIONS = ("layers", "segmenter", "images", "scope", "form", "fusion", "normalize", "weights",
+                "tta", "ensemble", "target", "supervision", "split", "run")  # fmt: skip
+COUNTS = dict.fromkeys(("tp", "fp", "fn", "tn"), "int64")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One evaluated cell: `<run>/evaluate/<name>`."""
+    """One evaluated cell: `<run>/evaluate/<name>`.
+
+    Its files raise an `LtcamError` where they are missing or damaged.
+    """
 
     path: Path
 
     @property
     def name(self) -> str:
-        """The folder's name: a readable stem and six hex digits."""
+        """Name of the folder: a readable stem and six hex digits."""
         return self.path.name
 
     @property
     def run(self) -> RunFolder:
-        """The run that it is of."""
+        """Run whose classifier was evaluated."""
         return RunFolder(self.path.parent.parent)
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        """Scores and what they are of, with the columns of the table of results.
-
-        Raises:
-            LtcamError: if the folder is no finished cell.
-        """
-        path = self.path / "metrics.json"
-        if not path.is_file():
-            raise LtcamError(f"{self.path}: holds no metrics.json; evaluate the cell anew")
-        return dict(read_json(path))
+        """Scores and their circumstances, with the columns of the table of results."""
+        return _read(self.path / "metrics.json", _json, ("method", "cell"))
 
     @property
     def config(self) -> dict[str, Any]:
-        """The config that it was evaluated with, with the key `hash`."""
-        text = (self.path / "config.yaml").read_text(encoding="utf-8")
-        return dict(yaml.safe_load(text))
+        """Config of the evaluation."""
+        return _read(self.path / "config.yaml", _yaml, ("method",))
 
     def images(self) -> pd.DataFrame:
-        """A row an image, by name; see `Scores.table`."""
-        exact = {"name": str, "group": str}  # NA is a name, too
-        scores = {column: [""] for column in ("iou", "precision", "recall", "f1")}
-        path = self.path / "images.csv"
-        table = pd.read_csv(path, dtype=exact, keep_default_na=False, na_values=scores)
+        """Scores of each image, indexed by name; see `Scores.table`."""
+        table = _read(self.path / "images.csv", _images, ("name", "group", *COUNTS))
         return table.set_index("name")
 
     def curve(self) -> pd.DataFrame | None:
-        """The pixels' precision-recall curve in per cent; None for cells of before it was kept."""
+        """Precision-recall curve of the pixels in per cent; None if there is none."""
         path = self.path / "curve.csv"
-        return pd.read_csv(path) if path.is_file() else None
+        return _read(path, pd.read_csv, ("recall", "precision")) if path.is_file() else None
+
+
+def sweep_tables(run: RunFolder) -> list[pd.DataFrame]:
+    """Tables of a run's sweeps, by name.
+
+    Raises:
+        LtcamError: if a table is damaged.
+    """
+    paths = sorted(run.path.glob("sweep/*/sweep.csv"))
+    return [
+        _read(path, pd.read_csv, ("cell", "delta", "iou", "chosen"), "sweep again")
+        for path in paths
+    ]
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return dict(read_json(path))
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+def _images(path: Path) -> pd.DataFrame:
+    empty = {column: [""] for column in ("iou", "precision", "recall", "f1")}
+    exact: Any = {"name": str, "group": str, **COUNTS}  # NA is a name, too
+    return pd.read_csv(path, dtype=exact, keep_default_na=False, na_values=empty)
+
+
+def _read(
+    path: Path,
+    reader: Callable[[Path], C],
+    required: Sequence[str],
+    remedy: str = "evaluate the cell anew with --overwrite",
+) -> C:
+    """Content of a file that holds the required keys or columns."""
+    fault = "is damaged"
+    try:
+        content = reader(path)
+        if all(key in content for key in required):
+            return content
+    except FileNotFoundError:
+        fault = "is missing"
+    except (TypeError, ValueError, yaml.YAMLError):
+        pass
+    raise LtcamError(f"{path}: {fault}; {remedy}")
 
 
 def results_of(run: RunFolder) -> pd.DataFrame:
-    """The table of a run's cells.
+    """Table of a run's cells.
 
     Raises:
-        LtcamError: if none was evaluated.
+        LtcamError: if nothing was evaluated.
     """
     table = run.results()
     if table.empty:
@@ -86,25 +127,27 @@ def find_cells(
     methods: Sequence[str] = (),
     deltas: Sequence[float | None] = (),
 ) -> list[Cell]:
-    """The cells that are meant: as names or methods are listed, else as the table of results is.
+    """The selected cells, in the order of names or methods, else of the table of results.
 
     Args:
-        names: cells' names, or the six hex digits that they end with.
-        methods, deltas: that they must have; any if empty. A δ of None is no truncation.
+        run: Run folder with at least one cell.
+        names: Names of cells, or the six hex digits at their ends.
+        methods: Names of methods to select; empty: all.
+        deltas: Percentiles to select, None for no truncation; empty: all.
 
-    Without names, cells that count defective images of the test split are meant; others only if
-    there are none of these.
+    Without names, the cells that count defective images of the test split are selected; others
+    only if there are none of these.
 
     Raises:
         LtcamError: if there is no such cell.
     """
     table = results_of(run)
     if names:
-        known = {cell.rpartition("-")[2]: cell for cell in table["cell"]}
-        wanted = [known.get(name, name) for name in names]
-        table = _in_order(table, "cell", wanted, f"--cell {{}}: {run.name} has no such cell")
+        by_digits = {cell.rpartition("-")[2]: cell for cell in table["cell"]}
+        cells = [by_digits.get(name, name) for name in names]
+        table = _select(table, "cell", cells, f"--cell {{}}: {run.name} has no such cell")
     if methods:
-        table = _in_order(table, "method", methods, f"--method {{}}: not evaluated in {run.name}")
+        table = _select(table, "method", methods, f"--method {{}}: not evaluated in {run.name}")
     if deltas:
         numbers = [delta for delta in deltas if delta is not None]
         none = table["delta"].isna() & (None in deltas)
@@ -112,56 +155,57 @@ def find_cells(
     usual = (table["images"] == "defective") & ~table["split"].str.contains("/")
     if not names and usual.any():
         table = table[usual]
-    cells = [Cell(run.path / "evaluate" / cell) for cell in table["cell"]]
-    cells = [cell for cell in cells if (cell.path / "metrics.json").is_file()]
-    if not cells:
+    paths = [run.path / "evaluate" / cell for cell in table["cell"]]
+    selected = [Cell(path) for path in paths if (path / "metrics.json").is_file()]
+    if not selected:
         raise LtcamError(f"{run.path}: no such cell; see: ltcam runs {run.name}")
-    return cells
+    return selected
 
 
-def _in_order(table: pd.DataFrame, column: str, wanted: Sequence[str], fault: str) -> pd.DataFrame:
-    """The rows that hold what is wanted, in that order."""
-    for value in wanted:
+def _select(table: pd.DataFrame, column: str, values: Sequence[str], fault: str) -> pd.DataFrame:
+    """The rows with one of some values, in the order of these."""
+    for value in values:
         if value not in set(table[column]):
             raise LtcamError(fault.format(value) + nearest(value, set(table[column])))
-    return pd.concat([table[table[column] == value] for value in dict.fromkeys(wanted)])
+    return pd.concat([table[table[column] == value] for value in dict.fromkeys(values)])
 
 
 def chosen_by_training(run: RunFolder) -> set[str]:
-    """Names of the cells that the training part chose in a sweep of both parts."""
-    tables = [pd.read_csv(path) for path in sorted(run.path.glob("sweep/*/sweep.csv"))]
+    """Names of the cells that training images chose in a sweep of both parts."""
+    tables = sweep_tables(run)
     return {cell for table in tables for cell in table["cell"][table["chosen"].astype(bool)]}
 
 
 def newest(cells: Sequence[Cell], count: int, first: Set[str] = frozenset()) -> list[Cell]:
-    """At most `count` cells: the newest of each method first, then older ones.
+    """At most `count` cells, in their order: the newest of each method first, then older ones.
 
-    A rule without a score in it, since cells are of a test split. The order stays.
+    The rule reads no score, since cells are of a test split.
 
     Args:
-        cells: oldest first.
-        count: of the cells wanted.
-        first: names of cells that are taken for newer than all others.
+        cells: Cells, oldest first.
+        count: Number of cells.
+        first: Names of cells that count as newer than all others.
     """
-    seen: dict[str, int] = {}
+    ranks: dict[str, int] = {}
     ranked = []
     ages = sorted(range(len(cells)), key=lambda n: (cells[n].name not in first, -n))
     for age, cell in enumerate(cells[n] for n in ages):
-        rank = seen[cell.metrics["method"]] = seen.get(cell.metrics["method"], -1) + 1
-        ranked.append((rank, age, cell))
-    kept = {cell.path for *_, cell in sorted(ranked, key=lambda each: each[:2])[:count]}
-    return [cell for cell in cells if cell.path in kept]
+        method = cell.metrics["method"]
+        ranks[method] = ranks.get(method, -1) + 1
+        ranked.append((ranks[method], age, cell.path))
+    selected = {path for *_, path in sorted(ranked)[:count]}
+    return [cell for cell in cells if cell.path in selected]
 
 
-def labels(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Short and distinct names of cells, from their metrics: method, δ, what tells them apart."""
+def cell_labels(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Short and distinct labels of cells by their metrics: method, δ, and what differs."""
     table = pd.DataFrame(rows)
-    telling = [c for c in TELLING if c in table and table[c].nunique(dropna=False) > 1]
-    named = []
+    differing = [c for c in DISTINCTIONS if c in table and table[c].nunique(dropna=False) > 1]
+    names = []
     for row in rows:
         delta = [] if pd.isna(row.get("delta")) else [f"δ {row['delta']:g}"]
-        named.append(" · ".join([str(row["method"]), *delta, *(str(row[c]) for c in telling)]))
+        names.append(" · ".join([str(row["method"]), *delta, *(str(row[c]) for c in differing)]))
     return [
-        f"{name} · {row['cell'][-6:]}" if named.count(name) > 1 else name
-        for name, row in zip(named, rows, strict=True)
+        f"{name} · {row['cell'][-6:]}" if names.count(name) > 1 else name
+        for name, row in zip(names, rows, strict=True)
     ]

@@ -12,17 +12,20 @@ from ltcam_cli.runs.cells import Cell
 from ltcam_cli.scores.intervals import paired_iou
 from ltcam_cli.scores.pixels import PixelCounts
 
-KNOWN = ("run", "method", "delta", "layers", "segmenter", "images", "iou", "iou_low", "iou_high")
+OF_CELL = ("run", "method", "delta", "layers", "segmenter", "images", "iou", "iou_low", "iou_high")
 PAIRED = ("difference", "difference_low", "difference_high", "better")
+# Columns of a printed table, the most important first.
+SHOWN = ("run", "method", "delta", "iou", "iou_low", "iou_high", *PAIRED, "layers", "segmenter",
+         "images")  # fmt: skip
 
 
 def compare(cells: Sequence[Cell]) -> pd.DataFrame:
-    """A row a cell, with the paired bootstrap of its pooled IoU against the first cell's.
+    """One row per cell, with the paired bootstrap of its pooled IoU against the first cell's.
 
     Returns:
-        The columns `KNOWN` and `PAIRED`: the difference of the pooled IoUs in points, its 95 %
-        interval over physical items, and the percentage of resamples in which the cell is better
-        than the first; these are empty in the first row.
+        Table with the columns `OF_CELL`, `PAIRED` and `cell`. `PAIRED` are the difference of the
+        pooled IoUs in points, its 95 % interval over physical items, and the percentage of
+        resamples in which the cell is better than the first; NaN in the first row.
 
     Raises:
         LtcamError: if there are fewer than two cells, or if they did not count the same images.
@@ -32,7 +35,7 @@ def compare(cells: Sequence[Cell]) -> pd.DataFrame:
     first, rows = cells[0], list[dict[str, Any]]()
     reference = first.images()
     for cell in cells:
-        row: dict[str, Any] = {key: cell.metrics.get(key) for key in KNOWN}
+        row: dict[str, Any] = {key: cell.metrics.get(key) for key in OF_CELL}
         row |= {"run": cell.run.name}
         if cell.path != first.path:
             table = _same_images(cell, first, reference)
@@ -40,14 +43,14 @@ def compare(cells: Sequence[Cell]) -> pd.DataFrame:
             values = (paired.difference, paired.low, paired.high, paired.better)
             row |= {key: 100 * value for key, value in zip(PAIRED, values, strict=True)}
         rows.append(row | {"cell": cell.name})
-    return pd.DataFrame(rows).reindex(columns=[*KNOWN, *PAIRED, "cell"])
+    return pd.DataFrame(rows).reindex(columns=[*OF_CELL, *PAIRED, "cell"])
 
 
 def _same_images(cell: Cell, first: Cell, reference: pd.DataFrame) -> pd.DataFrame:
-    """The cell's images in the order of the first one's.
+    """Images of a cell in the order of the first cell's.
 
     Raises:
-        LtcamError: if they are others, or have other true masks.
+        LtcamError: if they are other images, or have other true masks.
     """
     table = cell.images()
     both = f"{cell.path} and {first.path}"

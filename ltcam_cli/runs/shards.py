@@ -1,31 +1,17 @@
-"""Tables of predictions, also of a part of the images: `predict.shard=3/8`, `ltcam runs gather`.
-
-<out>/scores.csv, regions.csv; of a shard scores.3of8.csv, regions.3of8.csv, and shard.3of8.json,
-which says which images it was given.
-"""
+"""Shards: `predict.shard=3/8` takes the third of eight parts of the images."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import pandas as pd
-
-from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
-from ltcam_cli.files import append, read_json, write_json
-from ltcam_cli.runs.folder import write_table
 
-SCORES = ["name", "path", "probability", "predicted", "regions", "area"]
-REGIONS = [
-    "name", "region", "top", "left", "bottom", "right", "area", "length", "width", "score"
-]  # fmt: skip
-FLOATS = ("probability", "length", "width", "score")
+if TYPE_CHECKING:
+    from ltcam_cli.data.sample import Sample
 
 
 @dataclass(frozen=True, order=True)
@@ -40,10 +26,10 @@ class Shard:
         """The shard of `i/n`.
 
         Raises:
-            LtcamError: if it is no such text.
+            LtcamError: If the text is no such shard.
         """
-        found = re.fullmatch(r"(\d+)/(\d+)", str(text))
-        shard = cls(int(found[1]), int(found[2])) if found else cls(0, 0)
+        match = re.fullmatch(r"(\d{1,7})/(\d{1,7})", text, re.ASCII)
+        shard = cls(int(match[1]), int(match[2])) if match else cls(0, 0)
         if not 1 <= shard.index <= shard.count:
             raise LtcamError(f"predict.shard={text}: must be i/n with 1 <= i <= n, e.g. 3/8")
         return shard
@@ -63,148 +49,3 @@ class Shard:
     def of(self, samples: Sequence[Sample]) -> list[Sample]:
         """The samples that belong here, in their order."""
         return [sample for sample in samples if sample.name in self]
-
-
-@dataclass(frozen=True)
-class Tables:
-    """The two tables of a folder of predictions, or of one shard there."""
-
-    out: Path
-    shard: Shard | None = None
-
-    def path(self, kind: str, suffix: str = ".csv") -> Path:
-        """Of `scores` or `regions`; with `.json` of a shard's record."""
-        part = f".{self.shard.index}of{self.shard.count}" if self.shard else ""
-        return self.out / f"{kind}{part}{suffix}"
-
-    def read(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Scores and regions of the images that are done; empty where there is nothing yet."""
-        scores = _read(self.path("scores"), SCORES)
-        regions = _read(self.path("regions"), REGIONS)
-        return scores, regions[regions["name"].isin(scores["name"])]
-
-    def write(self, scores: pd.DataFrame, regions: pd.DataFrame) -> None:
-        """Write both anew. Regions first: an image counts as done once its score is written."""
-        write_table(self.path("regions"), regions)
-        write_table(self.path("scores"), scores)
-
-    def append(self, scores: Sequence[dict[str, Any]], regions: Sequence[dict[str, Any]]) -> None:
-        """Add rows: what is there is not written again, so that a long table costs no more."""
-        for kind, rows, columns in (("regions", regions, REGIONS), ("scores", scores, SCORES)):
-            text = pd.DataFrame(rows, columns=columns).to_csv(header=False, index=False)
-            append(self.path(kind), text)
-
-    def claim(self, names: Sequence[str], identity: str) -> None:
-        """Record which images a shard is given, before it starts.
-
-        Args:
-            names: of the images.
-            identity: hash of method, segmenter and classifier.
-
-        Raises:
-            LtcamError: if the folder's images were divided otherwise.
-        """
-        counts = {shard.count for shard in shards_in(self.out)}
-        whole = not counts and (self.out / "scores.csv").is_file()
-        if counts - {self.shard.count if self.shard else 0} or (self.shard and whole):
-            held = f"predict.shard=i/{min(counts)}" if counts else "no predict.shard"
-            raise LtcamError(
-                f"{self.out}: was begun with {held}; go on so, or choose another predict.out"
-            )
-        if self.shard:
-            self.record(names, identity, [])
-
-    def record(self, names: Sequence[str], identity: str, skipped: Sequence[str]) -> None:
-        """Write a shard's record: its images, and those of them that could not be read."""
-        record = {"hash": identity, "images": list(names), "skipped": list(skipped)}
-        write_json(self.path("shard", ".json"), record)
-
-
-@dataclass(frozen=True)
-class Gathered:
-    """What `gather` found.
-
-    Attributes:
-        scores: the joined table, a row an image.
-        count: the number of shards that there must be.
-        given: images of the shards that began.
-        skipped: images that could not be read.
-        absent: for each shard that is not complete, its images without a row; None if it has not
-            begun.
-    """
-
-    scores: pd.DataFrame
-    count: int
-    given: int
-    skipped: int
-    absent: dict[Shard, list[str] | None]
-
-
-def shards_in(out: Path) -> list[Shard]:
-    """The shards that have begun in a folder of predictions."""
-    found = [re.fullmatch(r"shard\.(\d+)of(\d+)\.json", path.name) for path in out.glob("shard.*")]
-    return sorted(Shard(int(name[1]), int(name[2])) for name in found if name)
-
-
-def gather(out: Path) -> Gathered:
-    """Join the tables of a folder's shards into `scores.csv` and `regions.csv`, sorted by name.
-
-    Both are made anew from the shards' tables, which stay: so it can be done again, and while
-    shards still run.
-
-    Raises:
-        LtcamError: if there are no shards, or they do not belong together.
-    """
-    shards = shards_in(out)
-    if not shards:
-        raise LtcamError(f"{out}: no shard was predicted there; see predict.shard=i/n")
-    for other in shards:
-        if other.count != shards[0].count:
-            raise LtcamError(
-                f"{out}: holds shard {shards[0]} and shard {other}, two divisions of the images; "
-                "delete the files of one"
-            )
-    records = {shard: read_json(Tables(out, shard).path("shard", ".json")) for shard in shards}
-    for other in shards:
-        if records[other]["hash"] != records[shards[0]]["hash"]:
-            raise LtcamError(
-                f"{out}: shards {shards[0]} and {other} are of different methods, segmenters or "
-                "classifiers; predict one of them anew"
-            )
-    parts = {shard: Tables(out, shard).read() for shard in shards}
-    absent: dict[Shard, list[str] | None] = {}
-    for index in range(1, shards[0].count + 1):
-        shard = Shard(index, shards[0].count)
-        if shard not in records:
-            absent[shard] = None
-            continue
-        done = {*parts[shard][0]["name"], *records[shard]["skipped"]}
-        if missing := [name for name in records[shard]["images"] if name not in done]:
-            absent[shard] = missing
-    scores, regions = (
-        pd.concat([table for table in tables if len(table)] or [tables[0]])
-        for tables in zip(*parts.values(), strict=True)
-    )
-    scores = scores.sort_values("name")
-    Tables(out).write(scores, regions.sort_values(["name", "region"]))
-    return Gathered(
-        scores,
-        shards[0].count,
-        given=sum(len(record["images"]) for record in records.values()),
-        skipped=sum(len(record["skipped"]) for record in records.values()),
-        absent=absent,
-    )
-
-
-def _read(path: Path, columns: list[str]) -> pd.DataFrame:
-    content = path.read_bytes() if path.is_file() else b""
-    whole = content[: content.rfind(b"\n") + 1]  # a machine that crashed may leave half a line
-    if not whole:
-        return pd.DataFrame(columns=columns)
-    # NA is a name, too; and pandas 2 loses a digit where Python's own float does not.
-    return pd.read_csv(
-        io.BytesIO(whole),
-        dtype={"name": str},
-        keep_default_na=False,
-        converters=dict.fromkeys(FLOATS, float),
-    )

@@ -3,50 +3,47 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from ltcam_cli.errors import LtcamError, nearest
-from ltcam_cli.files import sha256
-from ltcam_cli.runs.folder import RunFolder
+from ltcam_cli.files import content_digest
+from ltcam_cli.runs.folder import RunFolder, read_config
 
 
 def students_of(run: RunFolder) -> list[Path]:
     """Folders of the trained students of the run's classifier as it is now, newest first."""
     folders = [path.parent for path in (run.path / "student").glob("*/checkpoint.pt")]
-    digest = sha256(run.checkpoint)
-    fitting = [folder for folder in folders if config_of(folder).get("classifier") == digest]
+    digest = content_digest(run.checkpoint)
+    fitting = [folder for folder in folders if _classifier_of(folder) == digest]
     return sorted(fitting, key=lambda path: (path / "checkpoint.pt").stat().st_mtime, reverse=True)
 
 
 def find_student(run: RunFolder, name: str | None = None) -> Path:
-    """The folder of the run's newest student, or of the newest one of that name.
+    """Folder of the run's newest student, or of the newest one of that name.
 
     Args:
-        name: the folder's, or its config's.
+        run: Run.
+        name: Name of the folder, or of the student's config.
 
     Raises:
-        LtcamError: if there is none, with the command that trains it.
+        LtcamError: If there is none, with the command that trains it.
     """
-    found = students_of(run)
-    for folder in found:
+    students = students_of(run)
+    for folder in students:
         if name is None or name in {folder.name, folder.name.rpartition("-")[0]}:
             return folder
-    if name is not None and found:
+    if name is not None and students:
         raise LtcamError(
-            f"method.options.student={name}: {run.name} has no such student"
-            f"{nearest(name, [folder.name for folder in found])}"
+            f"method.student={name}: {run.name} has no such student"
+            f"{nearest(name, [folder.name for folder in students])}"
         )
     stale = any((run.path / "student").glob("*/checkpoint.pt"))
     why = "its students are of another checkpoint" if stale else "no student is trained"
     raise LtcamError(f"{run.path}: {why}; train one with: ltcam student train --run {run.name}")
 
 
-def config_of(folder: Path) -> dict[str, Any]:
-    """What a student was trained with; empty if that cannot be read."""
+def _classifier_of(folder: Path) -> str | None:
+    """Digest of the checkpoint of a student's classifier; None if that cannot be read."""
     try:
-        held = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
-        return {}
-    return held if isinstance(held, dict) else {}
+        return read_config(folder, "train the student anew").get("classifier")
+    except LtcamError:
+        return None

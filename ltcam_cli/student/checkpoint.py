@@ -14,8 +14,8 @@ from ltcam_cli.classifier.tensors import read_tensors
 from ltcam_cli.config import build
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import atomic
-from ltcam_cli.maps.averaged import resized
 from ltcam_cli.maps.engine import Heatmaps
+from ltcam_cli.maps.tta import resized
 from ltcam_cli.student.config import NetworkConfig
 from ltcam_cli.student.network import MaskNet, build_network
 

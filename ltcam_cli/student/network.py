@@ -13,7 +13,7 @@ from torchvision.ops import Conv2dNormActivation
 
 from ltcam_cli.classifier.backbones import build_classifier
 from ltcam_cli.classifier.config import BackboneConfig
-from ltcam_cli.maps.capture import stages_of
+from ltcam_cli.maps.stages import stages_of
 from ltcam_cli.student.config import NetworkConfig
 
 STAGES = ("s1", "s2", "s3", "s4")

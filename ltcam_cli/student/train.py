@@ -15,7 +15,7 @@ from torch.optim import AdamW
 
 from ltcam_cli.classifier.checkpoint import Classifier
 from ltcam_cli.classifier.loop import TrainingLoop, one_cycle
-from ltcam_cli.data.batches import Images, Item, ahead
+from ltcam_cli.data.batches import Images, Item, prefetched
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import check_classes
 from ltcam_cli.student.checkpoint import Student
@@ -143,7 +143,7 @@ class _Training:
         """Train to the round's end; a row of history and a state every few steps."""
         config, where = self.config, f"round {self.round + 1}"
         self.loop.model.train()
-        batches = ahead(crops.batches(self.step, config.steps))
+        batches = prefetched(crops.batches(self.step, config.steps))
         while self.step < config.steps:
             steps = min(config.every - self.step % config.every, config.steps - self.step)
             result = self.loop.fit(islice(batches, steps), self._loss, where, self.step)

@@ -8,16 +8,16 @@
   // --- light and dark
 
   const themes = ["", "light", "dark"];
-  const said = { "": "as the system has them", light: "light", dark: "dark" };
-  const remembered = () => { try { return localStorage.getItem("ltcam-theme") || ""; } catch { return ""; } };
+  const names = { "": "system setting", light: "light", dark: "dark" };
+  const stored = () => { try { return localStorage.getItem("ltcam-theme") || ""; } catch { return ""; } };
   function paint(theme) {
     if (theme) document.documentElement.dataset.theme = theme;
     else delete document.documentElement.dataset.theme;
     byId("theme").textContent = { "": "◐", light: "○", dark: "●" }[theme];
-    byId("theme").setAttribute("aria-label", `Colours: ${said[theme]}`);
+    byId("theme").setAttribute("aria-label", `Colours: ${names[theme]}`);
     try { localStorage.setItem("ltcam-theme", theme); } catch { /* a page from disk may not */ }
   }
-  paint(themes.includes(remembered()) ? remembered() : "");
+  paint(themes.includes(stored()) ? stored() : "");
   byId("theme").addEventListener("click", () => {
     const now = document.documentElement.dataset.theme || "";
     paint(themes[(themes.indexOf(now) + 1) % themes.length]);
@@ -44,14 +44,14 @@
     });
   });
 
-  // --- what an image is, for the chosen cell
+  // --- results of an image in the selected cell
 
   const of = (number) => cells[state.cell].images[number];
-  const isMissed = (found) => found.label === 1 && (!found.predicted || found.tp === 0);
-  const isFalseAlarm = (found) => found.label === 0 && found.predicted === 1;
+  const isMissed = (result) => result.label === 1 && (!result.predicted || result.tp === 0);
+  const isFalseAlarm = (result) => result.label === 0 && result.predicted === 1;
   const KINDS = {
     all: () => true,
-    defective: (found) => found.label === 1,
+    defective: (result) => result.label === 1,
     missed: isMissed,
     false: isFalseAlarm,
   };
@@ -62,21 +62,21 @@
   };
   const percent = (value) => (value === null ? "–" : value.toFixed(1));
 
-  function tag(found) {
-    if (found.label && !found.predicted) return ["called clean", true];
-    if (isMissed(found)) return ["missed", true];
-    if (isFalseAlarm(found)) return ["false alarm", true];
-    return [found.label ? "defective" : "clean", false];
+  function tag(result) {
+    if (result.label && !result.predicted) return ["predicted good", true];
+    if (isMissed(result)) return ["missed", true];
+    if (isFalseAlarm(result)) return ["false alarm", true];
+    return [result.label ? "defective" : "good", false];
   }
 
-  function scores(found) {
-    const probability = found.probability < 0.001 || found.probability > 0.999
-      ? (found.probability < 0.5 ? "< 0.001" : "> 0.999") : found.probability.toFixed(3);
-    const rows = found.label
-      ? [["IoU", percent(found.iou)], ["precision", percent(found.precision)],
-         ["recall", percent(found.recall)], ["p(defect)", probability],
-         ["touched", `${found.touched} of ${found.regions}`], ["false", found.false_regions]]
-      : [["p(defect)", probability], ["false", found.false_regions]];
+  function scores(result) {
+    const probability = result.probability < 0.001 || result.probability > 0.999
+      ? (result.probability < 0.5 ? "< 0.001" : "> 0.999") : result.probability.toFixed(3);
+    const rows = result.label
+      ? [["IoU", percent(result.iou)], ["precision", percent(result.precision)],
+         ["recall", percent(result.recall)], ["p(defect)", probability],
+         ["touched", `${result.touched} of ${result.regions}`], ["false", result.false_regions]]
+      : [["p(defect)", probability], ["false", result.false_regions]];
     const list = document.createDocumentFragment();
     for (const [name, value] of rows) {
       const pair = document.createElement("div");
@@ -108,15 +108,15 @@
     part(".zoom").setAttribute("aria-label", `Enlarge ${image.name}`);
     blend.setAttribute("aria-label", `From image to truth: ${image.name}`);
 
-    card.look = () => {
-      const found = of(number), [text, bad] = tag(found);
-      part(".heat").src = found.heat;
-      card.querySelectorAll("path.mask").forEach((path) => path.setAttribute("d", found.mask));
+    card.update = () => {
+      const result = of(number), [text, bad] = tag(result);
+      part(".heat").src = result.heat;
+      card.querySelectorAll("path.mask").forEach((path) => path.setAttribute("d", result.mask));
       part(".tag").textContent = text;
       part(".tag").classList.toggle("bad", bad);
       part(".photo").alt = `${image.name}: ${text}, probability of a defect ` +
-        `${found.probability.toFixed(3)}${found.label ? `, IoU ${percent(found.iou)} %` : ""}`;
-      part(".scores").replaceChildren(scores(found));
+        `${result.probability.toFixed(3)}${result.label ? `, IoU ${percent(result.iou)} %` : ""}`;
+      part(".scores").replaceChildren(scores(result));
     };
     card.show = (value) => {
       const near = (stop) => Math.max(0, 1 - Math.abs(value - stop));
@@ -150,26 +150,26 @@
     picture.addEventListener("pointermove", (event) => {
       if (picture.hasPointerCapture(event.pointerId)) slide(event);
     });
-    card.look();
+    card.update();
     card.show(state.view);
     return card;
   }
 
   // --- the gallery
 
-  const known = new Map();
+  const cards = new Map();
   let listed = [];
 
   function card(number) {
-    if (!known.has(number)) known.set(number, makeCard(number));
-    return known.get(number);
+    if (!cards.has(number)) cards.set(number, makeCard(number));
+    return cards.get(number);
   }
 
-  // Defective images by their IoU, then false alarms, then clean ones by their probability.
+  // Defective images by their IoU, then false alarms, then good ones by their probability.
   function badness(number) {
-    const found = of(number);
-    if (found.label) return [0, found.predicted ? found.iou ?? 0 : -1];
-    return [isFalseAlarm(found) ? 1 : 2, -found.probability];
+    const result = of(number);
+    if (result.label) return [0, result.predicted ? result.iou ?? 0 : -1];
+    return [isFalseAlarm(result) ? 1 : 2, -result.probability];
   }
   const ORDERS = {
     worst: (a, b) => { const [x, y] = [badness(a), badness(b)]; return x[0] - y[0] || x[1] - y[1]; },
@@ -196,13 +196,13 @@
   byId("tools").addEventListener("submit", (event) => event.preventDefault());
   byId("cells").addEventListener("change", (event) => {
     state.cell = Number(event.target.value);
-    known.forEach((each, number) => { if (of(number)) each.look(); });
+    cards.forEach((card, number) => { if (of(number)) card.update(); });
     refresh();
   });
   byId("filters").addEventListener("change", (event) => { state.filter = event.target.value; refresh(); });
   byId("views").addEventListener("change", (event) => {
     state.view = Number(event.target.value);
-    known.forEach((each) => each.show(state.view));
+    cards.forEach((card) => card.show(state.view));
   });
   byId("order").addEventListener("change", (event) => { state.order = event.target.value; refresh(); });
   byId("search").addEventListener("input", (event) => { state.search = event.target.value; refresh(); });
@@ -240,8 +240,8 @@
     if (!byId(step).disabled) byId(step).click();
   });
 
-  // On paper, nothing is folded away.
-  addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((each) => { each.open = true; }));
+  // On paper, all details are open.
+  addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((details) => { details.open = true; }));
 
   refresh();
 })();

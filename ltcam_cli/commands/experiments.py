@@ -1,0 +1,115 @@
+"""`train`, `evaluate`, `student train`, `export`, `import`: run a task, and show its table."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from ltcam_cli.commands.compose import Row, Task, compose, launch, settings_of
+from ltcam_cli.commands.options import Call
+from ltcam_cli.commands.terminal import spent
+from ltcam_cli.errors import LtcamError
+from ltcam_cli.experiments.settings import named_keys
+from ltcam_cli.report.terminal import print_table
+from ltcam_cli.runs.tables import SHOWN, write_results
+
+TRAINED = ("run", "head", "seed", "test_ap", "test_auroc", "test_accuracy", "threshold", "seconds")
+STUDENT = ("run", "student", "defect_share", "ignored_share", "without_defect", "change", "loss",
+           "seconds")  # fmt: skip
+TEACHER = "ltcam_plus"  # pipeline that makes a student's first labels
+
+
+def run_task(job: str, task: Task, call: Call, columns: Sequence[str]) -> list[Row]:
+    """Run a task and print its row, or one table of a multirun's rows, which is written too.
+
+    Args:
+        job: Name of the command.
+        task: Task.
+        call: Overrides, and whether it is a multirun.
+        columns: Columns that are printed.
+
+    Raises:
+        LtcamError: If a run of a multirun failed; the others' rows are kept.
+    """
+    rows, folder = launch(job, task, call)
+    failed = [str(row["error"]) for row in rows if "error" in row]
+    rows = [row for row in rows if "error" not in row]
+    if not rows and not failed:
+        raise LtcamError("nothing to run: a sweep of the overrides has no values")
+    if rows:
+        varying = [
+            c for c in ("dataset", "fold", "seed", "run") if len({r.get(c) for r in rows}) > 1
+        ]
+        table = write_results(folder, rows) if folder else pd.DataFrame(rows)
+        rest = None if folder else rows[0].get("results")
+        print_table(table, list(dict.fromkeys([*varying, *columns])), rest)
+    if folder and rows:
+        print(f"\n{os.path.relpath(folder / 'results.csv')}")
+    if failed:
+        raise LtcamError(f"{len(failed)} of {len(failed) + len(rows)} runs failed: {failed[0]}")
+    return rows
+
+
+def train(call: Call) -> list[Row]:
+    """Train one classifier, or several."""
+    from ltcam_cli.experiments.train import train_task
+
+    return run_task("train", train_task, call, TRAINED)
+
+
+def evaluate(call: Call) -> list[Row]:
+    """Evaluate one cell, or several."""
+    started = time.perf_counter()
+    if not call.multirun:
+        settings_of("evaluate", call)  # a usage error needs no torch
+    from ltcam_cli.experiments.evaluate import evaluate_task
+
+    rows = run_task("evaluate", evaluate_task, call, SHOWN)
+    if not call.multirun:  # whose runs may have been side by side, or elsewhere
+        print(f"\n{spent(rows[0]['loop'], started)}")
+    return rows
+
+
+def with_default_pipeline(call: Call, pipeline: str) -> Call:
+    """The call with a pipeline of the command's own, unless the user names one, or a method."""
+    named = named_keys(call.overrides) & {"pipeline", "method", "experiment"}
+    return call if named else call.preceded_by(f"pipeline={pipeline}")
+
+
+def train_student(call: Call) -> list[Row]:
+    """Train one student, or several; prints what its labels were."""
+    from ltcam_cli.experiments.students import student_task
+
+    rows = run_task("student", student_task, with_default_pipeline(call, TEACHER), STUDENT)
+    for run in dict.fromkeys(row["run"] for row in rows):
+        print(f"Now: ltcam evaluate --run {run} --pipeline student")
+    return rows
+
+
+def export(call: Call, out: Path | None) -> None:
+    """Write an ONNX file; print where it is, and how far it is from the original."""
+    composed = compose("export", with_default_pipeline(call, "student"))
+    from ltcam_cli.experiments.export import export_student
+
+    exported = export_student(composed, out)
+    path = os.path.relpath(exported.path)
+    differences = ", ".join(f"{name} {value:.1e}" for name, value in exported.differences.items())
+    print(f"greatest differences from the original: {differences}")
+    print(f"{path} {exported.path.with_suffix('.json').name}")
+    print(f"Now: ltcam predict FOLDER --runtime onnx --model {path}")
+
+
+def import_state(call: Call, path: Path, defect: int) -> None:
+    """Make a run folder of a state dict; print where it is."""
+    composed = compose("import", call.preceded_by("backbone.weights=null"))
+    from ltcam_cli.experiments.importing import import_state as import_run
+
+    run = import_run(composed, path, defect)
+    print(
+        f"{run.path}\nNow: ltcam predict FOLDER --run {run.name}, "
+        f"or ltcam evaluate --run {run.name}"
+    )

@@ -1,0 +1,41 @@
+"""`predict`: masks of images that nobody labelled."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from ltcam_cli.commands.compose import Row, launch, settings_of
+from ltcam_cli.commands.experiments import run_task, with_default_pipeline
+from ltcam_cli.commands.options import Call
+from ltcam_cli.errors import LtcamError
+
+PREDICTED = ("shard", "images", "defective", "regions", "skipped", "out")
+
+
+def predict(call: Call, paths: Sequence[str]) -> list[Row]:
+    """Predict images and folders; prints where the results are."""
+    if not paths or not all(paths):
+        raise LtcamError("predict: name an image or a folder")
+    if "predict.runtime=onnx" in call.overrides:
+        call = with_default_pipeline(call, "student")  # what a file can hold
+    if not call.multirun:
+        settings_of("predict", call)  # a usage error needs no torch
+    from ltcam_cli.experiments.predict import Prediction
+
+    task = Prediction(list(paths))
+    if call.multirun:
+        rows = run_task("predict", task, call, PREDICTED)
+        if any(row["shard"] for row in rows):
+            for out in dict.fromkeys(row["out"] for row in rows):
+                print(f"join the shards with: {shlex.join(['ltcam', 'runs', 'gather', out])}")
+        return rows
+    rows, _ = launch("predict", task, call)
+    row = rows[0]
+    skipped = f", {row['skipped']} unreadable ones skipped" if row["skipped"] else ""
+    print(
+        f"{row['images']} images, {row['defective']} called defective, "
+        f"{row['regions']} regions{skipped}"
+    )
+    print(f"{row['out']}: {row['tables']} masks/ {row['also']}")
+    return rows

@@ -1,0 +1,149 @@
+"""What all data sets share. A data set of your own is a subclass that defines `listed`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ltcam_cli.config import NO_EFFECT, Count, FolderName, Says, Side, config
+from ltcam_cli.data.split import Split
+from ltcam_cli.errors import LtcamError
+
+
+@config("dataset")
+class Dataset:
+    """A data set: where its images lie, how they are split, and their size for the network.
+
+    Attributes:
+        kind: Kind of data set: ksdd, ksdd2, folder, synthetic, or yours as `module:Class`.
+        name: Name in run folders and tables; null: the root folder's.
+        root: Folder of the images.
+        split: Way the images are split into a training and a test part.
+        fold: Fold that is tested, of a split that has folds; null: none.
+        height, width: Size in pixels that images are resized to; masks keep their own.
+        channels: 1 grey or 3 RGB, for networks trained from scratch; pre-trained ones take 3.
+        labels: CSV `name,label` of image labels, 0 good or 1 defective; null: the data set's own.
+        drop_leaks: Whether training images of items that are tested are dropped, not refused.
+        on_error: What happens to an image that cannot be read: raise, or skip and count it.
+        count: Number of images that must be there; null: any.
+    """
+
+    kind: str = ""
+    name: Annotated[FolderName | None, NO_EFFECT] = None
+    root: Annotated[str | None, NO_EFFECT] = None
+    split: str = "given"
+    fold: Annotated[int, Field(ge=0, le=999)] | None = None
+    height: Side = 256
+    width: Side = 256
+    channels: Literal[1, 3] = 1
+    labels: Annotated[str | None, NO_EFFECT] = None
+    drop_leaks: bool = True
+    on_error: Annotated[Literal["raise", "skip"], NO_EFFECT] = "raise"
+    count: Annotated[Count | None, NO_EFFECT] = None
+
+    def __post_init__(self) -> None:
+        if self.fold is not None:
+            self.fold_number()
+
+    def listed(self) -> Split:
+        """Both parts as they are found: with all leaks, and labels unknown where masks tell them.
+
+        Raises:
+            LtcamError: if the images are not there.
+        """
+        raise NotImplementedError
+
+    def folds(self) -> dict[str, int]:
+        """Number of folds of each split that has folds."""
+        return {}
+
+    def facts(self, split: Split) -> list[str]:
+        """Lines that `ltcam data check` prints of this data set."""
+        return []
+
+    @property
+    def display_name(self) -> str:
+        """Name in run folders and tables."""
+        if self.name is not None or not self.root:
+            return self.name or self.kind
+        return Path(self.root).resolve().name if self.root in {".", ".."} else Path(self.root).name
+
+    def fold_number(self) -> int:
+        """Fold that is tested; 0 if the split has no folds.
+
+        Raises:
+            LtcamError: if the split has no such fold, or has folds and none is set.
+        """
+        count = self.folds().get(self.split, 0)
+        if self.fold is None and not count:
+            return 0
+        if not count:
+            raise LtcamError(
+                f"dataset.fold={self.fold}: the split {self.split} has no folds; use null"
+            )
+        if self.fold is None or self.fold >= count:
+            fold = "null" if self.fold is None else self.fold
+            raise LtcamError(
+                f"dataset.fold={fold}: the split {self.split} has folds 0..{count - 1}"
+            )
+        return self.fold
+
+    def folder(self) -> Path:
+        """Root folder.
+
+        Raises:
+            LtcamError: if it is not set or does not exist.
+        """
+        if not self.root:
+            raise LtcamError("dataset.root is not set; give the folder of the images")
+        root = Path(self.root)
+        if not root.is_dir():
+            raise LtcamError(
+                f"dataset.root={self.root}: no such folder; give the images' folder"
+                f"{self._or_download}"
+            )
+        return root
+
+    @property
+    def _or_download(self) -> str:
+        return ""
+
+
+@config("dataset")
+class PublishedDataset(Dataset):
+    """A data set that is published as an archive.
+
+    Attributes:
+        url: Address of the archive, http or https.
+        size: Bytes of the archive, checked where set.
+        sha256: SHA-256 of the archive, checked where set.
+    """
+
+    url: Annotated[str | None, NO_EFFECT] = None
+    size: Annotated[Annotated[int, Field(ge=1, le=2**40)] | None, NO_EFFECT] = None
+    sha256: Annotated[
+        Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$"), Says("64 hexadecimal digits")] | None,
+        NO_EFFECT,
+    ] = None
+
+    def download(self, *, progress: bool = True) -> Path:
+        """Fetch the archive and unpack it as the root folder; see `download_archive`.
+
+        Raises:
+            LtcamError: if address or root are not set, or the download fails.
+        """
+        from ltcam_cli.data.download import download_archive
+
+        for key, value in (("url", self.url), ("root", self.root)):
+            if not value:
+                raise LtcamError(f"dataset.{key} is not set; give it to download {self.kind}")
+        assert self.url and self.root
+        return download_archive(
+            self.url, Path(self.root), size=self.size, sha256=self.sha256, progress=progress
+        )
+
+    @property
+    def _or_download(self) -> str:
+        return f", or run: ltcam data download {self.kind}" if self.url else ""

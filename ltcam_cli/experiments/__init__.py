@@ -1,0 +1,1 @@
+"""Experiments: plan, jobs, run. They know neither Hydra nor Typer; a notebook can call them."""

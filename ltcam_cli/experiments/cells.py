@@ -1,0 +1,265 @@
+"""Cells: pipelines scored on a part of the data set. Plan, then run what is missing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ltcam_cli.data.sample import Sample
+from ltcam_cli.experiments.calibration import calibrated_segmenters, calibration_digest
+from ltcam_cli.experiments.config import EvaluationConfig
+from ltcam_cli.experiments.session import Session
+from ltcam_cli.experiments.settings import Pipeline
+from ltcam_cli.experiments.sources import heatmap_source, passes, resolved
+from ltcam_cli.files import read_json, short_hash, write_json
+from ltcam_cli.maps.method import AUTO
+from ltcam_cli.report.overlay import draw_strip
+from ltcam_cli.runs.folder import write_config, write_table
+from ltcam_cli.runs.identity import Identity
+from ltcam_cli.runs.masking import ImageResult, MaskJob
+from ltcam_cli.runs.predictions import save_map
+from ltcam_cli.runs.scoring import Scores, evaluate
+from ltcam_cli.runs.tables import add_rows
+from ltcam_cli.scores.pixels import PixelCounts
+
+log = logging.getLogger("ltcam_cli")
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ChosenPipeline:
+    """A pipeline whose δ is a number or None, and how it came by it.
+
+    Attributes:
+        pipeline: Method, segmenter, test-time augmentation.
+        supervision: Labels that chose δ, `image` or `pixel`; empty where nothing was chosen.
+        curve: δ, criterion and `chosen`; a row a candidate.
+    """
+
+    pipeline: Pipeline
+    supervision: str = ""
+    curve: pd.DataFrame | None = None
+
+
+@dataclass(frozen=True)
+class CellJob:
+    """A cell that is to be scored.
+
+    Attributes:
+        chosen: Pipeline with its δ.
+        identity: All that decides the scores.
+        folder: Folder of the cell.
+    """
+
+    chosen: ChosenPipeline
+    identity: Identity
+    folder: Path
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """Method, segmenter, test-time augmentation."""
+        return self.chosen.pipeline
+
+    def finished(self, evaluation: EvaluationConfig) -> bool:
+        """Whether the cell is there, with its maps where they are wanted."""
+        maps = not evaluation.save_maps or (self.folder / "maps").is_dir()
+        return maps and (self.folder / "metrics.json").is_file()
+
+
+def plan(session: Session, pipelines: Sequence[ChosenPipeline]) -> list[CellJob]:
+    """A job for each pipeline. Nothing is computed.
+
+    Raises:
+        LtcamError: If a method, layer or student does not exist.
+    """
+    evaluation = session.settings.evaluation
+    samples = session.split.part(evaluation.split)
+    images = short_hash(
+        [(s.name, s.group, s.label, s.image_digest(), s.mask_digest()) for s in samples], 16
+    )
+    jobs = []
+    for chosen in pipelines:
+        method = resolved(session, chosen.pipeline.method)
+        method.check()
+        pipeline = replace(chosen.pipeline, method=method)
+        supervision = "pixel" if evaluation.masks_chose else chosen.supervision
+        identity = Identity(
+            "cell",
+            {
+                "checkpoint": session.checkpoint,
+                "method": method,
+                "segmenter": pipeline.segmenter,
+                "calibration": calibration_digest(session, pipeline),
+                "tta": pipeline.tta,
+                "bf16": session.settings.bf16,
+                "ensemble": [member.checkpoint for member in session.members],
+                "split": evaluation.split,
+                "counted": evaluation.images,
+                "images": images,
+                "supervision": supervision,
+            },
+        )
+        name = f"{_stem(session, pipeline, supervision)}-{identity.hash}"
+        one = replace(chosen, pipeline=pipeline, supervision=supervision)
+        jobs.append(CellJob(one, identity, session.run.path / "evaluate" / name))
+    return jobs
+
+
+def _stem(session: Session, pipeline: Pipeline, supervision: str) -> str:
+    """Readable part of a cell's name."""
+    settings, method = session.settings, pipeline.method
+    delta = method.delta
+    words = [
+        method.name,
+        *([] if delta is None else [f"{AUTO if supervision else 'd'}{delta:g}"]),
+        str(method.layers),
+        pipeline.segmenter.label,
+        settings.evaluation.images,
+        *([] if settings.evaluation.split == "test" else [settings.evaluation.split]),
+        *(["bf16"] if settings.bf16 else []),
+        *(["tta"] if pipeline.tta.label else []),
+        *(["ensemble"] if settings.ensemble else []),
+    ]
+    return "-".join(words)
+
+
+def run(session: Session, jobs: Sequence[CellJob]) -> tuple[list[Row], float]:
+    """Score the cells that are missing, in as few passes over the images as they take.
+
+    Returns:
+        Rows of all jobs, and the seconds of the loops.
+    """
+    settings = session.settings
+    folders = {job.folder: job for job in jobs}
+    missing = []
+    for job in folders.values():
+        if settings.overwrite or not job.finished(settings.evaluation):
+            missing.append(job)
+        else:
+            log.info("%s: is there already; overwrite=true computes it anew", job.folder)
+    seconds = 0.0
+    for numbers in passes([job.pipeline for job in missing]):
+        seconds += _run_pass(session, [missing[number] for number in numbers])
+    rows = {folder: read_json(folder / "metrics.json") for folder in folders}
+    add_rows(session.run, list(rows.values()))
+    return [rows[job.folder] for job in jobs], seconds
+
+
+def _run_pass(session: Session, jobs: Sequence[CellJob]) -> float:
+    """Score cells in one pass over the images, and write them; the seconds of the loop."""
+    evaluation = session.settings.evaluation
+    samples = session.split.part(evaluation.split)
+    pipelines = [job.pipeline for job in jobs]
+    source, mask_jobs = masks_of(session, pipelines)
+    title = " ".join(dict.fromkeys(pipeline.method.name for pipeline in pipelines))
+    scores, loop = evaluate(
+        session.classifier,
+        source,
+        mask_jobs,
+        samples,
+        session.loading(title, workers=True),
+        images=evaluation.images,
+        visit=Pictures([job.folder for job in jobs], samples, evaluation),
+    )
+    share = loop | {"seconds": loop["seconds"] / len(jobs)}
+    for job, scored in zip(jobs, scores, strict=True):
+        _write(session, job, scored, share)
+    return float(loop["seconds"])
+
+
+def masks_of(session: Session, pipelines: Sequence[Pipeline]) -> tuple[Any, list[MaskJob]]:
+    """Heatmap source and mask jobs of pipelines that share a pass (`passes`)."""
+    methods = list({repr(pipeline.method): pipeline.method for pipeline in pipelines}.values())
+    segmenters = calibrated_segmenters(session, pipelines)
+    jobs = [
+        MaskJob(methods.index(pipeline.method), segmenter)
+        for pipeline, segmenter in zip(pipelines, segmenters, strict=True)
+    ]
+    return heatmap_source(session, methods, pipelines[0].tta), jobs
+
+
+def _write(session: Session, job: CellJob, scored: Scores, loop: Row) -> None:
+    """Write a cell; `metrics.json` last, since it says that the cell is finished."""
+    settings, folder = session.settings, job.folder
+    of_cell = replace(
+        settings,
+        method=job.pipeline.method,
+        segmenter=job.pipeline.segmenter,
+        tta=job.pipeline.tta,
+    )
+    if job.chosen.curve is not None:
+        write_choice(job.chosen.curve, folder)
+    write_config(folder, {"hash": job.identity.hash, **asdict(of_cell)})
+    job.identity.write(folder)
+    write_table(folder / "images.csv", scored.table)
+    write_table(folder / "curve.csv", scored.curve)
+    write_json(folder / "metrics.json", scored.summary() | loop | _row(session, job))
+
+
+def write_choice(curve: pd.DataFrame, folder: Path) -> None:
+    """Write `delta.csv` and `delta.png`: what chose δ."""
+    from ltcam_cli.errors import LtcamError
+    from ltcam_cli.report.curves import draw_choice
+
+    write_table(folder / "delta.csv", curve)
+    try:
+        draw_choice(curve, folder / "delta.png")
+    except LtcamError as error:
+        log.info("no delta.png: %s", error)
+
+
+def _row(session: Session, job: CellJob) -> Row:
+    """What a row of results says of how its scores were made."""
+    settings, pipeline = session.settings, job.pipeline
+    part = settings.evaluation.split
+    return {
+        "method": pipeline.method.name,
+        "delta": pipeline.method.delta,
+        "layers": pipeline.method.layers,
+        "segmenter": pipeline.segmenter.label,
+        "images": settings.evaluation.images,
+        "dataset": settings.dataset.display_name,
+        "split": settings.dataset.split + ("" if part == "test" else f"/{part}"),
+        "fold": getattr(settings.dataset, "fold", None),
+        "seed": settings.seed,
+        "supervision": job.chosen.supervision or "image",
+        **pipeline.method.columns(),
+        "tta": pipeline.tta.label,
+        "ensemble": " ".join(settings.ensemble) or None,
+        "checkpoint": session.checkpoint[:12],
+        "cell": job.folder.name,
+        "run": session.run.name,
+    }
+
+
+class Pictures:
+    """Writes overlays, of defective images first, and maps of each cell as results come."""
+
+    def __init__(
+        self, folders: Sequence[Path], samples: Sequence[Sample], config: EvaluationConfig
+    ) -> None:
+        limit = len(samples) if config.overlays is None else config.overlays
+        defective = sum(bool(sample.label) for sample in samples)
+        self.folders, self.save_maps = folders, config.save_maps
+        self.left = {
+            (cell, label): count
+            for cell in range(len(folders))
+            for label, count in ((1, limit), (0, max(0, limit - defective)))
+        }
+
+    def __call__(self, result: ImageResult, counts: PixelCounts) -> None:
+        """Write what is wanted of one image and cell."""
+        sample, folder = result.item.sample, self.folders[result.job]
+        name = sample.name.replace("/", "_")
+        if self.left[result.job, sample.label or 0] > 0:
+            self.left[result.job, sample.label or 0] -= 1
+            iou = 100 * counts.iou
+            prefix = "good" if iou != iou else f"iou{iou:03.0f}"
+            draw_strip(result, folder / "overlays" / f"{prefix}_{name}.png")
+        if self.save_maps:
+            save_map(result, folder / "maps" / f"{name}.npy")

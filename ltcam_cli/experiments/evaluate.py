@@ -1,0 +1,30 @@
+"""Evaluation: choose δ where it is open, plan the cells, run those that are missing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from ltcam_cli.experiments.cells import Row, plan, run
+from ltcam_cli.experiments.delta import choose_deltas
+from ltcam_cli.experiments.session import Session, find_session
+from ltcam_cli.experiments.settings import Composed, Pipeline
+
+
+def evaluate_pipelines(session: Session, pipelines: Sequence[Pipeline]) -> tuple[list[Row], float]:
+    """Evaluate a cell for each pipeline; those that can, share their passes over the images.
+
+    Returns:
+        Rows as the pipelines are listed, and the seconds of the loops: 0 if all cells were there.
+    """
+    return run(session, plan(session, choose_deltas(session, pipelines)))
+
+
+def evaluate_task(composed: Composed) -> Row:
+    """Evaluate the config's pipeline; its row.
+
+    Besides, the row has the seconds of this call's `loop`, and `results`, the run's table.
+    """
+    session = find_session(composed)
+    [row], loop = evaluate_pipelines(session, [session.settings.pipeline])
+    return row | {"loop": loop, "results": os.path.relpath(session.run.path / "results.csv")}

@@ -1,0 +1,194 @@
+"""Prediction: masks of images without labels, by a run or by an exported file."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ltcam_cli.classifier.checkpoint import Classifier
+from ltcam_cli.errors import LtcamError
+from ltcam_cli.experiments.calibration import calibration_digest
+from ltcam_cli.experiments.cells import Row, masks_of
+from ltcam_cli.experiments.session import session_of_run, torch_device
+from ltcam_cli.experiments.settings import Composed, Settings, with_kept_parts
+from ltcam_cli.experiments.sources import resolved
+from ltcam_cli.files import content_digest, exclusive, lock, short_hash
+from ltcam_cli.maps.engine import HeatmapSource
+from ltcam_cli.masks.segmenters import make_segmenter
+from ltcam_cli.report.overlay import draw_strip
+from ltcam_cli.runs.folder import find_run, write_config
+from ltcam_cli.runs.identity import Identity
+from ltcam_cli.runs.masking import Loading, MaskJob
+from ltcam_cli.runs.prediction_tables import PredictionTables
+from ltcam_cli.runs.predictions import Writing, find_images, predict
+from ltcam_cli.student.deploy import OnnxSource, onnx_classifier, onnx_path, read_metadata
+
+log = logging.getLogger("ltcam_cli")
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """What makes the masks.
+
+    Attributes:
+        settings: Settings that it was made with.
+        classifier: Classifier that prepares the images and says which are defective.
+        source: Heatmap source.
+        job: Mask job of one of its maps.
+        identity: All that decides the masks.
+        folder: Folder of results for which no other is given.
+    """
+
+    settings: Settings
+    classifier: Classifier
+    source: HeatmapSource
+    job: MaskJob
+    identity: Identity
+    folder: Path
+
+
+def run_predictor(composed: Composed) -> Predictor:
+    """Predictor of a run's classifier and the config's pipeline."""
+    session = session_of_run(composed)
+    settings = session.settings
+    method = resolved(session, settings.method)
+    method.check()  # refuses what does not exist before a checkpoint is read
+    pipeline = replace(settings.pipeline, method=method)
+    source, [job] = masks_of(session, [pipeline])
+    identity = Identity(
+        "prediction",
+        {
+            "checkpoint": session.checkpoint,
+            "pipeline": pipeline,
+            "calibration": calibration_digest(session, pipeline),
+            "bf16": settings.bf16,
+            "ensemble": [member.checkpoint for member in session.members],
+            "gate": settings.predict.gate,
+        },
+    )
+    return Predictor(settings, session.classifier, source, job, identity, session.run.path)
+
+
+def file_predictor(composed: Composed) -> Predictor:
+    """Predictor of what `ltcam export` wrote; with another segmenter if the user set one.
+
+    Raises:
+        LtcamError: If there is no such file, or something else is asked of it than it can do.
+    """
+    values = composed.values
+    asked = Settings.of(values)
+    run = None if asked.run is None else find_run(asked.root, asked.run)
+    if asked.predict.model is not None:
+        path = Path(asked.predict.model)
+    elif run is not None:
+        path = onnx_path(run.path)
+    else:
+        raise LtcamError("predict.runtime=onnx: which file? give predict.model=FILE, or --run")
+    metadata = read_metadata(path)
+    others = frozenset(key for key in composed.named if key.split(".")[0] not in {"method", "tta"})
+    settings = with_kept_parts(Composed(values, others), metadata, ("method", "segmenter"))
+    refused = {"method", "tta", "ensemble", "pipeline"} & {k.split(".")[0] for k in composed.named}
+    if refused and (asked.method.name != settings.method.name or asked.tta.label or asked.ensemble):
+        raise LtcamError(
+            f"{path}: draws the maps of method={metadata['method']['name']} of the image itself; "
+            "do not set --method, tta and ensemble, or use predict.runtime=torch"
+        )
+    gpu = torch_device(settings.device).type == "cuda"
+    source = OnnxSource(path, settings.threads, gpu)
+    segmenter = make_segmenter(settings.segmenter)
+    if segmenter.calibrators and asdict(settings.segmenter) != metadata["segmenter"]:
+        raise LtcamError(
+            f"segmenter {settings.segmenter.label}: learns from training images; export the file "
+            "with it: ltcam export --segmenter …"
+        )
+    for calibrator, state in zip(segmenter.calibrators, metadata["calibration"], strict=False):
+        calibrator.state = state
+    identity = Identity(
+        "prediction",
+        {
+            "file": content_digest(path),
+            "segmenter": settings.segmenter,
+            "gate": settings.predict.gate,
+        },
+    )
+    folder = run.path if run else path.parent
+    job = MaskJob(0, segmenter)
+    return Predictor(settings, onnx_classifier(metadata), source, job, identity, folder)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Prediction of some images and folders."""
+
+    paths: Sequence[str]
+
+    def __call__(self, composed: Composed) -> Row:
+        """Predict; the data set need not be there where a run is named."""
+        runtime = composed.values["predict"]["runtime"]
+        return self.run((file_predictor if runtime == "onnx" else run_predictor)(composed))
+
+    def run(self, predictor: Predictor) -> Row:
+        """Predict the images, and write masks and tables."""
+        settings = predictor.settings
+        config = settings.predict
+        places = [str(Path(path).resolve()) for path in self.paths]
+        digest = short_hash([predictor.identity.mapping, places])
+        name = f"{settings.method.name}-{settings.segmenter.label}-{digest}"
+        out = Path(config.out) if config.out else predictor.folder / "predict" / name
+        samples = find_images([Path(path) for path in self.paths], besides=out)
+        claim(
+            out, predictor.identity, asdict(replace(settings, predict=replace(config, shard=None)))
+        )
+        shard = config.part()
+        tables = PredictionTables(out, shard)
+        writing = Writing(
+            out,
+            predictor.identity.hash,
+            config.gate,
+            config.save_maps,
+            draw_strip if config.overlays else None,
+            shard,
+        )
+        title = f"predict {shard}" if shard else "predict"
+        loading = Loading(config.batch_size, config.workers, config.on_error, title)
+        with exclusive(tables.path("scores")):
+            table, skipped = predict(
+                predictor.classifier, predictor.source, predictor.job, samples, writing, loading
+            )
+        folders = [name for name in ("overlays", "maps") if (out / name).is_dir()]
+        return {
+            "out": str(out),
+            "shard": config.shard,
+            "tables": " ".join(tables.path(kind).name for kind in ("scores", "regions")),
+            "images": len(table),
+            "defective": int(table["predicted"].sum()),
+            "regions": int(table["regions"].sum()),
+            "skipped": len(skipped),
+            "also": " ".join(f"{name}/" for name in folders),
+        }
+
+
+def claim(out: Path, identity: Identity, config: dict[str, Any]) -> None:
+    """Write `config.yaml` and `identity.json`, unless another pipeline's masks are there.
+
+    Raises:
+        LtcamError: If they are.
+    """
+    path = out / "config.yaml"
+    with lock(path):
+        try:
+            kept = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+        except (yaml.YAMLError, UnicodeDecodeError):
+            kept = ""
+        if kept is not None and (not isinstance(kept, dict) or kept.get("hash") != identity.hash):
+            raise LtcamError(
+                f"{out}: holds the masks of another method, segmenter or classifier; "
+                "choose another predict.out or delete it"
+            )
+        write_config(out, {"hash": identity.hash, **config})
+        identity.write(out)

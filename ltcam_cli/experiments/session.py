@@ -1,0 +1,271 @@
+"""A session: a run, its data and its classifier, each read once."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ltcam_cli.classifier.config import TrainerConfig
+from ltcam_cli.data.load import load_split
+from ltcam_cli.data.sample import Sample
+from ltcam_cli.data.split import Split
+from ltcam_cli.errors import LtcamError
+from ltcam_cli.experiments.settings import (
+    TRAINING,
+    Composed,
+    Settings,
+    in_parts,
+    with_kept_parts,
+)
+from ltcam_cli.files import content_digest
+from ltcam_cli.runs.folder import RunFolder, find_run, find_trained, finished_run, open_run
+from ltcam_cli.runs.identity import Identity, differences
+
+if TYPE_CHECKING:
+    import torch
+
+    from ltcam_cli.classifier.checkpoint import Classifier
+    from ltcam_cli.runs.masking import Loading
+
+PLACES = ("experiment", "outputs", "name")  # keys besides TRAINING that `ltcam train` needs
+
+
+@dataclass
+class Session:
+    """A finished run and what is done with it.
+
+    Attributes:
+        settings: Settings of the command; pipelines may differ from theirs.
+        run: Folder of the run.
+    """
+
+    settings: Settings
+    run: RunFolder
+
+    @cached_property
+    def split(self) -> Split:
+        """Listed data set.
+
+        Raises:
+            LtcamError: If it is not there.
+        """
+        return load_split(self.settings.dataset)
+
+    @cached_property
+    def checkpoint(self) -> str:
+        """SHA-256 of the classifier's checkpoint."""
+        return content_digest(self.run.checkpoint)
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Device of the classifier."""
+        return torch_device(self.settings.device)
+
+    @cached_property
+    def classifier(self) -> Classifier:
+        """Trained classifier, on the device."""
+        from ltcam_cli.classifier.checkpoint import load_classifier
+
+        return load_classifier(self.run.checkpoint, self.device)
+
+    @cached_property
+    def members(self) -> list[Session]:
+        """Sessions of the runs of `ensemble`, besides this one.
+
+        Raises:
+            LtcamError: If there is no such run, its training is not finished, or it may have seen
+                this run's test images.
+        """
+        runs = [
+            finished_run(self.settings.root, name, "ensemble") for name in self.settings.ensemble
+        ]
+        for run in runs:
+            if not same_data(run, self.run):
+                raise LtcamError(
+                    f"ensemble={run.name}: was trained on another data set, split or size than "
+                    f"{self.run.name}"
+                )
+        return [Session(replace(self.settings, ensemble=[]), run) for run in runs]
+
+    @property
+    def autocast_dtype(self) -> torch.dtype | None:
+        """Type that maps are computed in where that is safe; None: float32."""
+        import torch
+
+        return torch.bfloat16 if self.settings.bf16 else None
+
+    @cached_property
+    def training_images(self) -> list[Sample]:
+        """Labelled training images."""
+        return self.split.train
+
+    def with_settings(self, **changes: Any) -> Session:
+        """This session with other settings of what is done; run, data and classifier are shared."""
+        other = Session(replace(self.settings, **changes), self.run)
+        shared = ("split", "checkpoint", "device", "classifier", "members", "training_images")
+        vars(other).update({name: vars(self)[name] for name in shared if name in vars(self)})
+        return other
+
+    def loading(self, progress: str | None = None, *, workers: bool = False) -> Loading:
+        """How an evaluation's images are loaded.
+
+        Args:
+            progress: Title of the progress bar.
+            workers: Whether `evaluation.workers` counts.
+        """
+        from ltcam_cli.runs.masking import Loading
+
+        evaluation = self.settings.evaluation
+        return Loading(
+            evaluation.batch_size,
+            evaluation.workers if workers else None,
+            self.settings.dataset.on_error,
+            progress,
+        )
+
+
+def find_session(composed: Composed) -> Session:
+    """The session of a command that needs a finished run.
+
+    With `run=…` data set, backbone, trainer and seed are that run's, except for what the user set;
+    otherwise the run is the one whose training the config describes.
+
+    Raises:
+        LtcamError: If there is no such run, or its training is not finished.
+    """
+    if composed.values.get("run") is None:
+        settings = Settings.of(composed.values)
+        split = load_split(settings.dataset)
+        identity = training_identity(settings, split)
+        name = run_name(settings, identity)
+        if settings.name:
+            open_run(settings.root, settings.name, identity.hash)
+        set_keys = [key for key in sorted(composed.named) if in_parts(key, (*TRAINING, *PLACES))]
+        words = [f"{key}={_value(composed, key)}" for key in set_keys]
+        command = shlex.join(["ltcam", "train", *words])
+        session = Session(settings, find_trained(settings.root, identity.hash, name, command))
+        session.split = split
+        return session
+    settings, run = settings_of_run(composed)
+    if not run.checkpoint.is_file():
+        raise LtcamError(f"{run.path}: its training is not finished; run: ltcam train --resume")
+    return Session(settings, run)
+
+
+def settings_of_run(composed: Composed) -> tuple[Settings, RunFolder]:
+    """Settings with the data set, backbone, trainer and seed of the run that the config names.
+
+    Raises:
+        LtcamError: If there is no such run.
+    """
+    outputs = Path(str(composed.values.get("outputs", "outputs")))
+    run = find_run(outputs, str(composed.values["run"]))
+    return with_kept_parts(composed, run.config, TRAINING), run
+
+
+def session_of_run(composed: Composed) -> Session:
+    """As `find_session`, and where a run is named, its data set need not be there."""
+    if composed.values.get("run") is None:
+        return find_session(composed)
+    return Session(*settings_of_run(composed))
+
+
+def training_identity(settings: Settings, split: Split) -> Identity:
+    """All that decides what a training learns: data, split, network, training, seed."""
+    backbone, trainer = settings.backbone, guided(settings)
+    weights, guide = backbone.weights, trainer.guide
+    return Identity(
+        "training",
+        {
+            "dataset": settings.dataset,
+            "images": split.fingerprint(),
+            "backbone": backbone,
+            "weights": content_digest(Path(weights)) if weights and Path(weights).is_file() else "",
+            "trainer": replace(trainer, guide=None),
+            "guide": content_digest(Path(guide)) if guide else "",
+            "seed": settings.seed,
+        },
+    )
+
+
+def guided(settings: Settings) -> TrainerConfig:
+    """The trainer, with the checkpoint of a run that is its guide.
+
+    Raises:
+        LtcamError: If there is no such run, its training is not finished, or it may have seen this
+            training's test images.
+    """
+    trainer = settings.trainer
+    if trainer.guide is None or Path(trainer.guide).is_file():
+        return trainer
+    run = finished_run(settings.root, trainer.guide, "trainer.guide")
+    if not same_dataset(run, settings):
+        raise LtcamError(
+            f"trainer.guide={trainer.guide}: was trained on another data set, split or size"
+        )
+    return replace(trainer, guide=str(run.checkpoint))
+
+
+def same_dataset(run: RunFolder, settings: Settings) -> bool:
+    """Whether a run was trained on the settings' data set, split alike; paths do not count."""
+    kept = with_kept_parts(Composed({}), run.config, ("dataset",)).dataset
+    return not differences(
+        Identity("training", {"dataset": kept}).mapping,
+        Identity("training", {"dataset": settings.dataset}).mapping,
+    )
+
+
+def same_data(first: RunFolder, second: RunFolder) -> bool:
+    """Whether two runs were trained on the same data set, split alike; paths do not count."""
+    return same_dataset(first, with_kept_parts(Composed({}), second.config, ("dataset",)))
+
+
+def run_name(settings: Settings, identity: Identity) -> str:
+    """Name of the run folder: `<dataset>-<backbone>-<split><fold>-s<seed>-<hash>` unless chosen."""
+    if settings.name:
+        return settings.name
+    dataset = settings.dataset
+    fold = getattr(dataset, "fold", None)
+    split = f"{dataset.split}{'' if fold is None else fold}"
+    return (
+        f"{dataset.display_name}-{settings.backbone.name}-{split}-s{settings.seed}-{identity.hash}"
+    )
+
+
+def torch_device(name: str) -> torch.device:
+    """The device of that name; `auto` takes a GPU where there is one.
+
+    Raises:
+        LtcamError: If it is not there.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise LtcamError(f"device={name}: is not there; use auto or cpu") from error
+    return device
+
+
+def use_threads(count: int | None) -> None:
+    """Let torch use `count` CPU threads; None leaves its own choice."""
+    if count is not None:
+        import torch
+
+        torch.set_num_threads(count)
+
+
+def _value(composed: Composed, key: str) -> Any:
+    """Value of a key that the user set, for a command to be copied."""
+    value: Any = composed.values
+    for step in key.split("."):
+        value = value.get(step) if isinstance(value, dict) else None
+    if isinstance(value, dict):  # a group: its choice
+        return value.get("name") or value.get("kind") or "default"
+    return "null" if value is None else value

@@ -1,0 +1,181 @@
+"""The composed config, validated once; no torch is imported."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from ltcam_cli.classifier.config import BackboneConfig, TrainerConfig
+from ltcam_cli.config import NO_EFFECT, FolderName, Says, Seed, build, config
+from ltcam_cli.data.dataset import Dataset
+from ltcam_cli.data.ksdd import Ksdd
+from ltcam_cli.data.load import make_dataset
+from ltcam_cli.experiments.config import (
+    EvaluationConfig,
+    PredictConfig,
+    ReproduceConfig,
+    SearchConfig,
+)
+from ltcam_cli.maps.method import CamMethod, Method, StudentMethod, make_method
+from ltcam_cli.maps.tta_config import TtaConfig
+from ltcam_cli.masks.segmenters import SegmenterConfig
+from ltcam_cli.student.config import StudentConfig
+
+# Parts of the config that decide a training, and are kept in its run folder.
+TRAINING = ("dataset", "backbone", "trainer", "seed")
+Device = Annotated[
+    str,
+    Field(pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$"),
+    Says("auto | cpu | cuda | cuda:1 | mps"),
+]
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """What draws masks of a classifier: a method, a segmenter, test-time augmentation."""
+
+    method: Method
+    segmenter: SegmenterConfig
+    tta: TtaConfig
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A composed config as plain values.
+
+    Attributes:
+        values: Nested mapping.
+        named: Dotted keys that the user set.
+    """
+
+    values: Mapping[str, Any]
+    named: frozenset[str] = frozenset()
+
+
+@config("")
+class Settings:
+    """The whole config (conf/*.yaml); a command reads the parts that it has.
+
+    Attributes:
+        dataset: Data set.
+        backbone: Network.
+        trainer: Training of the classifier.
+        method: Class activation map method, or the student.
+        tta: Test-time augmentation.
+        segmenter: Heatmap to mask.
+        evaluation: What is evaluated.
+        student: Second-stage network and its training.
+        predict: Prediction of images without labels.
+        reproduce: Table or figure that is reproduced.
+        search: Candidates of a search.
+        outputs: Folder of all results.
+        name: Name of the run folder; null: made of data set, backbone, split, seed and hash.
+        run: Run to be used (name or path) instead of the one that fits the config.
+        ensemble: Runs whose maps and log-odds are averaged with the run's, e.g. [NAME,NAME].
+        seed: Seed of all random draws of a training.
+        device: auto | cpu | cuda | cuda:1
+        threads: CPU threads of torch; null: its own choice.
+        bf16: Whether maps are made in bfloat16 where that is safe: quicker on GPUs, other last
+            digits.
+        resume: Whether a stopped training goes on.
+        overwrite: Whether what is there already is computed again.
+    """
+
+    dataset: Dataset = field(default_factory=Ksdd)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    method: CamMethod | StudentMethod = field(default_factory=CamMethod)
+    tta: TtaConfig = field(default_factory=TtaConfig)
+    segmenter: SegmenterConfig = field(default_factory=SegmenterConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    student: StudentConfig = field(default_factory=StudentConfig)
+    predict: PredictConfig = field(default_factory=PredictConfig)
+    reproduce: ReproduceConfig = field(default_factory=ReproduceConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    outputs: Annotated[str, NO_EFFECT] = "outputs"
+    name: Annotated[FolderName | None, NO_EFFECT] = None
+    run: str | None = None
+    ensemble: Annotated[list[str], Field(max_length=100)] = field(default_factory=list)
+    seed: Seed = 0
+    device: Annotated[Device, NO_EFFECT] = "auto"
+    threads: Annotated[Annotated[int, Field(ge=1, le=256)] | None, NO_EFFECT] = None
+    bf16: bool = False
+    resume: Annotated[bool, NO_EFFECT] = False
+    overwrite: Annotated[bool, NO_EFFECT] = False
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Settings:
+        """Validate a composed config; parts that it lacks have their defaults.
+
+        Raises:
+            LtcamError: Naming the key that is wrong.
+        """
+        variants = {"dataset": make_dataset, "method": make_method}
+        return build(
+            cls,
+            {
+                key: variants[key](value) if key in variants else value
+                for key, value in values.items()
+                if key != "pipeline"
+            },
+        )
+
+    @property
+    def root(self) -> Path:
+        """Folder of all results."""
+        return Path(self.outputs)
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """What draws masks."""
+        return Pipeline(self.method, self.segmenter, self.tta)
+
+    def training_part(self) -> dict[str, Any]:
+        """Parts that decide a training, for its `config.yaml`."""
+        return {part: value for part, value in asdict(self).items() if part in TRAINING}
+
+
+def with_kept_parts(composed: Composed, kept: Mapping[str, Any], parts: Sequence[str]) -> Settings:
+    """Settings with parts of a kept config, except for keys that the user set.
+
+    Args:
+        composed: Config of the command.
+        kept: Config of a run or cell folder.
+        parts: Top-level keys that are taken from it.
+    """
+    merged = copy.deepcopy(dict(composed.values))
+    for part in parts:
+        if part in composed.named or part not in kept:
+            continue
+        merged[part] = copy.deepcopy(kept[part])
+        for key in composed.named:
+            if key.startswith(f"{part}."):
+                _set(merged, key.split("."), _get(composed.values, key.split(".")))
+    return Settings.of(merged)
+
+
+def named_keys(overrides: Iterable[str]) -> frozenset[str]:
+    """Keys of overrides in Hydra's grammar."""
+    return frozenset(override.lstrip("+~").split("=")[0].split("@")[0] for override in overrides)
+
+
+def in_parts(key: str, parts: Collection[str]) -> bool:
+    """Whether a dotted key lies in one of the top-level parts."""
+    return key.split(".")[0] in parts
+
+
+def _get(values: Mapping[str, Any], path: Sequence[str]) -> Any:
+    for step in path:
+        values = values[step]
+    return values
+
+
+def _set(values: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    for step in path[:-1]:
+        values = values.setdefault(step, {})
+    values[path[-1]] = value

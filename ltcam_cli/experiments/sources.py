@@ -1,0 +1,144 @@
+"""Pipelines -> heatmap sources: one pass over the images for all that can share one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ltcam_cli.classifier.checkpoint import Classifier
+from ltcam_cli.errors import LtcamError
+from ltcam_cli.experiments.session import Session
+from ltcam_cli.experiments.settings import Pipeline
+from ltcam_cli.files import content_digest
+from ltcam_cli.maps.combined import CombinedSource
+from ltcam_cli.maps.engine import CamEngine, HeatmapSource
+from ltcam_cli.maps.ensemble import Ensemble
+from ltcam_cli.maps.method import CamMethod, Method, StudentMethod
+from ltcam_cli.maps.spec import MapSpec
+from ltcam_cli.maps.tta import with_tta
+from ltcam_cli.maps.tta_config import TtaConfig
+from ltcam_cli.runs.students import find_student
+from ltcam_cli.student.checkpoint import StudentSource, load_student
+
+
+def passes(pipelines: Sequence[Pipeline]) -> list[list[int]]:
+    """Numbers of the pipelines that share a pass over the images.
+
+    Those of one test-time augmentation do, but a student has a pass of its own: it may want larger
+    images, and no result must depend on what is computed beside it.
+    """
+    groups: dict[str, list[int]] = {}
+    for number, pipeline in enumerate(pipelines):
+        alone = "" if pipeline.method.shares_pass else repr(pipeline.method)
+        groups.setdefault(f"{pipeline.tta} {alone}", []).append(number)
+    return list(groups.values())
+
+
+def heatmap_source(session: Session, methods: Sequence[Method], tta: TtaConfig) -> HeatmapSource:
+    """One map a method, augmented at test time, of an ensemble if the settings name one.
+
+    Raises:
+        LtcamError: If a student is to be averaged, or a member takes other images.
+    """
+    if session.settings.ensemble and not all(method.shares_pass for method in methods):
+        raise LtcamError("ensemble: students are not averaged; do not set it with a student")
+    for member in session.members:
+        _check_inputs(member, session)
+    sessions = [session, *session.members]
+    members = [(one.classifier, _source(one, methods, tta)) for one in sessions]
+    return Ensemble(members) if len(members) > 1 else members[0][1]
+
+
+def _source(session: Session, methods: Sequence[Method], tta: TtaConfig) -> HeatmapSource:
+    """Source of one classifier: one part for each kind of method."""
+    parts: list[tuple[HeatmapSource, list[int]]] = []
+    for kind, make in SOURCES.items():
+        numbers = [number for number, method in enumerate(methods) if isinstance(method, kind)]
+        parts += make(session, methods, numbers, tta) if numbers else []
+    size = (session.classifier.height, session.classifier.width)
+    return parts[0][0] if len(parts) == 1 else CombinedSource(parts, size)
+
+
+def _cam_source(
+    session: Session, methods: Sequence[Method], numbers: list[int], tta: TtaConfig
+) -> list[tuple[HeatmapSource, list[int]]]:
+    classifier = session.classifier
+    specs = [
+        with_defect_logit(method.spec(), classifier)
+        for number in numbers
+        if isinstance(method := methods[number], CamMethod)
+    ]
+    engine = CamEngine(classifier.model, specs, session.autocast_dtype)
+    return [(with_tta(engine, tta, (classifier.height, classifier.width)), numbers)]
+
+
+def _student_source(
+    session: Session, methods: Sequence[Method], numbers: list[int], tta: TtaConfig
+) -> list[tuple[HeatmapSource, list[int]]]:
+    parts: list[tuple[HeatmapSource, list[int]]] = []
+    for number in numbers:
+        method = methods[number]
+        assert isinstance(method, StudentMethod)
+        student = load_student(student_folder(session, method) / "checkpoint.pt", session.device)
+        source = StudentSource(session.classifier, student, session.autocast_dtype)
+        parts.append((with_tta(source, tta, student.size), [number]))
+    return parts
+
+
+Make = Callable[
+    [Session, Sequence[Method], list[int], TtaConfig], list[tuple[HeatmapSource, list[int]]]
+]
+SOURCES: dict[type, Make] = {CamMethod: _cam_source, StudentMethod: _student_source}
+
+
+def resolved(session: Session, method: Method) -> Method:
+    """A method that names its student and the student's weights; any other as it is.
+
+    Raises:
+        LtcamError: If there is no such student, or it was trained anew meanwhile.
+    """
+    if not isinstance(method, StudentMethod):
+        return method
+    folder = student_folder(session, method)
+    # With its prefix, since 5e8961 alone would be a number to Hydra.
+    digest = f"sha256:{content_digest(folder / 'checkpoint.pt')[:12]}"
+    if method.checkpoint not in {None, digest}:
+        raise LtcamError(
+            f"{folder}: holds another student than {method.checkpoint}; evaluate it anew, with "
+            "method.checkpoint=null"
+        )
+    return replace(method, student=folder.name, checkpoint=digest)
+
+
+def student_folder(session: Session, method: StudentMethod) -> Path:
+    """Folder of a method's student."""
+    return find_student(session.run, method.student)
+
+
+def with_defect_logit(spec: MapSpec, classifier: Classifier) -> MapSpec:
+    """`spec` with the logit that this classifier has for defects, where it is not the last one.
+
+    Raises:
+        LtcamError: If the target is the margin, which is y_last - y_first.
+    """
+    if classifier.defect in {-1, classifier.backbone.logits - 1}:
+        return spec
+    if spec.target == "margin":
+        raise LtcamError(
+            "method.target=margin: the defect's logit must be the last one; use defect"
+        )
+    return replace(spec, target=classifier.defect) if spec.target == "defect" else spec
+
+
+def _check_inputs(member: Session, session: Session) -> None:
+    """Refuse a run that takes other images."""
+    inputs = [
+        "x".join(map(str, (c.height, c.width, c.in_channels)))
+        for c in (member.classifier, session.classifier)
+    ]
+    if inputs[0] != inputs[1]:
+        raise LtcamError(
+            f"ensemble={member.run.name}: takes images of {inputs[0]}, {session.run.name} "
+            f"of {inputs[1]}; train them alike"
+        )

@@ -1,0 +1,117 @@
+"""Training of a student: the second stage of a run, from its masks of the training images."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ltcam_cli.data.sample import Sample
+from ltcam_cli.errors import LtcamError
+from ltcam_cli.experiments.calibration import calibration_digest
+from ltcam_cli.experiments.cells import Row, masks_of
+from ltcam_cli.experiments.delta import choose_deltas
+from ltcam_cli.experiments.session import Session, find_session
+from ltcam_cli.experiments.settings import Composed, Pipeline
+from ltcam_cli.experiments.train import logged_to, start_anew
+from ltcam_cli.files import exclusive, short_hash
+from ltcam_cli.maps.method import StudentMethod
+from ltcam_cli.runs.folder import write_config
+from ltcam_cli.runs.identity import Identity
+from ltcam_cli.runs.masking import mask_images
+from ltcam_cli.student.train import train_student
+
+log = logging.getLogger("ltcam_cli")
+
+
+def student_task(composed: Composed) -> Row:
+    """Train the config's student; a finished one is not trained again without `overwrite`."""
+    session = find_session(composed)
+    return train_with_teacher(session, session.settings.pipeline)
+
+
+def train_with_teacher(session: Session, teacher: Pipeline) -> Row:
+    """Train the settings' student on a pipeline's masks, unless it is there; its row.
+
+    Raises:
+        LtcamError: If the teacher is a student itself.
+    """
+    if isinstance(teacher.method, StudentMethod):
+        raise LtcamError(
+            "method=student: a student's first labels are made from a classifier's maps; "
+            "give another --method"
+        )
+    [chosen] = choose_deltas(session, [teacher])
+    identity = student_identity(session, chosen.pipeline)
+    name = f"{session.settings.student.name}-{identity.hash}"
+    folder = session.run.path / "student" / name
+    with exclusive(folder):
+        return _train(session, chosen.pipeline, folder, identity)
+
+
+def student_identity(session: Session, teacher: Pipeline) -> Identity:
+    """All that decides what a student learns."""
+    settings = session.settings
+    images = [(s.name, s.label, s.image_digest()) for s in session.training_images]
+    return Identity(
+        "student",
+        {
+            "checkpoint": session.checkpoint,
+            "teacher": teacher,
+            "calibration": calibration_digest(session, teacher),
+            "bf16": settings.bf16,
+            "ensemble": [member.checkpoint for member in session.members],
+            "student": settings.student,
+            "images": short_hash(images, 16),
+            "seed": settings.seed,
+        },
+    )
+
+
+def _train(session: Session, teacher: Pipeline, folder: Path, identity: Identity) -> Row:
+    """Train into a student's folder, which no other process writes to meanwhile."""
+    settings, run = session.settings, session.run
+    head = {"run": run.name, "student": folder.name}
+    if (folder / "checkpoint.pt").is_file() and not settings.overwrite:
+        log.info("%s: is trained already; overwrite=true trains it anew", folder)
+        table = pd.read_csv(folder / "history.csv")
+        last: Row = {str(key): value for key, value in table.iloc[-1].items()}
+        return head | last | {"seconds": table["seconds"].sum()}
+    start_anew(settings, folder, folder, "history.csv", "labels/*.pt")
+    described = {
+        "classifier": session.checkpoint,
+        **asdict(teacher),
+        "bf16": settings.bf16,
+        "student": asdict(settings.student),
+        "seed": settings.seed,
+    }
+    write_config(folder, {"hash": identity.hash, **described})
+    identity.write(folder)
+
+    def teacher_masks(
+        samples: Sequence[Sample],
+    ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        source, jobs = masks_of(session, [teacher])
+        loading = session.loading("labels", workers=True)
+        for result in mask_images(session.classifier, source, jobs, samples, loading):
+            yield result.item.sample.name, result.heatmap, result.mask
+
+    with logged_to(folder / "train.log"):
+        log.info("training %s of %s on %s", folder.name, run.name, session.device)
+        row = train_student(
+            folder,
+            session.classifier,
+            session.checkpoint,
+            session.training_images,
+            teacher_masks,
+            settings.student,
+            seed=settings.seed,
+            device=session.device,
+            resume=settings.resume,
+            on_error=settings.dataset.on_error,
+        )
+    return head | row

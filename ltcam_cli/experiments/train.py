@@ -1,0 +1,114 @@
+"""Training of a classifier into its run folder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ltcam_cli.data.load import load_split
+from ltcam_cli.data.split import Split
+from ltcam_cli.errors import LtcamError
+from ltcam_cli.experiments.session import guided, run_name, torch_device, training_identity
+from ltcam_cli.experiments.settings import Composed, Settings
+from ltcam_cli.files import exclusive
+from ltcam_cli.runs.folder import RunFolder, open_run, write_config
+from ltcam_cli.runs.identity import Identity
+
+log = logging.getLogger("ltcam_cli")
+
+
+def train_task(composed: Composed) -> dict[str, Any]:
+    """Train the config's classifier; a finished one is not trained again without `overwrite`."""
+    return train_classifier(Settings.of(composed.values))
+
+
+def train_classifier(settings: Settings) -> dict[str, Any]:
+    """Train a classifier into its run folder; the row of its figures.
+
+    Raises:
+        LtcamError: If an unfinished training is there and neither `resume` nor `overwrite` is set.
+    """
+    split = load_split(settings.dataset)
+    identity = training_identity(settings, split)
+    run = open_run(settings.root, run_name(settings, identity), identity.hash)
+    with exclusive(run.train):
+        open_run(settings.root, run.name, identity.hash)  # another process may have begun it
+        return _train(settings, split, run, identity)
+
+
+def _train(settings: Settings, split: Split, run: RunFolder, identity: Identity) -> dict[str, Any]:
+    head = {"run": run.name, "head": settings.backbone.head, "seed": settings.seed}
+    if run.checkpoint.is_file() and run.metrics and not settings.overwrite:
+        log.info("%s: is trained already; overwrite=true trains it anew", run.path)
+        return head | _figures(run.metrics)
+    start_anew(settings, run.train, run.path, "metrics.json")
+    write_config(run.train, {"hash": identity.hash, **settings.training_part()})
+    identity.write(run.train)
+    from ltcam_cli.classifier.train import train
+
+    device = torch_device(settings.device)
+    with logged_to(run.train / "train.log"):
+        log.info("training %s on %s", run.name, device)
+        metrics = train(
+            run.train,
+            split,
+            settings.dataset,
+            settings.backbone,
+            guided(settings),
+            seed=settings.seed,
+            device=device,
+            resume=settings.resume,
+        )
+        log.info(
+            "test AP %.4f, AUROC %.4f, accuracy %.4f",
+            *(metrics[f"test_{name}"] for name in ("ap", "auroc", "accuracy")),
+        )
+    return head | _figures(metrics)
+
+
+def start_anew(settings: Settings, folder: Path, named: Path, *results: str) -> None:
+    """Delete an older training with `overwrite`; refuse an unfinished one without `resume`.
+
+    Args:
+        settings: Settings of the command.
+        folder: Folder of the training.
+        named: Folder that the error names.
+        results: Patterns of files that go with checkpoint and state.
+
+    Raises:
+        LtcamError: If an unfinished training is there and neither is set.
+    """
+    if settings.overwrite and not settings.resume:
+        for pattern in ("last.pt", "checkpoint.pt", *results):
+            for path in folder.glob(pattern):
+                path.unlink(missing_ok=True)
+    elif (folder / "last.pt").is_file() and not settings.resume:
+        raise LtcamError(
+            f"{named}: an unfinished training is there; go on with --resume, or start anew "
+            "with --overwrite"
+        )
+
+
+def _figures(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Figures of a training that stand in a table."""
+    return {key: metrics[key] for key in metrics if key.startswith("test_")} | {
+        "threshold": metrics.get("threshold"),
+        "seconds": metrics.get("seconds"),
+    }
+
+
+@contextmanager
+def logged_to(path: Path) -> Iterator[None]:
+    """Append what this package logs to a file as well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()

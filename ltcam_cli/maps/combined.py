@@ -1,0 +1,45 @@
+"""Several heatmap sources as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from ltcam_cli.maps.engine import Heatmaps, HeatmapSource, wanted_size
+from ltcam_cli.maps.tta import resized
+from ltcam_cli.maps.tta_config import FULL, Size
+
+
+class CombinedSource:
+    """The maps of several sources in one order, with the logits of the first source.
+
+    Attributes:
+        size: Size of the images: the greatest that a source takes; the others see them resized.
+    """
+
+    def __init__(
+        self, parts: Sequence[tuple[HeatmapSource, Sequence[int]]], size: tuple[int, int]
+    ) -> None:
+        """Combine sources, each with the numbers that its maps get.
+
+        Args:
+            parts: Sources and numbers.
+            size: (height, width) of the network's input.
+        """
+        self.parts = [(source, numbers, wanted_size(source) or size) for source, numbers in parts]
+        sizes = [size for *_, size in self.parts if not isinstance(size, str)]
+        full = len(sizes) < len(self.parts)
+        self.size: Size = FULL if full else max(sizes, key=lambda pair: pair[0] * pair[1])
+
+    def __call__(self, images: Tensor) -> Heatmaps:
+        """Heatmaps of normalised images (N, C, H, W) of the combined size."""
+        maps: dict[int, Tensor] = {}
+        logits, finite = None, dict[str, Tensor]()
+        for source, numbers, size in self.parts:
+            heatmaps = source(images if isinstance(size, str) else resized(images, size))
+            maps |= dict(zip(numbers, heatmaps.maps, strict=True))
+            finite |= heatmaps.finite
+            logits = heatmaps.logits if logits is None else logits
+        assert logits is not None
+        return Heatmaps([maps[number] for number in sorted(maps)], logits, finite)

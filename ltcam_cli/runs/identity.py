@@ -1,0 +1,92 @@
+"""Identity: all that decides an artefact, hashed for its name and kept beside it.
+
+An artefact is a run, a cell, a sweep, a fitted segmenter, a student, a prediction, a search or a
+reproduction. Its `identity.json` is the mapping that was hashed; a field of a config opts out where
+it is declared (`config.NO_EFFECT`). Paths, speed and the version of this package are no part of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ltcam_cli.config import effective
+from ltcam_cli.errors import LtcamError
+from ltcam_cli.files import read_json, short_hash, write_json
+from ltcam_cli.runs.dotted import flat
+
+FILE = "identity.json"
+# Format of what each station computes: raise it when equal inputs begin to give other results.
+FORMATS = {
+    "training": 1,
+    "segmenter": 1,
+    "cell": 1,
+    "sweep": 1,
+    "delta": 1,
+    "search": 1,
+    "student": 1,
+    "prediction": 1,
+    "reproduction": 1,
+}
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What decides an artefact.
+
+    Attributes:
+        station: Kind of artefact; one of `FORMATS`.
+        parts: Plain mapping; configs in it count without their `NO_EFFECT` fields.
+    """
+
+    station: str
+    parts: Mapping[str, Any]
+
+    @property
+    def mapping(self) -> dict[str, Any]:
+        """The mapping that is hashed."""
+        return {
+            "station": self.station,
+            "format": FORMATS[self.station],
+            **effective(self.parts),
+        }
+
+    @property
+    def hash(self) -> str:
+        """First six hex digits of its SHA-256."""
+        return short_hash(self.mapping)
+
+    def write(self, folder: Path) -> None:
+        """Write `identity.json` into the artefact's folder."""
+        write_json(folder / FILE, {"hash": self.hash, **self.mapping})
+
+
+def kept_identity(folder: Path) -> dict[str, Any] | None:
+    """Identity that an artefact's folder holds; None if there is none.
+
+    Raises:
+        LtcamError: If the file is damaged.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    try:
+        kept = read_json(path)
+    except ValueError as error:
+        raise LtcamError(f"{path}: is damaged; make {folder} anew") from error
+    if not isinstance(kept, dict):
+        raise LtcamError(f"{path}: is damaged; make {folder} anew")
+    return kept
+
+
+def differences(kept: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Dotted keys in which two identities differ, with both values; None where a key is absent."""
+    first, second = flat(kept), flat(now)
+    keys = dict.fromkeys([*first, *second])
+    return [
+        (key, first.get(key), second.get(key))
+        for key in keys
+        if key != "hash" and first.get(key) != second.get(key)
+    ]

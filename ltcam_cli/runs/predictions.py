@@ -1,0 +1,241 @@
+"""Masks of images without labels: streamed, and resumed where they stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from skimage.measure import label, regionprops
+
+from ltcam_cli.classifier.checkpoint import Classifier
+from ltcam_cli.data.sample import IMAGE_SUFFIXES, Sample
+from ltcam_cli.errors import LtcamError
+from ltcam_cli.files import atomic
+from ltcam_cli.maps.engine import HeatmapSource
+from ltcam_cli.runs.masking import (
+    BatchMaps,
+    ImageResult,
+    Loading,
+    MaskJob,
+    batch_maps,
+    in_background,
+)
+from ltcam_cli.runs.prediction_tables import PredictionTables
+from ltcam_cli.runs.shards import Shard
+
+SAVED = 50  # images after which the tables are written
+
+
+@dataclass(frozen=True)
+class Writing:
+    """What is written of each image.
+
+    Attributes:
+        out: Folder of the results.
+        identity: Hash of all that decides the masks; shards of one hash can be joined.
+        gate: Whether an image that the classifier calls good gets an empty mask.
+        save_maps: Whether heatmaps are written.
+        draw: Function that writes an overlay; None: no overlays.
+        shard: Part of the images; None: all.
+    """
+
+    out: Path
+    identity: str = ""
+    gate: bool = True
+    save_maps: bool = False
+    draw: Callable[[ImageResult, Path], None] | None = None
+    shard: Shard | None = None
+
+    @property
+    def patterns(self) -> list[str]:
+        """Files of an image, below `out`."""
+        patterns = ["masks/{}.png"]
+        patterns += ["maps/{}.npy"] if self.save_maps else []
+        return patterns + (["overlays/{}.png"] if self.draw is not None else [])
+
+
+def find_images(paths: Sequence[Path], besides: Path | None = None) -> list[Sample]:
+    """Images of files and, recursively, of folders, without labels; none below `besides`.
+
+    Raises:
+        LtcamError: if a path does not exist, or there is no image.
+    """
+    samples: list[Sample] = []
+    for path in paths:
+        if path.is_dir():
+            # The folder is resolved once: on a network each look at a million files is felt.
+            root, hidden = path.resolve(), besides and besides.resolve()
+            files = sorted(
+                file
+                for file in path.rglob("*")
+                if file.suffix.lower() in IMAGE_SUFFIXES
+                and not (hidden and (root / file.relative_to(path)).is_relative_to(hidden))
+            )
+            named = [(file, file.relative_to(path).with_suffix("").as_posix()) for file in files]
+        elif path.is_file():
+            named = [(path, path.stem)]
+        else:
+            raise LtcamError(f"{path}: no such image or folder")
+        samples += [
+            Sample.from_files(file, None, name=name, group=name, label=None) for file, name in named
+        ]
+    if not samples:
+        raise LtcamError(f"{', '.join(map(str, paths))}: no image there")
+    names = pd.Series([sample.name for sample in samples])
+    if names.duplicated().any():
+        twice = names[names.duplicated()].iloc[0]
+        raise LtcamError(f"{twice}: two images are called so; predict them into two folders")
+    return samples
+
+
+def predict(
+    classifier: Classifier,
+    source: HeatmapSource,
+    job: MaskJob,
+    samples: Sequence[Sample],
+    writing: Writing,
+    loading: Loading,
+) -> tuple[pd.DataFrame, list[str]]:
+    """Write masks, overlays and maps of each image, and the tables `scores.csv`, `regions.csv`.
+
+    Images that `scores.csv` already lists are not computed again, unless their content changed.
+
+    Args:
+        classifier: Classifier that prepares the images and says which are defective.
+        source: Heatmap source.
+        job: Mask job of one of its maps.
+        samples: All samples; of a shard its part is taken, with tables called `scores.3of8.csv`.
+        writing: What is written, and where.
+        loading: How images are loaded.
+
+    Returns:
+        Table of scores, and the names of images that could not be read.
+
+    Raises:
+        LtcamError: If `out` holds the mask of another image of the same name, or other shards.
+    """
+    tables = PredictionTables(writing.out, writing.shard)
+    samples = writing.shard.of(samples) if writing.shard else samples
+    names = [sample.name for sample in samples]
+    scores, regions = tables.read()
+    done: dict[str, Any] = {row["name"]: row for row in scores.to_dict("records")}
+    todo = [sample for sample in samples if not _is_done(sample, done, writing)]
+    anew = [sample.name for sample in todo]
+    tables.claim(names, writing.identity)
+    tables.write(scores[~scores["name"].isin(anew)], regions[~regions["name"].isin(anew)])
+    rows: list[dict[str, Any]] = []
+    region_rows: list[dict[str, Any]] = []
+    skipped: list[str] = []
+
+    def save() -> None:
+        full, full_regions = rows.copy(), region_rows.copy()
+        rows.clear()
+        region_rows.clear()
+        tables.append(full, full_regions)  # no row twice, should this fail
+
+    def write(batch: BatchMaps) -> None:
+        for result in batch.results([job], gate=writing.gate):
+            image_regions = describe_regions(result)
+            _write_pictures(result, writing)
+            name = result.item.sample.name
+            region_rows.extend({"name": name, **region} for region in image_regions)
+            rows.append(_row(result, len(image_regions)))
+            if len(rows) == SAVED:
+                save()
+
+    try:
+        in_background(
+            batch_maps(classifier, source, todo, loading, masks=False, skipped=skipped), write
+        )
+    finally:
+        save()
+    if writing.shard and skipped:
+        tables.record(names, writing.identity, skipped)
+    return tables.read()[0], skipped
+
+
+def _row(result: ImageResult, regions: int) -> dict[str, Any]:
+    """Row of `scores.csv`."""
+    sample = result.item.sample
+    return {
+        "name": sample.name,
+        "path": _path_of(sample),
+        "probability": result.probability,
+        "predicted": int(result.predicted),
+        "regions": regions,
+        "area": int(result.mask.sum()),
+        "content": _content(sample),
+    }
+
+
+def describe_regions(result: ImageResult) -> list[dict[str, Any]]:
+    """The mask's 8-connected regions, the most certain first.
+
+    Each with its box in pixels (bottom and right exclusive), area, length (of the ellipse with the
+    same second moments, at least 1), mean width (area / length), and the heatmap's highest value
+    in it.
+    """
+    properties = regionprops(label(result.mask, connectivity=2), intensity_image=result.heatmap)
+    regions: list[dict[str, Any]] = []
+    for region in sorted(properties, key=lambda region: -float(region.intensity_max)):
+        top, left, bottom, right = region.bbox
+        length = max(1.0, float(region.axis_major_length))
+        regions.append(
+            {
+                "region": len(regions) + 1,
+                "top": top,
+                "left": left,
+                "bottom": bottom,
+                "right": right,
+                "area": int(region.area),
+                "length": length,
+                "width": float(region.area) / length,
+                "score": float(region.intensity_max),
+            }
+        )
+    return regions
+
+
+def _path_of(sample: Sample) -> str:
+    assert sample.path is not None
+    return str(sample.path.resolve())
+
+
+def _content(sample: Sample) -> str:
+    """First 16 hex digits of the SHA-256 of the image's file."""
+    return sample.image_digest()[:16]
+
+
+def _is_done(sample: Sample, done: dict[str, Any], writing: Writing) -> bool:
+    """Whether all that is written of an image is there, and of the image as it is now."""
+    row = done.get(sample.name)
+    if row is None:
+        return False
+    if row["path"] != _path_of(sample):
+        raise LtcamError(
+            f"{writing.out}: holds the mask of another {sample.name} ({row['path']}); "
+            "choose another predict.out"
+        )
+    paths = [writing.out / pattern.format(sample.name) for pattern in writing.patterns]
+    return row["content"] == _content(sample) and all(path.is_file() for path in paths)
+
+
+def _write_pictures(result: ImageResult, writing: Writing) -> None:
+    name, out = result.item.sample.name, writing.out
+    with atomic(out / "masks" / f"{name}.png") as temporary:
+        Image.fromarray(result.mask.astype(np.uint8) * 255).save(temporary)
+    if writing.save_maps:
+        save_map(result, out / "maps" / f"{name}.npy")
+    if writing.draw is not None:
+        writing.draw(result, out / "overlays" / f"{name}.png")
+
+
+def save_map(result: ImageResult, path: Path) -> None:
+    """Write the heatmap as float32 (H, W) at the image's own size, before any threshold."""
+    with atomic(path) as temporary:
+        np.save(temporary, result.heatmap.astype(np.float32))

@@ -1,0 +1,172 @@
+"""Masks against the true ones: counts, curves and intervals, image after image."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ltcam_cli.classifier.checkpoint import Classifier
+from ltcam_cli.data.sample import Sample
+from ltcam_cli.errors import LtcamError
+from ltcam_cli.maps.engine import HeatmapSource
+from ltcam_cli.runs.masking import (
+    BatchMaps,
+    ImageResult,
+    Loading,
+    MaskJob,
+    batch_maps,
+    in_background,
+    true_mask,
+)
+from ltcam_cli.scores.curves import PixelCurves
+from ltcam_cli.scores.intervals import bootstrap_iou, mean_iou
+from ltcam_cli.scores.pixels import PixelCounts, pooled
+from ltcam_cli.scores.regions import Truth, touched_regions
+from ltcam_cli.scores.samples import seg_miou, seg_recall
+
+
+@dataclass
+class Scores:
+    """Scores of one cell, image after image."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    counts: list[PixelCounts] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
+    curves: PixelCurves = field(default_factory=PixelCurves)
+
+    def update(self, result: ImageResult, truth: Truth, *, gate: bool) -> PixelCounts:
+        """Count one image against its true mask."""
+        sample = result.item.sample
+        counts = PixelCounts.of(result.mask, truth.mask)
+        touched, regions, false_regions = touched_regions(result.mask, truth)
+        silent = gate and not result.predicted
+        self.curves.update(np.zeros_like(result.heatmap) if silent else result.heatmap, truth)
+        self.counts.append(counts)
+        self.groups.append(sample.group)
+        self.rows.append(
+            {
+                "name": sample.name,
+                "group": sample.group,
+                "label": sample.label,
+                "probability": result.probability,
+                "predicted": int(result.predicted),
+                "iou": 100 * counts.iou,
+                "precision": 100 * counts.precision,
+                "recall": 100 * counts.recall,
+                "f1": 100 * counts.f1,
+                "tp": counts.tp,
+                "fp": counts.fp,
+                "fn": counts.fn,
+                "tn": counts.tn,
+                "regions": regions,
+                "touched": touched,
+                "false_regions": false_regions,
+            }
+        )
+        return counts
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row an image; scores in per cent."""
+        return pd.DataFrame(self.rows)
+
+    @property
+    def curve(self) -> pd.DataFrame:
+        """The pixels' precision-recall curve, in per cent; see `PixelCurves.precision_recall`."""
+        return pd.DataFrame(100 * self.curves.precision_recall(), columns=["recall", "precision"])
+
+    def summary(self) -> dict[str, Any]:
+        """The cell's scores, in per cent, pooled over all images; NaN where undefined."""
+        total = pooled(self.counts)
+        low, high = bootstrap_iou(self.counts, self.groups)
+        defective = [c for c, row in zip(self.counts, self.rows, strict=True) if row["label"]]
+        called = [bool(row["predicted"]) for row in self.rows if row["label"]]
+        per_image, undefined = mean_iou(defective)
+        regions = sum(row["regions"] for row in self.rows)
+        touched = sum(row["touched"] for row in self.rows)
+        return {
+            "iou": 100 * total.iou,
+            "precision": 100 * total.precision,
+            "recall": 100 * total.recall,
+            "f1": 100 * total.f1,
+            "iou_low": 100 * low,
+            "iou_high": 100 * high,
+            "mean_iou": 100 * per_image,
+            "pixel_ap": 100 * self.curves.pixel_ap,
+            "aupro": 100 * self.curves.aupro,
+            "oracle_iou": 100 * self.curves.oracle_iou,
+            "n_images": len(self.rows),
+            "undefined_iou": undefined,
+            "regions_touched": 100 * touched / regions if regions else float("nan"),
+            "false_regions": (
+                sum(row["false_regions"] for row in self.rows) / len(self.rows)
+                if self.rows
+                else float("nan")
+            ),
+            "tp": total.tp,
+            "fp": total.fp,
+            "fn": total.fn,
+            "tn": total.tn,
+            "seg_miou": 100 * seg_miou(defective, called),
+            "seg_recall": 100 * seg_recall(defective, called),
+        }
+
+
+def evaluate(
+    classifier: Classifier,
+    source: HeatmapSource,
+    jobs: Sequence[MaskJob],
+    samples: Sequence[Sample],
+    loading: Loading,
+    *,
+    images: str = "defective",
+    visit: Callable[[ImageResult, PixelCounts], None] | None = None,
+) -> tuple[list[Scores], dict[str, Any]]:
+    """Map, segment and score the images that count, for all jobs in one pass.
+
+    Masks of a batch are made and scored while the heatmaps of the next one are made.
+
+    Args:
+        classifier: Trained classifier.
+        source: Heatmap source.
+        jobs: Mask jobs.
+        samples: Labelled samples.
+        loading: How images are loaded.
+        images: Images that count; see `evaluation.images`.
+        visit: Function that is shown each result with its counts, e.g. to draw it.
+
+    Returns:
+        Scores of each job; and of the loop, its `seconds` and the `skipped` images.
+
+    Raises:
+        LtcamError: If no image counts, or a defective one has no mask.
+    """
+    counted = [sample for sample in samples if images != "defective" or sample.label]
+    if not counted:
+        raise LtcamError("no defective image in this part; choose another evaluation.split")
+    gate = images == "predicted"
+    scores = [Scores() for _ in jobs]
+    skipped: list[str] = []
+
+    def score(batch: BatchMaps) -> None:
+        item = None
+        for result in batch.results(jobs, gate=gate):
+            if result.item is not item:  # an image's results come one after another
+                item, truth = result.item, Truth(true_mask(result.item))
+            counts = scores[result.job].update(result, truth, gate=gate)
+            if visit is not None:
+                visit(result, counts)
+
+    started = time.perf_counter()
+    in_background(
+        batch_maps(classifier, source, counted, loading, masks=True, skipped=skipped), score
+    )
+    seconds = time.perf_counter() - started
+    if not scores[0].rows:
+        raise LtcamError(f"none of the {len(counted)} images could be read")
+    return scores, {"seconds": seconds, "skipped": len(skipped)}
