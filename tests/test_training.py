@@ -21,11 +21,15 @@ from toys import SLIM, TOYS, fault, tiny_classifier, toy, toy_split, toys
 from ltcam_cli.classifier import progress
 from ltcam_cli.classifier import train as training
 from ltcam_cli.classifier.augment import BalancedOrder, CutMix
-from ltcam_cli.classifier.backbones import IMAGENET_MEAN, BackboneConfig, build_classifier
+from ltcam_cli.classifier.backbones import build_classifier
 from ltcam_cli.classifier.checkpoint import load_classifier
-from ltcam_cli.classifier.train import TrainerConfig, predict_images, train
+from ltcam_cli.classifier.config import BackboneConfig, TrainerConfig
+from ltcam_cli.classifier.loop import TrainingLoop, duration
+from ltcam_cli.classifier.predictions import predict_images
+from ltcam_cli.classifier.train import classification_loss, remaining_hint, train
+from ltcam_cli.classifier.weights import IMAGENET_MEAN
 from ltcam_cli.data.batches import Images, batches
-from ltcam_cli.data.config import DatasetConfig
+from ltcam_cli.data.dataset import Dataset
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split
 from ltcam_cli.errors import LtcamError
@@ -39,7 +43,7 @@ def fit(
     folder: Path,
     *,
     split: Split | None = None,
-    dataset: DatasetConfig = TOYS,
+    dataset: Dataset = TOYS,
     backbone: BackboneConfig = SLIM,
     seed: int = 0,
     resume: bool = False,
@@ -149,16 +153,16 @@ def test_pretrained_weights_bring_three_channels_and_their_normalisation(tmp_pat
 
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Kill the training in the middle of its n-th step, counted from 1."""
-    original, count = training._Loop._step, 0
+    original, count = TrainingLoop._step, 0
 
-    def interrupted(self: Any, batch: Any) -> float:
+    def interrupted(*batch_and_loss: Any) -> float:
         nonlocal count
         count += 1
         if count == step:
             raise KeyboardInterrupt
-        return original(self, batch)
+        return original(*batch_and_loss)
 
-    monkeypatch.setattr(training._Loop, "_step", interrupted)
+    monkeypatch.setattr(TrainingLoop, "_step", interrupted)
 
 
 @pytest.mark.parametrize(
@@ -285,22 +289,22 @@ def test_the_loss_is_the_cross_entropy(smoothing: float, shares: list[float], co
         target = share * (1 - smoothing) + smoothing / 2
         truth -= target * -math.log1p(math.exp(-odds)) - (1 - target) * math.log1p(math.exp(odds))
     kind = torch.long if isinstance(shares[0], int) else torch.float64
-    found = training.loss_of(logits, torch.tensor(shares, dtype=kind), smoothing)
-    assert found.item() == pytest.approx(truth / 3)
+    loss = classification_loss(logits, torch.tensor(shares, dtype=kind), smoothing)
+    assert loss.item() == pytest.approx(truth / 3)
 
 
 # Divergence
 
 
 def diverge(monkeypatch: pytest.MonkeyPatch, step: int, value: float = float("nan")) -> None:
-    original, count = training.loss_of, 0
+    count = 0
 
-    def loss_of(*args: Any) -> Tensor:
+    def loss(*args: Any) -> Tensor:
         nonlocal count
         count += 1
-        return original(*args) * (value if count == step else 1)
+        return classification_loss(*args) * (value if count == step else 1)
 
-    monkeypatch.setattr(training, "loss_of", loss_of)
+    monkeypatch.setattr(training, "classification_loss", loss)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -308,7 +312,9 @@ def test_nan_loss_keeps_the_last_good_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
     diverge(monkeypatch, step=6, value=value)
-    message = r"the loss is (nan|inf) in epoch 3: lower trainer\.lr .*after epoch 2 are in last\.pt"
+    message = (
+        r"the loss is (nan|inf) in epoch 3, step 2: lower trainer\.lr .*weights are in last\.pt"
+    )
     with pytest.raises(LtcamError, match=message):
         fit(tmp_path)
     assert not (tmp_path / "checkpoint.pt").exists() and not (tmp_path / "metrics.json").exists()
@@ -318,7 +324,7 @@ def test_nan_loss_keeps_the_last_good_weights(
 
 def test_nan_loss_in_the_first_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     diverge(monkeypatch, step=1)
-    with pytest.raises(LtcamError, match="in epoch 1: lower") as raised:
+    with pytest.raises(LtcamError, match="in epoch 1, step 1: lower") as raised:
         fit(tmp_path)
     assert "last.pt" not in str(raised.value)
     assert list(tmp_path.iterdir()) == []
@@ -327,17 +333,17 @@ def test_nan_loss_in_the_first_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_weights_that_diverge_in_an_epochs_last_step_are_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, count = training._Loop._step, 0
+    original, count = TrainingLoop._step, 0
 
-    def step(self: Any, batch: Any) -> float:
+    def step(self: Any, *batch_and_loss: Any) -> float:
         nonlocal count
         count += 1
-        loss = original(self, batch)
+        loss = original(self, *batch_and_loss)
         if count == 4:
             next(self.model.parameters()).data[0] = float("inf")
         return loss
 
-    monkeypatch.setattr(training._Loop, "_step", step)
+    monkeypatch.setattr(TrainingLoop, "_step", step)
     with pytest.raises(LtcamError, match=r"a weight is no finite number in epoch 2: lower"):
         fit(tmp_path)
     assert len(torch.load(tmp_path / "last.pt")["history"]) == 1
@@ -345,8 +351,8 @@ def test_weights_that_diverge_in_an_epochs_last_step_are_not_kept(
 
 
 def test_a_wild_rate_is_said_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(LtcamError, match=r"lower trainer\.lr \(now 1e\+38\)") as raised:
-        fit(tmp_path, lr=1e38, clip=None, optimizer="sgd")
+    with pytest.raises(LtcamError, match=r"lower trainer\.lr \(now 1e\+09\)") as raised:
+        fit(tmp_path, lr=1e9, clip=None, optimizer="sgd")
     assert "\n" not in str(raised.value)
 
 
@@ -369,20 +375,20 @@ def grouped(count: int, start: int = 0) -> list[Sample]:
 
 
 def parts_seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Sample]]:
-    """What the loop fits and what it validates on."""
+    """The samples that are fitted, and those of validation."""
     seen: dict[str, list[Sample]] = {}
-    init, run = training._Loop.__init__, training._Loop.run
+    init, run = training._Training.__init__, training._Training.run
 
     def spy_init(self: Any, folder: Path, classifier: Any, samples: Any, *rest: Any) -> None:
         seen["fitted"] = list(samples)
         init(self, folder, classifier, samples, *rest)
 
-    def spy_run(self: Any, validation: list[Sample]) -> None:
+    def spy_run(self: Any, validation: list[Sample], resume: bool) -> None:
         seen["validation"] = list(validation)
-        run(self, validation)
+        run(self, validation, resume)
 
-    monkeypatch.setattr(training._Loop, "__init__", spy_init)
-    monkeypatch.setattr(training._Loop, "run", spy_run)
+    monkeypatch.setattr(training._Training, "__init__", spy_init)
+    monkeypatch.setattr(training._Training, "run", spy_run)
     return seen
 
 
@@ -439,7 +445,7 @@ def test_the_threshold_is_chosen_on_the_validation_part_alone(
 
 
 @pytest.mark.parametrize(
-    "rule", ["best", "recall", "recall:", "recall:high", "recall:0", "recall:2"]
+    "rule", ["best", "recall", "recall:", "recall:high", "recall:0", "recall:2", "recall:nan"]
 )
 def test_unknown_threshold_rules_are_refused_before_training(rule: str) -> None:
     with pytest.raises(
@@ -454,11 +460,16 @@ def test_unknown_threshold_rules_are_refused_before_training(rule: str) -> None:
         ({"threshold": "f1"}, r"chosen on validation items; set trainer\.validation"),
         ({"optimizer": "adam"}, r"trainer\.optimizer=adam: unknown; did you mean 'adamw'"),
         ({"schedule": "linear"}, r"trainer\.schedule=linear: unknown"),
-        ({"epochs": 0}, r"trainer\.epochs must be at least 1"),
-        ({"batch_size": 1}, r"trainer\.batch_size at least 2"),
-        ({"label_smoothing": 1.0}, r"trainer\.label_smoothing=1: must lie in \[0, 1\)"),
-        ({"guide_weight": -1.0}, r"trainer\.guide_weight=-1: must be at least 0"),
-        ({"cutmix": 1.5}, r"trainer\.cutmix=1\.5: a share of batches lies in 0\.\.1"),
+        ({"epochs": 0}, r"trainer\.epochs=0: must be a whole number of at least 1"),
+        ({"batch_size": 1}, r"trainer\.batch_size=1: must be a whole number of at least 2"),
+        ({"images_per_epoch": 0}, r"trainer\.images_per_epoch=0: must .*, or null"),
+        ({"lr": 0}, r"trainer\.lr=0: must be a number above 0 .*, or null"),
+        ({"clip": -1.0}, r"trainer\.clip=-1\.0: must be a number above 0 .*, or null"),
+        ({"workers": -1}, r"trainer\.workers=-1: must be a whole number of at least 0"),
+        ({"label_smoothing": 1.0}, r"trainer\.label_smoothing=1\.0: must .* below 1"),
+        ({"guide_weight": -1.0}, r"trainer\.guide_weight=-1\.0: must be a number of at least 0"),
+        ({"cutmix": 1.5}, r"trainer\.cutmix=1\.5: must be a number of at least 0 and at most 1"),
+        ({"augment": {"gamma": -1}}, r"trainer\.augment\.gamma=-1: must be a number of at least"),
     ],
 )
 def test_wrong_trainers(options: dict[str, Any], message: str) -> None:
@@ -570,7 +581,7 @@ def test_writing_fails_without_half_a_file(tmp_path: Path, monkeypatch: pytest.M
 def with_broken(samples: list[Sample], path: Path, count: int = 2) -> list[Sample]:
     path.touch()
     broken = [
-        Sample.of_files(path, None, name=f"broken{n}", group=f"broken{n}", label=n % 2)
+        Sample.from_files(path, None, name=f"broken{n}", group=f"broken{n}", label=n % 2)
         for n in range(count)
     ]
     return samples + broken
@@ -614,17 +625,17 @@ def test_remaining_time_is_said_after_ten_steps(
             fit(tmp_path, **options)
     steps: list[float] = []
     said: list[tuple[int, float]] = []
-    step = training._Loop._step
+    step = TrainingLoop._step
 
-    def timed(self: Any, batch: Any) -> float:
+    def timed(*batch_and_loss: Any) -> float:
         start = time.perf_counter()
-        loss = step(self, batch)
+        loss = step(*batch_and_loss)
         steps.append(time.perf_counter() - start)
         return loss
 
-    monkeypatch.setattr(training._Loop, "_step", timed)
+    monkeypatch.setattr(TrainingLoop, "_step", timed)
     monkeypatch.setattr(
-        training._Loop, "_say_remaining", lambda _, seconds: said.append((len(steps), seconds))
+        TrainingLoop, "_log_remaining", lambda _, seconds: said.append((len(steps), seconds))
     )
     fit(tmp_path, resume=resumed, **options)
     ((after, seconds),) = said
@@ -643,13 +654,13 @@ def test_remaining_time_is_said_after_ten_steps(
     ],
 )
 def test_heavy_networks_on_a_cpu_name_the_light_one(
-    caplog: pytest.LogCaptureFixture, name: str, device: str, hint: bool
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, device: str, hint: bool
 ) -> None:
-    loop = training._Loop.__new__(training._Loop)
-    loop.classifier = replace(tiny_classifier(), backbone=BackboneConfig(name, weights=None))
-    loop.device = torch.device(device)
+    place = torch.device(device)
+    advice = remaining_hint(BackboneConfig(name, weights=None), place)
+    options: dict[str, Any] = dict(total_steps=1, batch_size=1, clip=None, hint=advice)
     with caplog.at_level(logging.INFO):
-        loop._say_remaining(5 * 3600)
+        TrainingLoop(tmp_path, "trainer", place, **options)._log_remaining(5 * 3600)
     assert f"about 5.0 h left on {device}" in caplog.text
     assert ("backbone=vgg16_slim" in caplog.text) == hint
 
@@ -659,7 +670,7 @@ def test_heavy_networks_on_a_cpu_name_the_light_one(
     [(3.4, "3 s"), (89, "89 s"), (90, "2 min"), (600, "10 min"), (7200, "2.0 h")],
 )
 def test_durations(seconds: float, text: str) -> None:
-    assert training.duration(seconds) == text
+    assert duration(seconds) == text
 
 
 # Image-level tables

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ltcam_cli.classifier.backbones import BackboneConfig, build_classifier
+from ltcam_cli.classifier.backbones import build_classifier
 from ltcam_cli.classifier.checkpoint import Classifier
+from ltcam_cli.classifier.config import BackboneConfig
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split
 from ltcam_cli.data.synthetic import Synthetic
