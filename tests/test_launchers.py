@@ -40,14 +40,13 @@ def cluster() -> Iterator[Any]:
         patch.setenv("RAY_AUTH_MODE", "disabled")  # no file in the home folder
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("PYTHONPATH", f"{REPOSITORY}{os.pathsep}{Path(__file__).parent}")
-        patch.chdir(folder)
         library = pytest.importorskip("ray.cluster_utils", reason="the extra cluster is not there")
         node = dict(num_cpus=1, object_store_memory=80_000_000, include_dashboard=False)
         nodes = library.Cluster()
         try:
-            for _ in range(2):
-                nodes.add_node(**node)
-            patch.chdir(REPOSITORY)
+            with working_in(Path(folder)):
+                for _ in range(2):
+                    nodes.add_node(**node)
             yield nodes
         finally:
             nodes.shutdown()
