@@ -29,6 +29,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from ltcam_cli.allocator import reuse_freed_memory
 from ltcam_cli.errors import LtcamError, require
 
 # Keys of hydra.launcher.
@@ -116,6 +117,7 @@ def run_there(context: tuple[Any, ...], config: DictConfig) -> JobReturn:
     """On the worker: Hydra's state and working folder as they were at home, then the task."""
     folder, hydra_context, task, state = context
     os.chdir(folder)
+    reuse_freed_memory()
     setup_globals()
     Singleton.set_state(state)
     HydraConfig.instance().set_config(config)

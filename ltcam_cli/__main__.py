@@ -6,7 +6,7 @@ from ltcam_cli.allocator import reuse_freed_memory
 def main() -> None:
     """Entry point of `ltcam`."""
     reuse_freed_memory()
-    from ltcam_cli.cli import app  # after that, so that it is imported once
+    from ltcam_cli.cli import app  # imports torch
 
     app(prog_name="ltcam")
 

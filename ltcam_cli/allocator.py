@@ -1,29 +1,25 @@
-"""What the C library does with freed memory. Importable by every station; imports nothing heavy."""
+"""Settings of the C library's memory allocator. Importable by every station; imports no torch."""
 
 from __future__ import annotations
 
+import ctypes
 import os
-import sys
 
 GLIBC = "CS_GNU_LIBC_VERSION" in getattr(os, "confstr_names", {})
-TUNABLES = "GLIBC_TUNABLES"
-# Nothing goes back to the kernel, which would zero it for the next batch anew. And no splinter is
-# cached: glibc cuts one off an aligned block, and without it the freed block is too small for the
-# next request of the same size, so the heap grows (glibc's bugs 14581 and 30723; mended in 2.39).
-REUSE = (
-    "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=8589934592:"
-    "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"
-)
-RESTARTED = "LTCAM_RESTARTED"  # a privileged program loses the other; this ends the restarts
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
+SPAWNED = {"MALLOC_TRIM_THRESHOLD_": str(2**62), "MALLOC_MMAP_MAX_": "0"}  # the same settings
+USERS = {"GLIBC_TUNABLES", "MALLOC_MMAP_THRESHOLD_", *SPAWNED}
 
 
 def reuse_freed_memory() -> None:
-    """Start this very command anew with glibc set to use freed memory again.
+    """Keep freed memory in the process: the kernel zeroes every page that it hands out again.
 
-    glibc reads these settings once, at a program's start. Batches are faster with them, and the
-    memory of an evaluation does not grow with its batches (docs/measurements.md). Does nothing
-    without glibc, or where `GLIBC_TUNABLES` is set, be it to nothing.
+    To be called before torch is imported; see mallopt(3) and docs/measurements.md, Memory. Forked
+    processes inherit the settings; spawned ones (joblib, submitit, a local Ray) read them from the
+    environment. Does nothing without glibc, or where one of `USERS` is set, even to nothing.
     """
-    if GLIBC and TUNABLES not in os.environ and RESTARTED not in os.environ:
-        environment = os.environ | {TUNABLES: REUSE, RESTARTED: "1"}
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+    if GLIBC and USERS.isdisjoint(os.environ):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_TRIM_THRESHOLD, -1)
+        mallopt(M_MMAP_MAX, 0)
+        os.environ.update(SPAWNED)

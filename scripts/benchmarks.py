@@ -10,7 +10,7 @@ import argparse
 import contextlib
 import copy
 import multiprocessing
-import os
+import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +24,7 @@ import torch
 from skimage.filters import threshold_otsu
 from torch import Tensor, nn
 
-from ltcam_cli.allocator import REUSE, TUNABLES
+from ltcam_cli.allocator import reuse_freed_memory
 from ltcam_cli.classifier.augment import AugmentConfig, BalancedOrder, augmentation
 from ltcam_cli.classifier.backbones import BackboneConfig, build_classifier
 from ltcam_cli.classifier.checkpoint import Classifier
@@ -415,25 +415,26 @@ def bench_choices(options: argparse.Namespace) -> Iterator[tuple[str, pd.DataFra
 def bench_memory(options: argparse.Namespace) -> Iterator[tuple[str, pd.DataFrame]]:
     """Peak memory of an evaluation over few and over many images, above the loaded model's."""
     rows = {}
-    for how, tunables in {"as ltcam starts": REUSE, "glibc's own settings": ""}.items():
-        os.environ[TUNABLES] = tunables  # of the processes that are started from here on
+    for how, start in {"as ltcam starts": reuse_freed_memory, "glibc's own settings": None}.items():
         for count in (40, 399):
-            with multiprocessing.get_context("spawn").Pool(1) as pool:
-                found, seconds = pool.apply(_memory_of_evaluation, (options.data, count))
-            rows[f"evaluate, {count} images, {how}"] = {"peak MiB": found, "s": seconds}
+            with multiprocessing.get_context("spawn").Pool(1, start) as pool:
+                row = pool.apply(_memory_of_evaluation, (options.data, count))
+            rows[f"evaluate, {count} images, {how}"] = row
     yield "memory", pd.DataFrame(rows).T
 
 
-def _memory_of_evaluation(data: str, count: int) -> tuple[float, float]:
+def _memory_of_evaluation(data: str, count: int) -> dict[str, float]:
     samples = real_or_synthetic(data)[:count]
     classifier = slim_classifier()
     source = CamEngine(classifier.model, [MapSpec("gradcam", ALL, 50.0)])
     drawings = drawn_by(make_segmenter(SegmenterConfig()))
     bare_pass(classifier.model, torch.rand(1, 1, 64, 64))
     config = EvaluationConfig(images="all")
-    started = time.perf_counter()
+    before, started = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
     found = peak(lambda: evaluate(classifier, source, drawings, samples, config))
-    return found, time.perf_counter() - started
+    seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF)
+    faults = (after.ru_minflt - before.ru_minflt) / 1000
+    return {"peak MiB": found, "s": seconds, "1000 page faults": faults}
 
 
 def real_or_synthetic(data: str) -> list[Sample]:

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
-from conftest import REPOSITORY, SYNTHETIC, Cli, KsddLike, Run
+from conftest import REPOSITORY, SYNTHETIC, Cli, KsddLike, Run, working_in
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 from PIL import Image
 from test_cli import COUNTS, only, predicted, table_on
 
-from ltcam_cli.commands.compose import launch
 from ltcam_cli.files import alone, lock
 from ltcam_cli.runs.folder import RunFolder
 
-RAY = ["hydra/launcher=ray", "hydra.launcher.address=auto"]
 GRID = ["-m", "dataset.split=tens", "dataset.fold=0,1", "seed=0,1"]
 TINY = (
     "dataset.count=null dataset.height=32 dataset.width=32 "
@@ -33,47 +33,23 @@ TINY = (
 
 
 @pytest.fixture(scope="module")
-def ray_folder() -> Iterator[Path]:
-    """A cluster on this machine, begun in another folder, as by an administrator."""
-    pytest.importorskip("ray", reason="the extra cluster is not installed")
-    folder = Path(tempfile.mkdtemp(prefix="ray"))  # a short path: it holds sockets
-    paths = [str(REPOSITORY), str(Path(__file__).parent)]
-    environment = {
-        **os.environ,
-        "RAY_TMPDIR": str(folder),
-        "RAY_AUTH_MODE": "disabled",  # no file in the home folder
-        "PYTHONPATH": os.pathsep.join(paths),
-    }
-    start = (
-        "start --head --block --num-cpus=2 --node-ip-address=127.0.0.1 --port=0 "
-        "--object-store-memory=80000000 --include-dashboard=false --disable-usage-stats"
-    ).split()
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ray.scripts.scripts", *start],
-            cwd=folder,
-            env=environment,
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        deadline = time.monotonic() + 180
-        while "Ray runtime started" not in (folder / "log").read_text():
-            assert process.poll() is None, (folder / "log").read_text()
-            assert time.monotonic() < deadline, (folder / "log").read_text()
-            time.sleep(0.2)
-        yield folder
-    finally:
-        process.terminate()
-        process.wait(60)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture
-def cluster(ray_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `hydra.launcher.address=auto` finds."""
-    monkeypatch.setenv("RAY_TMPDIR", str(ray_folder))
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+def cluster() -> Iterator[Any]:
+    """Two nodes of one CPU each, begun in another folder, as by an administrator."""
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="ray") as folder:
+        patch.setenv("RAY_TMPDIR", folder)  # a short path: it holds sockets
+        patch.setenv("RAY_AUTH_MODE", "disabled")  # no file in the home folder
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("PYTHONPATH", f"{REPOSITORY}{os.pathsep}{Path(__file__).parent}")
+        library = pytest.importorskip("ray.cluster_utils", reason="the extra cluster is not there")
+        node = dict(num_cpus=1, object_store_memory=80_000_000, include_dashboard=False)
+        nodes = library.Cluster()
+        try:
+            with working_in(Path(folder)):
+                for _ in range(2):
+                    nodes.add_node(**node)
+            yield nodes
+        finally:
+            nodes.shutdown()
 
 
 @pytest.fixture
@@ -91,8 +67,8 @@ def submitit_local() -> list[str]:
 
 
 @pytest.fixture
-def ray(cluster: None) -> list[str]:
-    return RAY
+def ray(cluster: Any) -> list[str]:
+    return ["hydra/launcher=ray", f"hydra.launcher.address={cluster.address}"]
 
 
 @pytest.fixture(params=["joblib", "submitit_local", "ray"])
@@ -156,40 +132,79 @@ def test_a_failed_run_does_not_lose_the_others(cli: Cli, own_run: Run, launcher:
 # --- Ray
 
 
-def falls(cfg: DictConfig) -> dict[str, int]:
+@contextmanager
+def hydra(folder: Path) -> Iterator[Any]:
+    """Hydra's object for a config of one key, `seed`; not that of a command."""
+    (folder / "conf").mkdir()
+    (folder / "conf/config.yaml").write_text("seed: 0")
+    with initialize_config_dir(str(folder / "conf"), version_base="1.3"):
+        yield GlobalHydra.instance().hydra
+
+
+def multirun(hydra: Any, task: Callable[[DictConfig], Any], *overrides: str) -> list[Any]:
+    """What each task of a multirun returns."""
+    always = ["hydra.mode=MULTIRUN", "hydra.sweep.dir=sweep"]
+    [jobs] = hydra.multirun("config", task, [*always, *overrides])
+    return [job.return_value for job in jobs]
+
+
+def meets(cfg: DictConfig) -> tuple[int, str]:
+    """A task that ends when tasks with both seeds are at work in the caller's folder."""
+    import ray
+
+    Path(f"{cfg.seed}.txt").touch()
+    deadline = time.monotonic() + 120
+    while len(list(Path().glob("[01].txt"))) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return cfg.seed, ray.get_runtime_context().get_node_id()
+
+
+def falls(cfg: DictConfig) -> int:
     """A task whose worker is killed."""
     if cfg.seed == 1:
         os._exit(1)
-    return {"seed": cfg.seed}
+    return int(cfg.seed)
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_fails_its_own_task_only(cli: Cli, cluster: None) -> None:
+def test_tasks_run_on_two_nodes(tmp_path: Path, cluster: Any, ray: list[str]) -> None:
+    with working_in(tmp_path), hydra(tmp_path) as at_work:
+        seeds, nodes = zip(*multirun(at_work, meets, "seed=0,1", *ray), strict=True)
+    assert seeds == (0, 1)
+    assert len(set(nodes)) == 2
+    assert set(nodes) == {node.node_id for node in cluster.list_all_nodes()}
+    assert {path.name for path in tmp_path.glob("sweep/*")} >= {"0", "1"}
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_fails_its_own_task_only(tmp_path: Path, ray: list[str]) -> None:
     once = "+hydra.launcher.remote.max_retries=0"
-    rows, folder = launch("train", falls, ["seed=0,1,2", *RAY, once], multirun=True)
-    assert folder is not None and folder.is_relative_to(cli.folder / "outputs/multirun")
-    assert [row.get("seed") for row in rows] == [0, None, 2]
-    assert rows[1]["error"].startswith("seed=1: its Ray worker failed: ")
-    assert "\n" not in rows[1]["error"]
+    with working_in(tmp_path), hydra(tmp_path) as at_work:
+        first, second, third = multirun(at_work, falls, "seed=0,1,2", *ray, once)
+    assert (first, third) == (0, 2)
+    assert second["error"].startswith("seed=1: its Ray worker failed: ")
+    assert "\n" not in second["error"]
 
 
 @pytest.mark.slow
-def test_ray_is_left_as_it_was_found(cli: Cli, cluster: None) -> None:
-    import ray
+def test_ray_is_left_as_it_was_found(tmp_path: Path, cluster: Any, ray: list[str]) -> None:
+    import ray as library
 
-    for connected in (False, True):
-        if connected:
-            ray.init(address="auto", log_to_driver=False)
-        try:
-            rows, _ = launch("train", falls, ["seed=0,2", *RAY], multirun=True)
-            assert rows == [{"seed": 0}, {"seed": 2}]
-            assert ray.is_initialized() == connected
-        finally:
-            ray.shutdown()
+    with working_in(tmp_path), hydra(tmp_path) as at_work:
+        for connected in (False, True):
+            if connected:
+                library.init(address=cluster.address, log_to_driver=False)
+            try:
+                assert multirun(at_work, falls, "seed=0,2", *ray) == [0, 2]
+                assert library.is_initialized() == connected
+            finally:
+                library.shutdown()
 
 
 def test_ray_that_is_not_there(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    train = ["train", "-m", "seed=0,1", *SYNTHETIC, *RAY]
+    ray = ["hydra/launcher=ray", "hydra.launcher.address=auto"]
+    train = ["train", "-m", "seed=0,1", *SYNTHETIC, *ray]
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "ray", None)
         cli.fault(*train, says=["ray is not installed", "ltcam[cluster]"], logs=True)
