@@ -31,10 +31,10 @@ def table(name: str, base: str | None) -> str:
         name: Config class, as module:Class.
         base: Another one, whose rows are not repeated.
     """
-    known = list(rows(base)) if base else []
+    inherited = list(rows(base)) if base else []
     lines = ["| key | default | allowed | |", "|---|---|---|---|"]
     for row in rows(name):
-        if row not in known:
+        if row not in inherited:
             lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |")
     return "\n".join(lines)
 
