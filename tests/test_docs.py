@@ -10,9 +10,8 @@ import pytest
 import yaml
 from conftest import REPOSITORY
 
-PAGES = sorted(
-    [*REPOSITORY.glob("docs/*.md"), *(REPOSITORY / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG"))]
-)  # fmt: skip
+ROOT_PAGES = [REPOSITORY / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")]
+PAGES = [*ROOT_PAGES, *sorted(REPOSITORY.glob("docs/*.md"))]
 FORBIDDEN = ["leave away", "leaves away", "left away", "held against", "line each"]
 ABBREVIATIONS = re.compile(r"\b(eq|e\.g|i\.e|al|vs|Meas|Sci|Technol|Appl|Comput)\.$")
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -24,7 +23,7 @@ def prose(page: Path) -> Iterator[str]:
     text = re.sub(r"^( {4}(?!\s*([-*]|\d+\.) )\S.*\n)+", indented_code, text, flags=re.M)
     for block in re.split(r"\n\s*\n|\n(?=\s*(?:[-*]|\d+\.) )", text):
         block = " ".join(block.split())
-        if block and not block.startswith(("#", "|", "--8<--", ":::", "!")):
+        if block and not block.startswith(("#", "|", "--8<--", ":::", "!", "{{")):
             yield re.sub(r"^([-*]|\d+\.) ", "", block)
 
 
