@@ -103,7 +103,7 @@ def _annotation(part: Callable[..., Any], parameter: inspect.Parameter) -> Any:
     """Evaluated annotation; Any where there is none, or one for type checkers alone."""
     annotation = parameter.annotation
     if isinstance(annotation, str):
-        function = part.__init__ if inspect.isclass(part) else part  # type: ignore[misc]
+        function = part.__init__ if inspect.isclass(part) else part
         try:
             return eval(annotation, getattr(function, "__globals__", {}))
         except Exception:  # whatever another's annotation does
