@@ -239,9 +239,11 @@ def _line(cls: type, key: str, error: ValidationError) -> str:
     """The first fault, in one line: key, value, what is allowed, nearest name."""
     fault, hints = error.errors(include_url=False)[0], _hints(cls)
     name = str(fault["loc"][0]) if fault["loc"] else ""
-    if isinstance(fault["loc"][0], int):  # given by place
+    if fault["loc"] and isinstance(fault["loc"][0], int):  # given by place
         name = [each.name for each in fields(cls)][fault["loc"][0]]
     where = f"{key}.{name}".lstrip(".")
+    if not name:  # a ValueError of `__post_init__`
+        return f"{where}: {' '.join(str(fault['msg']).split())}"
     if name not in hints:
         return f"{where}: no such key{nearest(name, hints)}"
     annotation, value = hints[name], fault["input"]

@@ -140,6 +140,7 @@ def _connection(path: Path) -> sqlite3.Connection:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(path, check_same_thread=False, timeout=10)
+        connection.execute("PRAGMA synchronous=OFF")  # a lost digest costs reading a file again
         connection.execute(table)
     except (OSError, sqlite3.Error):
         connection = sqlite3.connect(":memory:", check_same_thread=False)

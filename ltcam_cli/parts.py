@@ -91,12 +91,20 @@ def checked_options(
 @cache
 def options_of(part: Callable[..., Any]) -> dict[str, inspect.Parameter] | None:
     """Options of a part by name, with evaluated annotations; None if it takes any name."""
-    parameters = list(inspect.signature(part).parameters.values())
+    try:
+        parameters = list(inspect.signature(part).parameters.values())
+    except (ValueError, TypeError):  # a function in C tells no parameters
+        return None
     if any(each.kind is each.VAR_KEYWORD for each in parameters):
         return None
     if parameters and parameters[0].kind is not inspect.Parameter.KEYWORD_ONLY:
         parameters = parameters[1:]
-    return {each.name: each.replace(annotation=_annotation(part, each)) for each in parameters}
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {
+        each.name: each.replace(annotation=_annotation(part, each))
+        for each in parameters
+        if each.kind in named
+    }
 
 
 def _annotation(part: Callable[..., Any], parameter: inspect.Parameter) -> Any:

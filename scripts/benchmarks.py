@@ -21,6 +21,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from ltcam_cli.data.config import DatasetConfig
+from ltcam_cli.maps.sweep import swept
+from ltcam_cli.runs.evaluation import EvaluationConfig, drawn_by, evaluate
 from skimage.filters import threshold_otsu
 from torch import Tensor, nn
 
@@ -30,7 +33,6 @@ from ltcam_cli.classifier.backbones import BackboneConfig, build_classifier
 from ltcam_cli.classifier.checkpoint import Classifier
 from ltcam_cli.classifier.train import loss_of
 from ltcam_cli.data.batches import Images, batches
-from ltcam_cli.data.config import DatasetConfig
 from ltcam_cli.data.load import load_split
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.synthetic import synthetic_samples
@@ -38,11 +40,9 @@ from ltcam_cli.errors import LtcamError
 from ltcam_cli.maps.capture import capture, frozen
 from ltcam_cli.maps.engine import CamEngine
 from ltcam_cli.maps.spec import MapSpec
-from ltcam_cli.maps.sweep import swept
 from ltcam_cli.maps.truncation import keep, thresholds
 from ltcam_cli.masks.histogram import histogram
 from ltcam_cli.masks.segmenters import SegmenterConfig, at_size, make_segmenter
-from ltcam_cli.runs.evaluation import EvaluationConfig, drawn_by, evaluate
 from ltcam_cli.runs.folder import write_table
 from ltcam_cli.runs.tables import as_markdown
 from ltcam_cli.scores.curves import PixelCurves
@@ -367,7 +367,7 @@ def bench_scoring(options: argparse.Namespace) -> Iterator[tuple[str, pd.DataFra
         "up-scaling to 1260x500": lambda: at_size(coarse, FULL_SIZE),
         "Otsu's threshold": lambda: threshold_otsu(hist=histogram(heatmap)),
         "Otsu's threshold, scikit-image alone": lambda: threshold_otsu(heatmap),
-        "pixel counts": lambda: PixelCounts.of(mask, truth),
+        "pixel counts": lambda: PixelCounts.from_masks(mask, truth),
         "regions": lambda: touched_regions(mask, known),
         "regions, truth labelled each time": lambda: touched_regions(mask, truth),
         "curves": lambda: curves.update(heatmap, known),

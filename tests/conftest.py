@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")  # before torch is imported
+os.environ.setdefault("LTCAM_CACHE", tempfile.mkdtemp(prefix="ltcam-tests-"))
 
 import logging
 import shutil

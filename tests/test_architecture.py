@@ -10,11 +10,11 @@ from typing import Any, get_type_hints
 
 import pytest
 from conftest import REPOSITORY, Cli
+from ltcam_cli.commands.settings import Settings
 from omegaconf import DictConfig, OmegaConf
 
 from ltcam_cli.commands.compose import compose, conf_dir
 from ltcam_cli.commands.options import KEYS
-from ltcam_cli.commands.settings import Settings
 from ltcam_cli.maps.method import TEACHER, MethodConfig
 
 PACKAGE = REPOSITORY / "ltcam_cli"

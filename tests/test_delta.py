@@ -14,11 +14,13 @@ import pytest
 import torch
 import yaml
 from conftest import KSDD, SYNTHETIC, Cli, Run
+from ltcam_cli.commands.delta import chosen
+from ltcam_cli.commands.settings import Settings
+from ltcam_cli.runs.delta import Evidence, judge
+from ltcam_cli.runs.evaluation import EvaluationConfig, ImageResult, drawn_by
 from PIL import Image
 from toys import fault, picture, square, tiny_classifier, toy, toys
 
-from ltcam_cli.commands.delta import chosen
-from ltcam_cli.commands.settings import Settings
 from ltcam_cli.data.batches import Item
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split
@@ -27,8 +29,6 @@ from ltcam_cli.maps.method import MethodConfig
 from ltcam_cli.maps.spec import MapSpec
 from ltcam_cli.masks.segmenters import SegmenterConfig, make_segmenter
 from ltcam_cli.report.curves import draw_choice
-from ltcam_cli.runs.delta import Evidence, judge
-from ltcam_cli.runs.evaluation import EvaluationConfig, ImageResult, drawn_by
 from ltcam_cli.runs.folder import RunFolder
 
 OTSU = drawn_by(make_segmenter(SegmenterConfig()), 4)

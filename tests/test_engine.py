@@ -1,6 +1,7 @@
 import gc
 import weakref
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ from torchvision import models
 from ltcam_cli.classifier.backbones import BackboneConfig, build_classifier
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.maps import weightings
-from ltcam_cli.maps.capture import capture, frozen, select_logit
+from ltcam_cli.maps.capture import capture, frozen
 from ltcam_cli.maps.engine import CamEngine, explain
-from ltcam_cli.maps.spec import FUSION_RULES, Fusion, MapSpec
+from ltcam_cli.maps.forwards import select_logit
+from ltcam_cli.maps.spec import Fusion, FusionRule, MapSpec
 from ltcam_cli.maps.weightings import get_weighting, weighting
 
 NAMES = ["gradcam", "gradcampp", "xgradcam", "layercam", "ablationcam", "scorecam", "fullgrad"]
@@ -30,7 +32,7 @@ def specs_of(names, layers):
                 for delta in (0.0, 50.0, 90.0):
                     yield MapSpec(name, where, delta=delta)
                     yield MapSpec(name, where, delta=delta, scope="layer")
-    for rule in FUSION_RULES:
+    for rule in get_args(FusionRule):
         yield MapSpec("gradcam", layers[0], delta=50.0, fusion=Fusion(rule, "minmax"))
     yield MapSpec("gradcam", layers[0], delta=50.0, form="mask")
     yield MapSpec("gradcam", layers[0], delta=50.0, form="mask_relu")

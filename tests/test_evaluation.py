@@ -11,6 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ltcam_cli.runs.evaluation import (
+    Drawing,
+    EvaluationConfig,
+    ImageResult,
+    Scores,
+    drawn_by,
+    evaluate,
+    map_and_segment,
+    overlapped,
+    true_mask,
+    use_threads,
+)
 from PIL import Image
 from skimage.filters import threshold_otsu
 from skimage.measure import label as regions_of
@@ -28,18 +40,6 @@ from ltcam_cli.masks.inputs import SegInput
 from ltcam_cli.masks.segmenters import SegmenterConfig, at_size, make_segmenter
 from ltcam_cli.report.overlay import GREEN, LONGEST, RED, blended, draw_strip, outlined
 from ltcam_cli.runs import evaluation
-from ltcam_cli.runs.evaluation import (
-    Drawing,
-    EvaluationConfig,
-    ImageResult,
-    Scores,
-    drawn_by,
-    evaluate,
-    map_and_segment,
-    overlapped,
-    true_mask,
-    use_threads,
-)
 from ltcam_cli.scores.pixels import PixelCounts
 
 OTSU = drawn_by(make_segmenter(SegmenterConfig()))

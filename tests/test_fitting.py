@@ -15,19 +15,19 @@ import pandas as pd
 import pytest
 import torch
 from conftest import KSDD, SYNTHETIC, Cli, KsddLike, Run
+from ltcam_cli.commands.invocation import command_of_cell
+from ltcam_cli.runs.evaluation import Drawing
+from ltcam_cli.runs.fitting import fit
 from PIL import Image
 from toys import picture, tiny_classifier, toys
 
 from ltcam_cli.commands import pipeline
-from ltcam_cli.commands.invocation import command_of_cell
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.maps.engine import Heatmaps
 from ltcam_cli.masks.refine import RefineConfig
 from ltcam_cli.masks.segmenters import SegmenterConfig, at_size, make_segmenter
 from ltcam_cli.runs.cells import Cell
-from ltcam_cli.runs.evaluation import Drawing
-from ltcam_cli.runs.fitting import fit
 
 CLEAN = SegmenterConfig("clean", "clean", {"quantile": 0.9})
 CALIBRATED = replace(CLEAN, refine=RefineConfig("contrast", "clean", options={"scale": 3}))

@@ -2,6 +2,7 @@
 
 import math
 from fractions import Fraction
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ from skimage.transform import resize
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.maps.engine import CamEngine, explain
 from ltcam_cli.maps.fusion import fuse, normalized, upscale
-from ltcam_cli.maps.method import FusionConfig, MethodConfig
-from ltcam_cli.maps.spec import FUSION_RULES, NORMALIZATIONS, Fusion, MapSpec
+from ltcam_cli.maps.method import make_method
+from ltcam_cli.maps.spec import Fusion, FusionRule, MapSpec, Normalization
+
+FUSION_RULES, NORMALIZATIONS = get_args(FusionRule), get_args(Normalization)
 
 
 def normal(M, fusion, place):
@@ -32,7 +35,7 @@ def normal(M, fusion, place):
         return M / energy if energy else M
     if fusion.normalize == "tanh":
         M = M / M.max() if M.max() > 0 else np.zeros_like(M)
-        return np.tanh(fusion.gamma * M) if place < (fusion.scaled or 99) else M
+        return np.tanh(fusion.gamma * M) if place < (fusion.tanh_layers or 99) else M
     return M
 
 
@@ -104,7 +107,7 @@ def test_single_precision_is_near(rule, normalize):
     rng = np.random.default_rng(0)
     maps = [(rng.random((2, *shape)) ** 4 * scale).astype(np.float32)
             for shape, scale in [((12, 8), 1e-25), ((6, 4), 1.0), ((3, 2), 1e25)]]  # fmt: skip
-    fusion = Fusion(rule, normalize, (1.0, 2.0, 0.5), scaled=2)
+    fusion = Fusion(rule, normalize, (1.0, 2.0, 0.5), tanh_layers=2)
     found = fuse([torch.from_numpy(M) for M in maps], (12, 8), fusion)
     assert found.dtype == torch.float32
     exact = fuse([torch.from_numpy(M).double() for M in maps], (12, 8), fusion)
@@ -171,10 +174,10 @@ def test_weights_follow_the_layers_as_they_are_listed():
 def test_only_the_first_layers_are_scaled_by_tanh():
     net, x = tiny(), pictures()
     (first,), (second,) = (
-        explain(net, x, [MapSpec("layercam", (s,), fusion=Fusion(normalize="tanh", scaled=n))])
+        explain(net, x, [MapSpec("layercam", (s,), fusion=Fusion(normalize="tanh", tanh_layers=n))])
         for s, n in (("s1", None), ("s2", 0))
     )
-    fusion = Fusion("max", "tanh", scaled=1)
+    fusion = Fusion("max", "tanh", tanh_layers=1)
     (found,) = explain(net, x, [MapSpec("layercam", ("all",), fusion=fusion)])
     torch.testing.assert_close(found, torch.maximum(first, second))
 
@@ -211,21 +214,22 @@ def test_weights_that_do_not_fit_the_layers(weights, message):
             ({"weights": weights}, "method.fusion.weights=")
             for weights in ([], [0, 0], [-1, 1], [math.nan, 1], ["a"], 3, {}, "s1", {"s1": -1})
         ),
-        ({"quantile": 0}, "method.fusion.quantile=0: must lie in (0, 1]"),
-        ({"quantile": 1.1}, "method.fusion.quantile=1.1: must lie"),
-        ({"gamma": 0}, "method.fusion.gamma=0: must be above 0"),
-        ({"scaled": -1}, "method.fusion.scaled=-1: a number of layers"),
+        ({"quantile": 0}, "method.fusion.quantile=0: must be a number above 0 and at most 1"),
+        ({"quantile": 1.1}, "method.fusion.quantile=1.1: must be"),
+        ({"gamma": 0}, "method.fusion.gamma=0: must be a number above 0"),
+        ({"tanh_layers": -1}, "method.fusion.tanh_layers=-1: must be a whole number"),
+        ({"scale": 3}, "method.fusion.scale: no such key"),
     ],
 )
 def test_wrong_options(options, message):
     with pytest.raises(LtcamError) as error:
-        MethodConfig(fusion=FusionConfig(**options)).spec()
+        make_method({"fusion": options})
     assert str(error.value).startswith(message) and "\n" not in str(error.value)
 
 
 def test_what_tables_say():
     assert (Fusion().normalization, Fusion().weighting) == ("none", None)
     assert Fusion(normalize="quantile", quantile=0.95).normalization == "quantile:0.95"
-    assert Fusion(normalize="tanh", scaled=3).normalization == "tanh:2:3"
+    assert Fusion(normalize="tanh", tanh_layers=3).normalization == "tanh:2:3"
     assert Fusion(weights=[1, 0.5]).weighting == "1,0.5"
     assert Fusion(weights={"s1": 0.5, "s4": 2}).weighting == "s1:0.5,s4:2"

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, field, replace
 import pytest
 import yaml
 from conftest import Cli, Run
+from ltcam_cli.data.config import DatasetConfig
 from toys import SLIM, TOYS, toy_split
 
 from ltcam_cli.classifier.backbones import BackboneConfig
 from ltcam_cli.classifier.train import TrainerConfig
-from ltcam_cli.data.config import DatasetConfig
 from ltcam_cli.files import LATER, hashed, short_hash
 from ltcam_cli.maps.method import FusionConfig, MethodConfig
 from ltcam_cli.masks.refine import RefineConfig

@@ -15,6 +15,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from ltcam_cli.runs.evaluation import Drawing, ImageResult
+from ltcam_cli.runs.prediction import PredictConfig, describe_regions, find_images, predict
 from PIL import Image
 from torch import Tensor
 from toys import fault, picture, tiny_classifier, toy, toys, write_images
@@ -27,8 +29,6 @@ from ltcam_cli.maps.spec import MapSpec
 from ltcam_cli.masks.segmenters import SegmenterConfig, at_size, make_segmenter, segment
 from ltcam_cli.report.overlay import draw_strip
 from ltcam_cli.runs import shards
-from ltcam_cli.runs.evaluation import Drawing, ImageResult
-from ltcam_cli.runs.prediction import PredictConfig, describe_regions, find_images, predict
 from ltcam_cli.runs.shards import REGIONS, SCORES, Shard, gather
 
 OTSU = Drawing(0, make_segmenter(SegmenterConfig()))

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ltcam_cli.data.config import DatasetConfig
+from ltcam_cli.runs.evaluation import EvaluationConfig, drawn_by, evaluate
 from PIL import Image
 
 from ltcam_cli.classifier.backbones import BackboneConfig
 from ltcam_cli.classifier.checkpoint import load_classifier
 from ltcam_cli.classifier.train import TrainerConfig, train
 from ltcam_cli.commands.data import duplicates
-from ltcam_cli.data.config import DatasetConfig
 from ltcam_cli.data.load import load_split
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split
@@ -23,7 +24,6 @@ from ltcam_cli.errors import LtcamError
 from ltcam_cli.maps.engine import CamEngine
 from ltcam_cli.maps.spec import MapSpec
 from ltcam_cli.masks.segmenters import SegmenterConfig, make_segmenter
-from ltcam_cli.runs.evaluation import EvaluationConfig, drawn_by, evaluate
 from ltcam_cli.scores.pixels import PixelCounts
 
 pytestmark = pytest.mark.real
@@ -90,7 +90,9 @@ def test_twins_are_equal_byte_for_byte_and_their_masks_are_not(
     }
     names = by_name(paper.train)
     defective = [pair for pair in pairs if any(names[name].label for name in pair)]
-    total = sum((PixelCounts.of(names[a].mask, names[b].mask) for a, b in defective), PixelCounts())
+    total = sum(
+        (PixelCounts.from_masks(names[a].mask, names[b].mask) for a, b in defective), PixelCounts()
+    )
     assert total.iou == pytest.approx(agreement, abs=0.01)
 
 

@@ -17,13 +17,13 @@ import pandas as pd
 import pytest
 import torch
 from conftest import SYNTHETIC, Cli, Run, working_in
+from ltcam_cli.commands.invocation import command_of_cell, command_of_run
+from ltcam_cli.commands.settings import Settings
 from PIL import Image, ImageDraw
 from scipy import ndimage
 from torchvision import models
 
 from ltcam_cli.commands.compose import compose
-from ltcam_cli.commands.invocation import command_of_cell, command_of_run
-from ltcam_cli.commands.settings import Settings
 from ltcam_cli.data.ksdd import ksdd_samples
 from ltcam_cli.report import curves
 from ltcam_cli.report.gallery import HEAT, PHOTO, outline, webp

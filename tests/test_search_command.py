@@ -13,6 +13,8 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import Cli, Run
+from ltcam_cli.runs.evaluation import EvaluationConfig, drawn_by, evaluate
+from ltcam_cli.runs.search import fold_ious, folds_of, held_out
 from toys import tiny_classifier, toy, toys
 
 from ltcam_cli.data.sample import Sample
@@ -21,8 +23,6 @@ from ltcam_cli.errors import LtcamError
 from ltcam_cli.maps.engine import CamEngine
 from ltcam_cli.maps.spec import MapSpec
 from ltcam_cli.masks.segmenters import SegmenterConfig, make_segmenter
-from ltcam_cli.runs.evaluation import EvaluationConfig, drawn_by, evaluate
-from ltcam_cli.runs.search import fold_ious, folds_of, held_out
 from ltcam_cli.scores.pixels import pooled
 
 SMALL = [

@@ -14,11 +14,11 @@ import pytest
 import torch
 import yaml
 from conftest import Cli, Run
+from ltcam_cli.data.config import DatasetConfig
 from PIL import Image
 from test_cli import table_on
 
 from ltcam_cli.classifier.checkpoint import load_classifier
-from ltcam_cli.data.config import DatasetConfig
 from ltcam_cli.data.load import load_split
 from ltcam_cli.student import train as training
 from ltcam_cli.student.checkpoint import load_student

@@ -5,7 +5,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import Cli, Run
-
 from ltcam_cli.commands.sweep import mark_chosen
 
 SCORES = ["iou", "precision", "recall", "f1", "pixel_ap", "aupro", "oracle_iou", "mean_iou"]

@@ -7,10 +7,10 @@ from nets import bilinear, pictures, read, tail, tiny, truncated, unit
 
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.maps import weightings
-from ltcam_cli.maps.capture import Capture, Layer
 from ltcam_cli.maps.engine import explain
+from ltcam_cli.maps.layer import Capture, Layer
 from ltcam_cli.maps.spec import Fusion, MapSpec
-from ltcam_cli.maps.tail import silenced
+from ltcam_cli.maps.subnetwork import ablated_copies
 from ltcam_cli.maps.weightings import combine, get_weighting, weighting
 
 LAYERS = [0, 1, 2, 4]  # before and after a ReLU, after the pooling, the last
@@ -279,7 +279,7 @@ def test_ablationcam_of_a_logit_of_zero(dtype):
 
     class Forwards:
         def ablated(self, layer, x, A, batch):
-            output = torch.cat(list(silenced(A, batch)))
+            output = torch.cat(list(ablated_copies(A, batch)))
             return 50 * output.sum(dim=(1, 2, 3)).sign() * (output[:, 0].sum(dim=(1, 2)) - 0.5)
 
     w = get_weighting("ablationcam").function(
@@ -293,7 +293,7 @@ def test_ablationcam_of_a_logit_of_zero(dtype):
 
 def test_names_that_are_near():
     for make, message in [
-        (lambda: MapSpec("gradcan"), "method.weighting=gradcan: no such weighting; did you mean"),
+        (lambda: MapSpec("gradcan"), "method.weighting=gradcan: unknown; did you mean"),
         (lambda: MapSpec("gradcam", scope="chanel"), "method.scope=chanel: unknown; did you mean"),
         (lambda: MapSpec("gradcam", form="masc"), "method.form=masc: unknown; did you mean"),
         (lambda: Fusion("summ"), "method.fusion.rule=summ: unknown; did you mean 'sum'"),
@@ -302,6 +302,16 @@ def test_names_that_are_near():
             lambda: MapSpec("fullgrad", options=(("normalise_scope", "layer"),)),
             "method.options.normalise_scope: fullgrad has no such option; did you mean",
         ),
+        (
+            lambda: MapSpec("fullgrad", options=(("normalize_scope", "chanel"),)),
+            "method.options.normalize_scope=chanel: unknown; did you mean 'channel'",
+        ),
+        (
+            lambda: MapSpec("scorecam", options=(("batch", 0),)),
+            "method.options.batch=0: must be a whole number of at least 1",
+        ),
+        (lambda: MapSpec("nowhere.cams:mine"), "method.weighting=nowhere.cams:mine: nowhere.cams"),
+        (lambda: MapSpec("math:sqrt"), "method.weighting=math:sqrt: is no weighting; decorate"),
         (lambda: MapSpec("gradcam", options=(("batch", 2),)), "method.options.batch: gradcam has"),
         (lambda: MapSpec("gradcam", ()), "method.layers is empty"),
         (lambda: MapSpec("gradcam", ("s1", "")), "method.layers is empty"),
@@ -328,11 +338,6 @@ def test_names_that_are_near():
         (MapSpec("gradcam"), "defekt", "method.target=defekt: unknown; did you mean 'defect'"),
         (MapSpec("gradcam"), 2, "method.target=2: the model has logits 0..1"),
         (MapSpec("scorecam"), -3, "method.target=-3: the model has logits 0..1"),
-        (
-            MapSpec("fullgrad", options=(("normalize_scope", "chanel"),)),
-            None,
-            "method.options.normalize_scope=chanel: layer or channel",
-        ),
     ],
 )
 def test_names_that_the_model_does_not_have(spec, target, message):

@@ -222,7 +222,7 @@ def fold_ious(
     counts = [
         (result.job, fold[result.item.sample.group], count.tp, count.tp + count.fp + count.fn)
         for result in results
-        for count in [PixelCounts.of(result.mask, true_mask(result.item))]
+        for count in [PixelCounts.from_masks(result.mask, true_mask(result.item))]
     ]
     if not counts:
         raise LtcamError("none of the defective training images could be read")

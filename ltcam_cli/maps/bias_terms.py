@@ -64,8 +64,8 @@ class BiasTerms:
         """Register all forward hooks."""
         for name, module in self.modules.items():
             yield module.register_forward_hook(self._module_hook(name))
-        for name, module in self.markers.items():
-            yield module.register_forward_hook(self._marker_hook(name))
+        for name, marker in self.markers.items():
+            yield marker.register_forward_hook(self._marker_hook(name))
 
     def follow_copy(self, output: Tensor, copy: Tensor) -> None:
         """Let a batch norm that reads the copy of a convolution's output take its bias over."""

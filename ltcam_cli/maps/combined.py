@@ -28,7 +28,9 @@ class CombinedSource:
             size: (height, width) of the network's input.
         """
         self.parts = [(source, numbers, wanted_size(source) or size) for source, numbers in parts]
-        sizes = [size for *_, size in self.parts if not isinstance(size, str)]
+        sizes: list[tuple[int, int]] = [
+            chosen for _, _, chosen in self.parts if isinstance(chosen, tuple)
+        ]
         full = len(sizes) < len(self.parts)
         self.size: Size = FULL if full else max(sizes, key=lambda pair: pair[0] * pair[1])
 
@@ -37,7 +39,7 @@ class CombinedSource:
         maps: dict[int, Tensor] = {}
         logits, finite = None, dict[str, Tensor]()
         for source, numbers, size in self.parts:
-            heatmaps = source(images if isinstance(size, str) else resized(images, size))
+            heatmaps = source(resized(images, size) if isinstance(size, tuple) else images)
             maps |= dict(zip(numbers, heatmaps.maps, strict=True))
             finite |= heatmaps.finite
             logits = heatmaps.logits if logits is None else logits

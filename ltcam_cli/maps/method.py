@@ -67,7 +67,8 @@ class CamMethod:
             self.spec()
         elif not self.reads_gradients:
             raise LtcamError(
-                f"method.delta=auto: {self.weighting} reads no gradients to truncate; use delta=null"
+                f"method.delta=auto: {self.weighting} reads no gradients to truncate; "
+                "use delta=null"
             )
         else:
             replace(self, delta=0.0).spec()

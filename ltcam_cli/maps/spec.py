@@ -96,6 +96,9 @@ class Fusion:
         )
 
 
+PLAIN_SUM = Fusion()
+
+
 @dataclass(frozen=True)
 class MapSpec:
     """One heatmap per image. `ltX` is X with all layers and a delta.
@@ -119,7 +122,7 @@ class MapSpec:
     delta: float | None = None
     scope: str = "channel"
     form: str = "gradient"
-    fusion: Fusion = Fusion()
+    fusion: Fusion = PLAIN_SUM
     target: Target = "defect"
     options: tuple[tuple[str, Any], ...] = ()
 
@@ -154,4 +157,4 @@ class MapSpec:
     @cached_property
     def layer_spec(self) -> MapSpec:
         """What decides a layer's map: all but layers and fusion."""
-        return replace(self, layers=("last",), fusion=Fusion())
+        return replace(self, layers=("last",), fusion=PLAIN_SUM)

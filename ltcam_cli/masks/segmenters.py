@@ -46,7 +46,7 @@ class SegmenterConfig:
     def label(self) -> str:
         """What tables call it."""
         rule = self.refine.rule
-        return self.name if rule == "none" else f"{self.name}+{rule}"
+        return self.name if rule in {"none", self.name} else f"{self.name}+{rule}"
 
 
 class Segmenter(Calibrated, Protocol):

@@ -99,7 +99,7 @@ def gallery_rows(results: Sequence[Sequence[ImageResult]], labels: Sequence[str]
 
 def iou_text(result: ImageResult) -> str:
     """`IoU 12.3` of one image; empty where neither mask nor truth has a pixel."""
-    iou = 100 * PixelCounts.of(result.mask, true_mask(result.item)).iou
+    iou = 100 * PixelCounts.from_masks(result.mask, true_mask(result.item)).iou
     return f"IoU {iou:.1f}" if iou == iou else ""
 
 

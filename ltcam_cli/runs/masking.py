@@ -19,8 +19,8 @@ from ltcam_cli.data.batches import Batch, Images, Item, batches
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.maps.engine import Heatmaps, HeatmapSource, wanted_size
-from ltcam_cli.maps.fusion import upscale
 from ltcam_cli.masks.inputs import SegInput
+from ltcam_cli.masks.resize import at_size
 from ltcam_cli.masks.segmenters import Segmenter
 
 T = TypeVar("T")
@@ -103,7 +103,7 @@ class BatchMaps:
             predicted = probability >= self.classifier.threshold
             for number, of_map in groupby(numbered, key=lambda pair: pair[1].map):
                 maps = heatmaps.maps[number][index : index + 1]
-                heatmap = upscale(maps.float(), size).cpu().numpy()[0]
+                heatmap = at_size(maps, size)[0]
                 for job_number, job in of_map:
                     if gate and not predicted:
                         mask = np.zeros(size, dtype=bool)

@@ -42,7 +42,7 @@ class Scores:
     def update(self, result: ImageResult, truth: Truth, *, gate: bool) -> PixelCounts:
         """Count one image against its true mask."""
         sample = result.item.sample
-        counts = PixelCounts.of(result.mask, truth.mask)
+        counts = PixelCounts.from_masks(result.mask, truth.mask)
         touched, regions, false_regions = touched_regions(result.mask, truth)
         silent = gate and not result.predicted
         self.curves.update(np.zeros_like(result.heatmap) if silent else result.heatmap, truth)

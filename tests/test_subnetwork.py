@@ -6,11 +6,10 @@ from torch import nn
 from torchvision import models
 
 from ltcam_cli.classifier.backbones import BACKBONES, BackboneConfig, build_classifier
-from ltcam_cli.maps import capture as capturing
-from ltcam_cli.maps import tail as tails
+from ltcam_cli.maps import forwards, subnetwork
 from ltcam_cli.maps.engine import explain
 from ltcam_cli.maps.spec import MapSpec
-from ltcam_cli.maps.tail import tail
+from ltcam_cli.maps.subnetwork import subnetwork_after
 
 
 def output_of(model, layer, x):
@@ -33,7 +32,7 @@ def test_every_stage_of_the_backbones(name, head):
     x = torch.randn(2, 3, 64, 64)
     for layer in model.stages.values():
         output, y = output_of(model, layer, x)
-        after = tail(model, layer)
+        after = subnetwork_after(model, layer)
         assert after is not None, layer
         with torch.no_grad():
             torch.testing.assert_close(after.network(output), y)
@@ -47,7 +46,7 @@ def test_ablation_by_linearity(name, head):
     model = build_classifier(BackboneConfig(name, head, hidden=8, logits=2, weights=None), 3)
     model.double().eval()
     last = max(stage for stage in model.stages if stage.startswith("s"))
-    after = tail(model, model.stages[last])
+    after = subnetwork_after(model, model.stages[last])
     assert after.mix is not None
     output, _ = output_of(model, model.stages[last], torch.randn(1, 3, 64, 64).double())
     compare_ablations(after, output)
@@ -93,11 +92,11 @@ def norm(channels):
 @pytest.mark.parametrize("at_once", [1, 150, 2**24])
 def test_ablation_of_any_continuation(body, at_once, monkeypatch):
     torch.manual_seed(0)
-    monkeypatch.setattr(tails, "AT_ONCE", at_once)
+    monkeypatch.setattr(subnetwork, "MAX_OUTPUTS", at_once)
     end = [] if body == "flat" else [nn.AdaptiveAvgPool2d(2), nn.Flatten()]
     model = nn.Sequential(nn.Conv2d(3, 6, 3), *BODIES[body](), *end).double().eval()
     output, _ = output_of(model, "0", torch.randn(1, 3, 12, 12).double())
-    after = tail(model, "0")
+    after = subnetwork_after(model, "0")
     assert (after.mix is not None) == (body in PARTED)
     compare_ablations(after, output)
 
@@ -106,13 +105,13 @@ def test_ablation_of_any_continuation(body, at_once, monkeypatch):
 def test_what_is_beside_the_layer_is_seen(layer):
     """Within a residual block the sum reads the shortcut too: there the whole model must run."""
     model = models.resnet18().eval()
-    after = tail(model, layer)
+    after = subnetwork_after(model, layer)
     assert (after is None) == (layer == "layer4.1.bn2")
 
 
 def test_modules_are_shared_and_left_alone():
     model = models.resnet18().eval()
-    after = tail(model, "layer4")
+    after = subnetwork_after(model, "layer4")
     assert after.network.fc is after.mix is model.fc and not model._forward_hooks
 
 
@@ -132,7 +131,7 @@ def test_ablation_is_the_same_either_way(monkeypatch):
     model = build_classifier(BackboneConfig("vgg16_slim", "fc", hidden=8, weights=None), 3)
     model, x = model.double(), torch.randn(2, 3, 64, 64).double()
     (fast,) = explain(model, x, spec)
-    monkeypatch.setattr(capturing, "tail", lambda *_: None)
+    monkeypatch.setattr(forwards, "subnetwork_after", lambda *_: None)
     (whole,) = explain(model, x, spec)
     torch.testing.assert_close(fast, whole, rtol=0, atol=1e-9 * float(whole.max()))
     assert fast.max() > 0
@@ -141,6 +140,6 @@ def test_ablation_is_the_same_either_way(monkeypatch):
 def test_a_model_that_cannot_be_traced():
     torch.manual_seed(0)
     model = Branching()
-    assert tail(model, "a") is None
+    assert subnetwork_after(model, "a") is None
     (found,) = explain(model, torch.randn(2, 3, 8, 8), [MapSpec("ablationcam", ("a",))])
     assert found.isfinite().all()

@@ -13,16 +13,17 @@ import torch.nn.functional as F
 from conftest import Cli, KsddLike, Run
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ltcam_cli.runs.evaluation import mapped
 from nets import unit
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as tv
 from toys import fault, tiny_classifier, toy
 
 from ltcam_cli.classifier.backbones import BackboneConfig
-from ltcam_cli.maps.averaged import Averaged, Tiled, TtaConfig, averaged, scaled_size, starts
 from ltcam_cli.maps.engine import CamEngine, Heatmaps, wanted_size
 from ltcam_cli.maps.spec import MapSpec
-from ltcam_cli.runs.evaluation import mapped
+from ltcam_cli.maps.tta import AugmentedSource, TiledSource, scaled_size, starts, with_tta
+from ltcam_cli.maps.tta_config import TtaConfig
 
 SPECS = [MapSpec("gradcam", ("all",), 50.0), MapSpec("layercam", ("last",))]
 
@@ -68,7 +69,7 @@ def test_flips_change_nothing_of_an_equivariant_net() -> None:
     (expected,) = plain(x).maps
     assert expected.abs().max() > 0
     for flips in ("horizontal", "vertical", "both"):
-        torch.testing.assert_close(Averaged(plain, flips)(x).maps[0], expected)
+        torch.testing.assert_close(AugmentedSource(plain, flips)(x).maps[0], expected)
 
 
 @pytest.mark.parametrize("normalize", ["none", "minmax"])
@@ -90,7 +91,7 @@ def test_the_average_written_out(flips: str, scales: list[float], normalize: str
                 back = torch.from_numpy(np.flip(maps, turned).copy())
                 sums[n] += tv.resize(back, [96, 64], antialias=True).double().numpy()
             count += 1
-    found = Averaged(source, flips, scales, normalize)(x)
+    found = AugmentedSource(source, flips, scales, normalize)(x)
     for M, total in zip(found.maps, sums, strict=True):
         assert M.dtype == torch.float32
         np.testing.assert_allclose(M, total / count, atol=1e-5 * abs(total).max())
@@ -102,9 +103,9 @@ def test_cells_of_one_spec_are_averaged_each() -> None:
     source = engine()
     twice = CamEngine(source.model, [SPECS[0], SPECS[0]])
     x = noise(1, 3, 96, 64).float()
-    first, second = Averaged(twice, "both")(x).maps
+    first, second = AugmentedSource(twice, "both")(x).maps
     assert torch.equal(first, second)
-    assert torch.equal(first, Averaged(source, "both")(x).maps[0])
+    assert torch.equal(first, AugmentedSource(source, "both")(x).maps[0])
 
 
 def test_sizes_are_multiples_of_32() -> None:
@@ -137,7 +138,7 @@ def test_blended_tiles_of_a_pointwise_source_are_the_image(
 ) -> None:
     x = noise(2, 3, tile[0] + more[0], tile[1] + more[1])
     source = Local(reach=0)
-    found = Tiled(source, tile, "full", overlap)(x)
+    found = TiledSource(source, tile, "full", overlap)(x)
     for M, expected in zip(found.maps, source(x).maps, strict=True):
         torch.testing.assert_close(M, expected)
 
@@ -145,7 +146,7 @@ def test_blended_tiles_of_a_pointwise_source_are_the_image(
 def test_tiles_of_a_local_source_are_its_map_away_from_their_borders() -> None:
     reach, tile = 2, (16, 12)
     x, source = noise(2, 3, 50, 41), Local(reach)
-    tiled = Tiled(source, tile, (50, 41), 0.4)
+    tiled = TiledSource(source, tile, (50, 41), 0.4)
     touched = np.zeros((50, 41), dtype=bool)  # within reach of a border inside the image
     pieces = list(tiled.tiles(50, 41))
     assert len(pieces) > 9
@@ -171,34 +172,34 @@ def test_seams_are_smooth() -> None:
             return Heatmaps([M], images.mean(dim=(2, 3))[:, :1])
 
     x = torch.arange(100.0).view(1, 1, 1, -1).expand(1, 3, 20, -1).contiguous()
-    (M,) = Tiled(Number(), (20, 40), "full", 0.5)(x).maps
+    (M,) = TiledSource(Number(), (20, 40), "full", 0.5)(x).maps
     steps = M[0, 10].diff()
     assert steps.min() > -1e-4 and steps.max() < 3 and M.max().item() == pytest.approx(60)
 
 
 def test_the_classifier_sees_the_whole_image_at_its_size() -> None:
     source, x = engine(), noise(2, 3, 200, 150).float()
-    found = Tiled(source, (96, 64), "full")(x)
+    found = TiledSource(source, (96, 64), "full")(x)
     whole = tv.resize(x, [96, 64], antialias=True)
     torch.testing.assert_close(found.logits, source(whole).logits)
     assert found.maps[0].shape == (2, 200, 150)
-    small = Tiled(source, (96, 64), "full")(noise(1, 3, 50, 150).float())
+    small = TiledSource(source, (96, 64), "full")(noise(1, 3, 50, 150).float())
     assert small.maps[0].shape == (1, 96, 150)  # as high as a tile
 
 
 def test_options_are_nested() -> None:
     """Mirrored and scaled images are tiled, and the average keeps the wanted size."""
     config = TtaConfig("horizontal", [1.0, 0.5], size=[192, 128], overlap=0.5)
-    source, x = averaged(engine(), config, (96, 64)), noise(1, 3, 192, 128).float()
+    source, x = with_tta(engine(), config, (96, 64)), noise(1, 3, 192, 128).float()
     assert wanted_size(source) == (192, 128)
-    tiled = Tiled(engine(), (96, 64), (192, 128), 0.5)
+    tiled = TiledSource(engine(), (96, 64), (192, 128), 0.5)
     half = tv.resize(x, [96, 64], antialias=True)
     truth = [tiled(x).maps[1], tiled(x.flip(-1)).maps[1].flip(-1)]
     for M in (tiled(half).maps[1], tiled(half.flip(-1)).maps[1].flip(-1)):
         truth.append(tv.resize(M, [192, 128], antialias=True))
     torch.testing.assert_close(source(x).maps[1], torch.stack(truth).mean(dim=0))
     plain = engine()
-    assert averaged(plain, TtaConfig(), (96, 64)) is plain
+    assert with_tta(plain, TtaConfig(), (96, 64)) is plain
 
 
 def test_images_are_loaded_at_the_size_that_a_source_wants() -> None:
@@ -224,14 +225,17 @@ def test_images_are_loaded_at_the_size_that_a_source_wants() -> None:
         ({"flips": "diagonal"}, "tta.flips=diagonal: unknown (known: "),
         ({"flips": "horizontl"}, "tta.flips=horizontl: unknown; did you mean 'horizontal'"),
         ({"normalize": "max"}, "tta.normalize=max: unknown"),
-        ({"scales": []}, "tta.scales=[]: factors in (0, 16]"),
-        ({"scales": [1.0, 0.0]}, "tta.scales=[1.0, 0.0]: factors"),
-        ({"scales": [math.nan]}, "tta.scales=[nan]: factors"),
-        ({"overlap": 1.0}, "tta.overlap=1: a share of a tile"),
-        ({"overlap": -0.1}, "tta.overlap=-0.1: a share"),
-        ({"size": "whole"}, "tta.size=whole: must be [height,width], full or null"),
+        ({"scales": []}, "tta.scales=[]: must be 1 to 32 factors above 0 and at most 16"),
+        ({"scales": [1.0, 0.0]}, "tta.scales=0.0: must be 1 to 32 factors"),
+        ({"scales": [math.nan]}, "tta.scales=nan: must be"),
+        ({"overlap": 1.0}, "tta.overlap=1.0: must be a number of at least 0 and at most 0.9"),
+        ({"overlap": -0.1}, "tta.overlap=-0.1: must be"),
+        (
+            {"size": "whole"},
+            "tta.size=whole: must be [height,width] in pixels of 32 to 16384, full or",
+        ),
         ({"size": [512]}, "tta.size=[512]: must be"),
-        ({"size": [512.5, 2]}, "tta.size=[512.5, 2]: must be"),
+        ({"size": [512.5, 64]}, "tta.size=512.5: must be"),
     ],
 )
 def test_wrong_options(options: dict[str, object], message: str) -> None:
@@ -239,7 +243,7 @@ def test_wrong_options(options: dict[str, object], message: str) -> None:
 
 
 def test_a_size_below_the_networks() -> None:
-    said = fault(lambda: averaged(engine(), TtaConfig(size=[96, 60]), (96, 64)))
+    said = fault(lambda: with_tta(engine(), TtaConfig(size=[96, 60]), (96, 64)))
     assert said == "tta.size=[96,60]: is smaller than the network's input, [96,64]"
 
 

@@ -8,12 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from ltcam_cli.maps.capture import Capture, Layer, capture, frozen
+from ltcam_cli.maps.capture import capture, frozen
 from ltcam_cli.maps.engine import explain, layer_map
+from ltcam_cli.maps.layer import Capture, Layer
+from ltcam_cli.maps.multi_delta import (
+    PositiveGradients,
+    multi_delta_maps,
+    supports_multi_delta,
+)
 from ltcam_cli.maps.spec import Fusion, MapSpec
-from ltcam_cli.maps.sweep import SWEPT, Kept, can_sweep, swept
 from ltcam_cli.maps.truncation import keep, thresholds
 
+NAMES = ["gradcam", "gradcampp", "xgradcam", "layercam", "fullgrad"]
 DELTAS = [0.0, 10.0, 33.3, 50.0, 90.0, 100.0]
 
 
@@ -28,42 +34,42 @@ def made(shape, seed, *, positive=False):
     return Layer("l", A, g, Capture(x, x[:, :2, 0, 0], x[:, 0, 0, 0], lambda *_: x), b)
 
 
-@pytest.mark.parametrize("name", sorted(SWEPT))
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("scope", ["channel", "layer"])
 @settings(max_examples=25, deadline=None)
 @given(
     st.tuples(*(st.integers(1, 4) for _ in range(4))), st.integers(0, 999), st.booleans()
 )  # fmt: skip
-def test_sweep_is_the_formula(name, scope, shape, seed, positive):
+def test_many_deltas_are_the_single_ones(name, scope, shape, seed, positive):
     layer = made(shape, seed, positive=positive)
     bounds = thresholds(layer.g, DELTAS, scope)
     if len(layer.g) > 1:
         layer.g[0] = layer.g[0].abs() + 0.1  # beside images whose gradients are partly cut
         bounds = thresholds(layer.g, DELTAS, scope)
-    found = swept(layer, bounds, [name])[name]
+    maps = multi_delta_maps(layer, bounds, [name])[name]
     for number, delta in enumerate(DELTAS):
         spec = MapSpec(name, delta=delta, scope=scope)
-        formula = layer_map(layer, keep(layer.g, bounds[number]), spec)
-        torch.testing.assert_close(found[number], formula, rtol=1e-9, atol=1e-12)
+        single = layer_map(layer, keep(layer.g, bounds[number]), spec)
+        torch.testing.assert_close(maps[number], single, rtol=1e-9, atol=1e-12)
 
 
-def test_kept_sums_written_out():
+def test_sums_written_out():
     g = torch.tensor([[[[1.0, -1.0], [2.0, 3.0]], [[0.0, 5.0], [-2.0, 0.0]]]], dtype=torch.float64)
-    kept = Kept(g, thresholds(g, [0.0, 50.0, 100.0]))
-    assert kept.by_channel(kept.g).tolist() == [[[6, 5]], [[5, 5]], [[3, 5]]]
-    assert kept.by_position(kept.g)[:, 0].tolist() == [
+    positive = PositiveGradients(Layer("l", None, g), thresholds(g, [0.0, 50.0, 100.0]))
+    assert positive.sum(positive.g).tolist() == [[[6, 5]], [[5, 5]], [[3, 5]]]
+    assert positive.sum_channels(positive.g)[:, 0].tolist() == [
         [[1, 5], [2, 3]],
         [[0, 5], [2, 3]],
         [[0, 5], [0, 3]],
     ]
-    assert kept.highest(kept.g).flatten().tolist() == [5, 5, 5]
+    assert positive.highest(positive.g).flatten().tolist() == [5, 5, 5]
 
 
 def test_no_positive_entry():
     layer = made((2, 3, 2, 2), 0)
     layer.g = -layer.g.abs()
-    found = swept(layer, thresholds(layer.g, [0.0, 50.0]), SWEPT)
-    assert all(maps.shape == (2, 2, 2, 2) and not maps.any() for maps in found.values())
+    maps = multi_delta_maps(layer, thresholds(layer.g, [0.0, 50.0]), NAMES)
+    assert all(M.shape == (2, 2, 2, 2) and not M.any() for M in maps.values())
 
 
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
@@ -84,18 +90,18 @@ def test_a_grid_equals_single_calls(memory):
         for normalize in ("none", "minmax")
     ] + [MapSpec("fullgrad", ("all",), delta) for delta in (None, 0.0, 50.0, 90.0)]
     grid += [MapSpec("gradcam", ("2",), 50.0, form="mask"), MapSpec("gradcam", ("2",), 20.0)]
-    for spec, found in zip(grid, explain(net, x, grid), strict=True):
+    for spec, one_of_many in zip(grid, explain(net, x, grid), strict=True):
         (alone,) = explain(net, x, [spec])
-        assert (found - alone).abs().max() <= 1e-6 * alone.abs().max().clamp_min(1e-30), spec
+        assert (one_of_many - alone).abs().max() <= 1e-6 * alone.abs().max().clamp_min(1e-30), spec
 
 
-def test_bias_terms_are_drawn_when_their_gradient_comes():
+def test_bias_terms_are_used_when_their_gradient_comes():
     """So that not all of them are held at once."""
-    net, held = nn.Sequential(*[nn.Conv2d(3, 3, 3, padding=1) for _ in range(6)]), []
+    net, gradients = nn.Sequential(*[nn.Conv2d(3, 3, 3, padding=1) for _ in range(6)]), []
 
     def use(term):
-        held.append(weakref.ref(term.g))
-        return sum(each() is not None for each in held)
+        gradients.append(weakref.ref(term.g))
+        return sum(reference() is not None for reference in gradients)
 
     net = nn.Sequential(net, nn.Flatten(), nn.Linear(3 * 64, 1))
     with frozen(net):
@@ -103,9 +109,11 @@ def test_bias_terms_are_drawn_when_their_gradient_comes():
     assert len(seen.terms) == 6 and max(seen.terms) <= 2
 
 
-def test_a_weighting_of_ones_own_and_options_take_the_formula():
-    assert can_sweep(MapSpec("fullgrad", delta=50.0))
-    assert can_sweep(MapSpec("fullgrad", delta=50.0, options=(("normalize_scope", "layer"),)))
+def test_options_and_forms_are_computed_singly():
+    assert supports_multi_delta(MapSpec("fullgrad", delta=50.0))
+    assert supports_multi_delta(
+        MapSpec("fullgrad", delta=50.0, options=(("normalize_scope", "layer"),))
+    )
     by_channel = MapSpec("fullgrad", delta=50.0, options=(("normalize_scope", "channel"),))
-    assert not can_sweep(by_channel)
-    assert not can_sweep(MapSpec("gradcam", delta=50.0, form="mask"))
+    assert not supports_multi_delta(by_channel)
+    assert not supports_multi_delta(MapSpec("gradcam", delta=50.0, form="mask"))
