@@ -32,7 +32,8 @@ class CombinedSource:
             chosen for _, _, chosen in self.parts if isinstance(chosen, tuple)
         ]
         full = len(sizes) < len(self.parts)
-        self.size: Size = FULL if full else max(sizes, key=lambda pair: pair[0] * pair[1])
+        largest = max(sizes, key=lambda pair: pair[0] * pair[1], default=size)
+        self.size: Size = FULL if full else largest
 
     def __call__(self, images: Tensor) -> Heatmaps:
         """Heatmaps of normalised images (N, C, H, W) of the combined size."""
