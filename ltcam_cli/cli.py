@@ -275,7 +275,7 @@ def runs_list(
     outputs: OutputsFolder = Path("outputs"),
 ) -> None:
     """List runs, or the results of one; the word `list` can be omitted."""
-    commands.info.runs(outputs, name)
+    commands.runs.runs(outputs, name)
 
 
 @command(runs_app, name="why")
@@ -286,7 +286,7 @@ def runs_why(
 
     [dim]ltcam runs why RUN trainer.epochs=40[/]
     """
-    commands.info.why(call, name)
+    commands.runs.why(call, name)
 
 
 @runs_app.command("gather")
@@ -298,7 +298,7 @@ def runs_gather(
     Those of shards (ltcam predict --shard) into scores.csv and regions.csv; or, of a folder of
     runs, all results into one results.csv.
     """
-    if not commands.info.gather(out):
+    if not commands.runs.gather(out):
         raise typer.Exit(1)
 
 

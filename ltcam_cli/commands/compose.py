@@ -7,6 +7,7 @@ root config, conf/<command>.yaml. Defaults of keys come from the config classes 
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -138,6 +139,26 @@ def launch(job: str, task: Task, call: Call) -> tuple[list[Row], Path | None]:
         configs = (one.hydra_cfg for one in returns if one.hydra_cfg)  # none of a dead worker
         folder = next((Path(cfg.hydra.runtime.output_dir) for cfg in configs), None)
         return [one.return_value for one in returns], folder
+
+
+@dataclass(frozen=True)
+class LazyTask:
+    """A task that is imported when the config is known to be valid, since torch takes seconds.
+
+    Attributes:
+        reference: `module:name` of a function, or of a class whose objects are tasks.
+        arguments: Arguments of the class; None: it is a function.
+    """
+
+    reference: str
+    arguments: tuple[Any, ...] | None = None
+
+    def __call__(self, composed: Composed) -> Row:
+        """Import the task, and run it."""
+        module, _, name = self.reference.partition(":")
+        task = getattr(importlib.import_module(module), name)
+        row: Row = (task if self.arguments is None else task(*self.arguments))(composed)
+        return row
 
 
 @dataclass(frozen=True)

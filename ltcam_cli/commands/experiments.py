@@ -7,13 +7,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-
-from ltcam_cli.commands.compose import Row, Task, compose, launch, settings_of
+from ltcam_cli.commands.compose import LazyTask, Row, Task, compose, launch
 from ltcam_cli.commands.options import Call
 from ltcam_cli.commands.terminal import spent
 from ltcam_cli.errors import LtcamError
-from ltcam_cli.experiments.settings import named_keys
+from ltcam_cli.experiments.settings import Settings, named_keys
 from ltcam_cli.report.terminal import print_table
 from ltcam_cli.runs.tables import SHOWN, write_results
 
@@ -36,6 +34,8 @@ def run_task(job: str, task: Task, call: Call, columns: Sequence[str]) -> list[R
         LtcamError: If a run of a multirun failed; the others' rows are kept.
     """
     rows, folder = launch(job, task, call)
+    import pandas as pd
+
     failed = [str(row["error"]) for row in rows if "error" in row]
     rows = [row for row in rows if "error" not in row]
     if not rows and not failed:
@@ -56,19 +56,14 @@ def run_task(job: str, task: Task, call: Call, columns: Sequence[str]) -> list[R
 
 def train(call: Call) -> list[Row]:
     """Train one classifier, or several."""
-    from ltcam_cli.experiments.train import train_task
-
-    return run_task("train", train_task, call, TRAINED)
+    return run_task("train", LazyTask("ltcam_cli.experiments.train:train_task"), call, TRAINED)
 
 
 def evaluate(call: Call) -> list[Row]:
     """Evaluate one cell, or several."""
     started = time.perf_counter()
-    if not call.multirun:
-        settings_of("evaluate", call)  # a usage error needs no torch
-    from ltcam_cli.experiments.evaluate import evaluate_task
-
-    rows = run_task("evaluate", evaluate_task, call, SHOWN)
+    task = LazyTask("ltcam_cli.experiments.evaluate:evaluate_task")
+    rows = run_task("evaluate", task, call, SHOWN)
     if not call.multirun:  # whose runs may have been side by side, or elsewhere
         print(f"\n{spent(rows[0]['loop'], started)}")
     return rows
@@ -82,9 +77,8 @@ def with_default_pipeline(call: Call, pipeline: str) -> Call:
 
 def train_student(call: Call) -> list[Row]:
     """Train one student, or several; prints what its labels were."""
-    from ltcam_cli.experiments.students import student_task
-
-    rows = run_task("student", student_task, with_default_pipeline(call, TEACHER), STUDENT)
+    task = LazyTask("ltcam_cli.experiments.students:student_task")
+    rows = run_task("student", task, with_default_pipeline(call, TEACHER), STUDENT)
     for run in dict.fromkeys(row["run"] for row in rows):
         print(f"Now: ltcam evaluate --run {run} --pipeline student")
     return rows
@@ -93,6 +87,7 @@ def train_student(call: Call) -> list[Row]:
 def export(call: Call, out: Path | None) -> None:
     """Write an ONNX file; print where it is, and how far it is from the original."""
     composed = compose("export", with_default_pipeline(call, "student"))
+    Settings.of(composed.values)  # a usage error needs no torch
     from ltcam_cli.experiments.export import export_student
 
     exported = export_student(composed, out)
@@ -106,6 +101,7 @@ def export(call: Call, out: Path | None) -> None:
 def import_state(call: Call, path: Path, defect: int) -> None:
     """Make a run folder of a state dict; print where it is."""
     composed = compose("import", call.preceded_by("backbone.weights=null"))
+    Settings.of(composed.values)
     from ltcam_cli.experiments.importing import import_state as import_run
 
     run = import_run(composed, path, defect)

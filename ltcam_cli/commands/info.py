@@ -1,9 +1,8 @@
-"""`methods`, `runs`, `config`: what there is. Nothing here imports torch."""
+"""`methods`, `config`: what a command can be told. Nothing here imports torch."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -13,19 +12,17 @@ import yaml
 from ltcam_cli.commands.compose import (
     GROUPS,
     compose_config,
-    composer,
     conf_dir,
     own_config_dirs,
     plain,
     root_groups,
 )
 from ltcam_cli.commands.options import Call
-from ltcam_cli.config import defaults, descriptions, shown
+from ltcam_cli.config import defaults, descriptions
 from ltcam_cli.errors import LtcamError, nearest
 from ltcam_cli.experiments.settings import Settings
 from ltcam_cli.maps.method import CamMethod
 from ltcam_cli.maps.weightings import get_weighting
-from ltcam_cli.runs.folder import RunFolder, find_run, list_runs
 
 HEAD_NOTE = """\
 The head decides whether truncation can act on the last stage: behind backbone.head=avg all
@@ -81,96 +78,6 @@ def merged_file(path: Path) -> dict[str, Any]:
             places = [path.with_name(f"{base}.yaml"), conf_dir() / "method" / f"{base}.yaml"]
             merged |= merged_file(next((each for each in places if each.is_file()), path))
     return merged | values
-
-
-def runs(outputs: Path, name: str | None) -> None:
-    """Print a table of all runs, or the results of one."""
-    from ltcam_cli.report.terminal import print_table
-    from ltcam_cli.runs.cells import results_of
-    from ltcam_cli.runs.tables import SHOWN
-
-    if name is not None:
-        print_table(results_of(find_run(outputs, name)), SHOWN)
-        return
-    folders = list_runs(outputs)
-    if not folders:
-        raise LtcamError(f"no run in {outputs}; train one with: ltcam train")
-    import pandas as pd
-
-    print_table(pd.DataFrame([_run_row(run) for run in folders]))
-
-
-def _run_row(run: RunFolder) -> dict[str, object]:
-    try:
-        metrics, results = run.metrics, run.results()
-    except LtcamError as error:  # a damaged run must not hide the others
-        print(f"ltcam: {error}", file=sys.stderr)
-        return {"run": run.name, "trained": "damaged"}
-    return {
-        "run": run.name,
-        "trained": "yes" if run.checkpoint.is_file() else "unfinished",
-        "test_ap": metrics.get("test_ap"),
-        "test_auroc": metrics.get("test_auroc"),
-        "seconds": metrics.get("seconds"),
-        "cells": len(results),
-    }
-
-
-def why(call: Call, name: str) -> None:
-    """Print in what a run or a cell differs from what the config describes now."""
-    from ltcam_cli.experiments.why import identity_differences
-
-    lines = identity_differences(name, composer(call), call.overrides)
-    for key, before, after in lines:
-        print(f"{key}: {shown(before)} -> {shown(after)}")
-    if not lines:
-        print(f"{name}: nothing differs")
-
-
-def gather(out: Path) -> bool:
-    """Join the tables of shards, or of runs; whether nothing is missing."""
-    from ltcam_cli.runs.prediction_tables import gather as join_shards
-
-    if not out.is_dir():
-        raise LtcamError(f"{out}: no such folder; name one of predictions, or of runs")
-    if folders := list_runs(out):
-        return _gather_runs(out, folders)
-    gathered = join_shards(out)
-    begun = gathered.count - sum(names is None for names in gathered.absent.values())
-    skipped = f", {gathered.skipped} unreadable ones skipped" if gathered.skipped else ""
-    print(
-        f"{begun} of {gathered.count} shards, {len(gathered.scores)} of their {gathered.given} "
-        f"images{skipped}"
-    )
-    print(f"{out}: scores.csv regions.csv")
-    for shard, names in gathered.absent.items():
-        if names is None:
-            _missing(f"shard {shard} has not begun; predict.shard={shard}")
-        else:
-            some = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
-            _missing(f"shard {shard} lacks {len(names)} images ({some}); predict.shard={shard}")
-    return not gathered.absent
-
-
-def _gather_runs(out: Path, folders: Sequence[RunFolder]) -> bool:
-    import pandas as pd
-
-    from ltcam_cli.report.terminal import print_table
-    from ltcam_cli.runs.tables import SHOWN, write_results
-
-    tables = [table for run in folders if not (table := run.results()).empty]
-    if tables:
-        rows = [{str(k): v for k, v in row.items()} for row in pd.concat(tables).to_dict("records")]
-        print_table(write_results(out, rows), ["run", *SHOWN])
-        print(f"\n{out / 'results.csv'}")
-    unfinished = [run for run in folders if not run.checkpoint.is_file()]
-    for run in unfinished:
-        _missing(f"the training of {run.name} is not finished; ltcam train --resume")
-    return not unfinished
-
-
-def _missing(what: str) -> None:
-    print(f"missing: {what}", file=sys.stderr)
 
 
 def config(call: Call, job: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from ltcam_cli.commands.compose import Row, launch, settings_of
+from ltcam_cli.commands.compose import LazyTask, Row, launch
 from ltcam_cli.commands.experiments import run_task, with_default_pipeline
 from ltcam_cli.commands.options import Call
 from ltcam_cli.errors import LtcamError
@@ -19,11 +19,7 @@ def predict(call: Call, paths: Sequence[str]) -> list[Row]:
         raise LtcamError("predict: name an image or a folder")
     if "predict.runtime=onnx" in call.overrides:
         call = with_default_pipeline(call, "student")  # what a file can hold
-    if not call.multirun:
-        settings_of("predict", call)  # a usage error needs no torch
-    from ltcam_cli.experiments.predict import Prediction
-
-    task = Prediction(list(paths))
+    task = LazyTask("ltcam_cli.experiments.predict:Prediction", (list(paths),))
     if call.multirun:
         rows = run_task("predict", task, call, PREDICTED)
         if any(row["shard"] for row in rows):

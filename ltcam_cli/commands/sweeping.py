@@ -9,8 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-import pandas as pd
-
 from ltcam_cli.commands.compose import Row, launch, settings_of
 from ltcam_cli.commands.options import Call
 from ltcam_cli.commands.ranges import deltas_of
@@ -53,6 +51,8 @@ def sweep(call: Call, names: str, deltas: str, layers: str | None, part: str) ->
         for method in grid(settings.method, values, sets)
     ]
     [result], _ = launch("sweep", Sweep(pipelines, PARTS[part]), call)
+    import pandas as pd
+
     table = pd.DataFrame(result["rows"])
     first = {"test": [], "train": ["chosen"], "both": ["part", "chosen"]}[part]
     print_table(table, [*first, *SHOWN], Path(result["folder"]) / "sweep.csv")
