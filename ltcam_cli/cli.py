@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from ltcam_cli import __version__, commands
+from ltcam_cli.commands.groups import Group, RunsGroup
 from ltcam_cli.commands.options import (
     BACKBONE,
     DATASET,
@@ -16,53 +16,25 @@ from ltcam_cli.commands.options import (
     IMAGES,
     MASKS,
     METHOD,
-    MODEL,
     NAME,
-    OUT,
     OUTPUTS,
     OVERWRITE,
     PIPELINE,
+    PREDICTION,
     RESUME,
     RUN,
-    RUNTIME,
-    SAVE_MAPS,
     SEED,
     SEGMENTER,
-    SHARD,
     URL,
     Call,
+    Cells,
+    Deltas,
+    Grid,
+    Methods,
+    OutputsFolder,
     command,
     split_paths,
 )
-from ltcam_cli.errors import user_message
-
-
-class Group(TyperGroup):
-    """Turns a user's mistake into one line and status 2."""
-
-    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
-        """Run the command."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            typer.echo("ltcam: interrupted; what was complete stays", err=True)
-            raise typer.Exit(130) from None
-        except Exception as error:
-            message = user_message(error)
-            if message is None:
-                raise
-            typer.echo(f"ltcam: {message}", err=True)
-            raise typer.Exit(2) from None
-
-
-class RunsGroup(TyperGroup):
-    """`ltcam runs`, `ltcam runs NAME` are `ltcam runs list`, `ltcam runs list NAME`."""
-
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
-        """Insert `list` where no command is named."""
-        named = args and args[0] in {*self.commands, *self.get_help_option_names(ctx)}
-        return super().parse_args(ctx, args if named else ["list", *args])
-
 
 app = typer.Typer(
     cls=Group,
@@ -70,7 +42,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Where is the defect? Pixel masks from images labelled only good or defective.",
 )
 data_app = typer.Typer(no_args_is_help=True, help="Fetch, check or make a data set.")
 student_app = typer.Typer(no_args_is_help=True, help="A second stage that learns masks from maps.")
@@ -81,16 +52,6 @@ runs_app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.add_typer(student_app, name="student")
 app.add_typer(runs_app, name="runs")
-
-Methods = Annotated[list[str] | None, typer.Option("--method", help="Cells of this method.")]
-Deltas = Annotated[
-    list[str] | None, typer.Option("--delta", help="Cells of this δ: a number, list, range, null.")
-]
-Cells = Annotated[
-    list[str] | None, typer.Option("--cell", help="A cell, or the six digits its name ends with.")
-]
-OutputsFolder = Annotated[Path, typer.Option("--outputs", help="Folder of the runs.")]
-Grid = Annotated[str | None, typer.Option("--layers", help="Layer sets: all,last,s3+s4+s5.")]
 
 
 def _version(value: bool) -> None:
@@ -164,9 +125,7 @@ def search(
     commands.sweeping.search(call, method, delta, layers)
 
 
-@command(
-    app, RUN, *MASKS, OUT, SAVE_MAPS, SHARD, RUNTIME, MODEL, DEVICE, name="predict", multirun=True
-)
+@command(app, RUN, *MASKS, *PREDICTION, DEVICE, multirun=True)
 def predict(
     call: Call,
     paths: Annotated[
@@ -348,7 +307,7 @@ def compare(
     commands.reports.compare(places, outputs, (cells or [], methods or [], deltas or []), folder)
 
 
-@command(app, DATASET, BACKBONE, *MASKS, name="config")
+@command(app, DATASET, BACKBONE, *MASKS)
 def config(
     call: Call, job: Annotated[str, typer.Argument(metavar="COMMAND", help="train, evaluate, …")]
 ) -> None:

@@ -222,3 +222,14 @@ MODEL = Option(
     "--model", "predict.model", "Exported file; default model.onnx of the run.", text=True
 )
 MASKS = (METHOD, DELTA, LAYERS, SEGMENTER, PIPELINE)
+PREDICTION = (OUT, SAVE_MAPS, SHARD, RUNTIME, MODEL)
+
+Methods = Annotated[list[str] | None, typer.Option("--method", help="Cells of this method.")]
+Deltas = Annotated[
+    list[str] | None, typer.Option("--delta", help="Cells of this δ: a number, list, range, null.")
+]
+Cells = Annotated[
+    list[str] | None, typer.Option("--cell", help="A cell, or the six digits its name ends with.")
+]
+OutputsFolder = Annotated[Path, typer.Option("--outputs", help="Folder of the runs.")]
+Grid = Annotated[str | None, typer.Option("--layers", help="Layer sets: all,last,s3+s4+s5.")]

@@ -1,0 +1,37 @@
+"""Groups of commands: a user's mistake is one line with status 2, an interruption status 130."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from ltcam_cli.errors import user_message
+
+
+class Group(TyperGroup):
+    """Turns a user's mistake into one line and status 2."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.echo("ltcam: interrupted; what was complete stays", err=True)
+            raise typer.Exit(130) from None
+        except Exception as error:
+            message = user_message(error)
+            if message is None:
+                raise
+            typer.echo(f"ltcam: {message}", err=True)
+            raise typer.Exit(2) from None
+
+
+class RunsGroup(TyperGroup):
+    """`ltcam runs`, `ltcam runs NAME` are `ltcam runs list`, `ltcam runs list NAME`."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        """Insert `list` where no command is named."""
+        named = args and args[0] in {*self.commands, *self.get_help_option_names(ctx)}
+        return super().parse_args(ctx, args if named else ["list", *args])

@@ -1,0 +1,183 @@
+"""Identity: what decides an artefact is hashed and kept beside it, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Cli, Run
+from PIL import Image
+from toys import SLIM, TOYS, toy_split
+
+from ltcam_cli.classifier.config import TrainerConfig
+from ltcam_cli.config import effective
+from ltcam_cli.errors import LtcamError
+from ltcam_cli.experiments.session import training_identity
+from ltcam_cli.experiments.settings import Settings
+from ltcam_cli.files import content_digest
+from ltcam_cli.runs.identity import FORMATS, Identity, differences, kept_identity
+
+TRAINING = Settings(dataset=TOYS, backbone=SLIM)
+
+
+def of_training(**changes: object) -> str:
+    return training_identity(replace(TRAINING, **changes), toy_split()).hash  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 1},
+        {"trainer": TrainerConfig(label_smoothing=0.1)},
+        {"trainer": TrainerConfig(cutmix=0.5)},
+        {"backbone": replace(SLIM, hidden=17)},
+        {"dataset": replace(TOYS, height=64)},
+    ],
+)
+def test_another_training_has_another_identity(changes: dict[str, object]) -> None:
+    assert of_training(**changes) != of_training()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"trainer": TrainerConfig(workers=3)},
+        {"outputs": "elsewhere"},
+        {"device": "cpu"},
+        {"overwrite": True},
+        {"dataset": replace(TOYS, on_error="skip")},
+    ],
+)
+def test_what_changes_no_result_is_no_part_of_it(changes: dict[str, object]) -> None:
+    assert of_training(**changes) == of_training()
+
+
+def test_no_class_lists_fields_elsewhere() -> None:
+    sources = Path(__file__).parents[1].joinpath("ltcam_cli").rglob("*.py")
+    assert not [path for path in sources if re.search("LATER|UNHASHED", path.read_text())]
+
+
+def test_a_format_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = Identity("cell", {"a": 1}).hash
+    monkeypatch.setitem(FORMATS, "cell", FORMATS["cell"] + 1)
+    assert Identity("cell", {"a": 1}).hash != before
+
+
+def test_differences_name_the_key() -> None:
+    first = Identity("cell", {"method": {"delta": 50.0, "options": {}}, "images": "a"})
+    second = Identity("cell", {"method": {"delta": 40.0, "options": {"batch": 2}}, "images": "a"})
+    assert differences(first.mapping, second.mapping) == [
+        ("method.delta", 50.0, 40.0),
+        ("method.options.batch", None, 2),
+    ]
+
+
+def test_a_damaged_identity_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "identity.json").write_text("{")
+    with pytest.raises(LtcamError, match="is damaged"):
+        kept_identity(tmp_path)
+
+
+def test_a_digest_follows_the_content(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"one")
+    os.utime(path, (1, 1))
+    first = content_digest(path)
+    path.write_bytes(b"two")
+    os.utime(path, (2, 2))
+    assert content_digest(path) != first
+    path.write_bytes(b"one")
+    assert content_digest(path) == first
+
+
+def test_artefacts_keep_their_identity(own_run: Run, cli: Cli) -> None:
+    cli.ok("evaluate", "--run", own_run.name, "threads=1", "--method", "gradcam")
+    cli.ok("sweep", "--run", own_run.name, "threads=1", "--method", "ltgradcam", "--delta", "0,50")
+    for pattern in ("train", "evaluate/*", "sweep/*"):
+        [*folders] = own_run.path.glob(pattern)
+        for folder in folders:
+            kept = json.loads((folder / "identity.json").read_text())
+            assert kept["hash"] == kept_identity(folder)["hash"]  # type: ignore[index]
+            assert folder.name == "train" or folder.name.endswith(kept["hash"])
+
+
+def test_why_names_what_differs(own_run: Run, cli: Cli) -> None:
+    assert "nothing differs" in cli.ok("runs", "why", own_run.name)
+    told = cli.ok("runs", "why", own_run.name, "trainer.epochs=3", "seed=4")
+    assert told.splitlines() == ["trainer.epochs: 1 -> 3", "seed: 0 -> 4"]
+    cli.ok("evaluate", "--run", own_run.name, "threads=1", "--method", "ltgradcam")
+    [cell] = own_run.path.glob("evaluate/*")
+    assert "nothing differs" in cli.ok("runs", "why", cell)
+    assert cli.ok("runs", "why", cell, "method.delta=40").splitlines() == [
+        "method.delta: 50.0 -> 40.0"
+    ]
+
+
+# --- other pixels under the same name
+
+
+@pytest.fixture
+def images(cli: Cli) -> Path:
+    """A folder of ten images of equally many bytes."""
+    random = np.random.default_rng(0)
+    for number in range(10):
+        kind = "defect" if number % 2 else "good"
+        for folder, pixels in (
+            (kind, random.integers(0, 255, (40, 40), dtype=np.uint8)),
+            ("masks", np.uint8(255) * (random.random((40, 40)) > 0.9)),
+        ):
+            path = cli.folder / "images" / folder / f"{number}.bmp"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if folder != "masks" or kind == "defect":
+                Image.fromarray(pixels).save(path)
+    return cli.folder / "images"
+
+
+FOLDER = (
+    "dataset=folder dataset.root=images dataset.height=32 dataset.width=32 dataset.channels=1 "
+    "backbone=vgg16_slim trainer.epochs=1 trainer.images_per_epoch=4 threads=1 device=cpu"
+).split()
+
+
+def change(path: Path) -> None:
+    """Other pixels, an older time."""
+    pixels = 255 - np.asarray(Image.open(path))
+    Image.fromarray(pixels).save(path)
+    os.utime(path, (10**9, 10**9))
+
+
+def test_scores_and_trainings_of_other_pixels_are_not_shown(images: Path, cli: Cli) -> None:
+    cli.ok("train", *FOLDER, "name=first")
+    evaluate = ("evaluate", *FOLDER, "--run", "first", "--method", "gradcam", "overwrite=false")
+    cli.ok(*evaluate)
+    assert "is there already" in cli(*evaluate).stderr
+    [cell] = (cli.folder / "outputs/first/evaluate").iterdir()
+    tested = (cell / "images.csv").read_text().splitlines()[1].split(",")[0]
+    change(images / "defect" / f"{tested}.bmp")
+    assert "is there already" not in cli(*evaluate).stderr
+    assert len([*(cli.folder / "outputs/first/evaluate").iterdir()]) == 2
+    cli.fault("train", *FOLDER, "name=first", says=["holds another training", "runs why first"])
+    assert "images:" in cli.ok("runs", "why", "first")
+
+
+def test_a_prediction_follows_an_older_file(images: Path, cli: Cli) -> None:
+    cli.ok("train", *FOLDER, "name=first")
+    predict = ("predict", images / "good", "--run", "first", "threads=1", "predict.out=p")
+    cli.ok(*predict, "predict.gate=false")
+    mask = cli.folder / "p/masks/0.png"
+    before = mask.stat().st_mtime_ns
+    cli.ok(*predict, "predict.gate=false")
+    assert mask.stat().st_mtime_ns == before
+    change(images / "good/0.bmp")
+    cli.ok(*predict, "predict.gate=false")
+    assert mask.stat().st_mtime_ns != before
+
+
+def test_effective_leaves_out_what_has_no_effect() -> None:
+    config = effective(replace(TOYS, on_error="skip"))
+    assert "on_error" not in config and config["height"] == TOYS.height
