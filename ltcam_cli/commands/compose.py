@@ -2,7 +2,8 @@
 
 Hydra is used without `@hydra.main` and without touching `sys.argv`: a config is composed and run
 through the `Hydra` object itself, so that launchers and sweepers work as ever. Each command has a
-root config, conf/<command>.yaml. Defaults of keys come from the config classes (`schemas`).
+root config, conf/<command>.yaml. The files hold what differs from the config classes' defaults, so
+that Hydra does not know all keys: `Settings.of` refuses those that do not exist.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from typing import Any
 
 import yaml
 from hydra import initialize_config_dir
-from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -28,9 +28,8 @@ from omegaconf.errors import OmegaConfBaseException
 import ltcam_cli
 from ltcam_cli.commands.faults import readable_errors, unresolved
 from ltcam_cli.commands.options import Call
-from ltcam_cli.errors import LtcamError, user_message
+from ltcam_cli.errors import LtcamError, nearest, user_message
 from ltcam_cli.experiments.overrides import Compose, quoted
-from ltcam_cli.experiments.schemas import schemas
 from ltcam_cli.experiments.session import use_threads
 from ltcam_cli.experiments.settings import Composed, Settings, named_keys
 
@@ -40,6 +39,10 @@ GROUPS = (
     "dataset backbone trainer segmenter tta method pipeline student evaluation predict "
     "reproduce search"
 ).split()
+
+
+# Values that Hydra would not take for the name of a config.
+NO_NAME = r"[-+.\d][\w.+-]*|true|false|nan|[+-]?inf(inity)?|\s*"
 
 
 def conf_dir() -> Path:
@@ -52,18 +55,9 @@ def conf_dir() -> Path:
     )
 
 
-@cache
-def register_schemas() -> None:
-    """Give Hydra the config classes' defaults, as `_schema` of each group."""
-    store = ConfigStore.instance()
-    for group, name, node in schemas():
-        store.store(group=group, name=name, node=node, provider="ltcam")
-
-
 @contextmanager
 def initialized(job: str) -> Iterator[Any]:
     """Hydra's object for the time of one command."""
-    register_schemas()
     with initialize_config_dir(str(conf_dir()), job_name=job, version_base="1.3"):
         yield GlobalHydra.instance().hydra
 
@@ -74,7 +68,7 @@ def compose_config(job: str, call: Call) -> DictConfig:
     with initialized(job) as hydra, readable_errors(hydra, job):
         cfg = hydra.compose_config(
             job,
-            [*search_path(call.config_dir), *with_open_options(call.overrides)],
+            [*search_path(call.config_dir), *with_open_keys(call.overrides)],
             run_mode=RunMode.RUN,
             with_log_configuration=False,
         )
@@ -127,7 +121,7 @@ def launch(job: str, task: Task, call: Call) -> tuple[list[Row], Path | None]:
     """
     check_parts(job, call.overrides)
     guarded = _Guarded(task)
-    overrides = [*search_path(call.config_dir), *with_open_options(call.overrides)]
+    overrides = [*search_path(call.config_dir), *with_open_keys(call.overrides)]
     with initialized(job) as hydra, readable_errors(hydra, job):
         if not call.multirun:
             row: Row = hydra.run(job, guarded, overrides).return_value
@@ -187,9 +181,14 @@ def own_config_dirs(config_dir: Path | None) -> list[Path]:
     return [path for path in paths if path.is_dir() and path != conf_dir().resolve()]
 
 
-def with_open_options(overrides: Sequence[str]) -> list[str]:
-    """The overrides, with `++` before those of a rule's options, which no config lists all of."""
-    return [re.sub(r"^(?=[\w.]+\.options\.)", "++", override) for override in overrides]
+def with_open_keys(overrides: Sequence[str]) -> list[str]:
+    """The overrides, with `++` before those of keys, of which no file lists all."""
+    return [
+        override
+        if re.match(rf"[+~]|hydra[./]|({'|'.join(GROUPS)}|experiment)(@|=)", override)
+        else f"++{override}"
+        for override in overrides
+    ]
 
 
 def search_path(config_dir: Path | None) -> list[str]:
@@ -199,7 +198,7 @@ def search_path(config_dir: Path | None) -> list[str]:
 
 
 def check_parts(job: str, overrides: Sequence[str]) -> None:
-    """Refuse a part of the config that the command does not have.
+    """Refuse a part of the config that the command does not have, and choices that are no names.
 
     An experiment may set parts that only other commands have; a user who names one is mistaken.
 
@@ -207,10 +206,14 @@ def check_parts(job: str, overrides: Sequence[str]) -> None:
         LtcamError: Naming the part.
     """
     parts = root_groups(job)
-    for key in sorted(named_keys(overrides)):
-        part = key.split(".")[0]
+    for override in overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        part = key.split("@")[0].split(".")[0]
         if part in GROUPS and part not in parts:
             raise LtcamError(f"{key}: ltcam {job} has no {part} (it has {', '.join(parts)})")
+        if key in {*GROUPS, "experiment"} and re.fullmatch(NO_NAME, value, re.IGNORECASE):
+            known = [path.stem for path in (conf_dir() / key).glob("[!_]*.yaml")]
+            raise LtcamError(f"{key}={value}: no such config{nearest(value, known)}")
 
 
 @cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +11,14 @@ import yaml
 
 from ltcam_cli.commands.compose import (
     GROUPS,
-    compose_config,
     conf_dir,
     own_config_dirs,
-    plain,
     root_groups,
+    settings_of,
 )
 from ltcam_cli.commands.options import Call
-from ltcam_cli.config import defaults, descriptions
+from ltcam_cli.config import descriptions
 from ltcam_cli.errors import LtcamError, nearest
-from ltcam_cli.experiments.settings import Settings
-from ltcam_cli.maps.method import CamMethod
 from ltcam_cli.maps.weightings import get_weighting
 
 HEAD_NOTE = """\
@@ -40,15 +37,15 @@ def methods(call: Call) -> None:
 
     rows = []
     for name, path in sorted(config_files("method", call.config_dir).items()):
-        values = merged_file(path)
-        weighting = values.get("weighting") if values.get("source") != "student" else None
+        values = {"layers": "last"} | merged_file(path)
+        weighting = values.get("weighting")
         needs = get_weighting(weighting).needs if weighting else frozenset()
         delta = values.get("delta")
         rows.append(
             {
                 "method": name,
                 "weighting": weighting or "student",
-                "layers": values.get("layers", ""),
+                "layers": values["layers"],
                 "delta": "" if delta is None else f"{delta:g}",
                 "needs": " ".join(sorted(needs)),
                 "what": path.read_text(encoding="utf-8").splitlines()[0].lstrip("# "),
@@ -70,13 +67,9 @@ def merged_file(path: Path) -> dict[str, Any]:
     values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     merged: dict[str, Any] = {}
     for base in values.pop("defaults", []):
-        if base == "_student_schema":
-            merged |= {"source": "student", "layers": "none"}
-        elif base == "_schema":
-            merged |= defaults(CamMethod)
-        elif isinstance(base, str) and base != "_self_":
-            places = [path.with_name(f"{base}.yaml"), conf_dir() / "method" / f"{base}.yaml"]
-            merged |= merged_file(next((each for each in places if each.is_file()), path))
+        places = [path.with_name(f"{base}.yaml"), conf_dir() / "method" / f"{base}.yaml"]
+        if file := next((place for place in places if place.is_file() and place != path), None):
+            merged |= merged_file(file)
     return merged | values
 
 
@@ -89,12 +82,11 @@ def config(call: Call, job: str) -> None:
 
     if job in {"student", "export"}:
         call = with_default_pipeline(call, TEACHER if job == "student" else "student")
-    composed = plain(compose_config(job, call), call.overrides)
-    settings = Settings.of(composed.values)
+    settings = settings_of(job, call)
     groups = root_groups(job)
     values = {
         key: value
-        for key, value in composed.values.items()
+        for key, value in asdict(settings).items()
         if key not in GROUPS or (key in groups and key != "pipeline")
     }
     print("\n".join(_lines(values, settings)))
@@ -110,6 +102,7 @@ def _lines(values: Mapping[str, Any], config: Any, indent: str = "") -> Iterator
             yield f"{indent}{key}:"
             yield from _lines(value, inner, f"{indent}  ")
             continue
+        value = list(value) if isinstance(value, tuple) else value
         text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000)
         line = f"{indent}{key}: {text.removesuffix(chr(10)).removesuffix('...').strip()}"
         comment = told.get(key, "").rstrip(".")

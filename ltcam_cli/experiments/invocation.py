@@ -67,9 +67,8 @@ def differing(
         choices.append(f"{group}={name}")
     composed = compose(job, choices)
     given = flat(_lists(asdict(Settings.of(composed.values))))
-    written = flat(composed.values)
     return choices + [
-        f"{'' if key in written else '+'}{key}={override_text(value)}"
+        f"{key}={override_text(value)}"
         for key, value in kept.items()
         if key not in given or given[key] != value
     ]

@@ -129,7 +129,7 @@ class Prediction:
 
     def __call__(self, composed: Composed) -> Row:
         """Predict; the data set need not be there where a run is named."""
-        runtime = composed.values["predict"]["runtime"]
+        runtime = Settings.of(composed.values).predict.runtime
         return self.run((file_predictor if runtime == "onnx" else run_predictor)(composed))
 
     def run(self, predictor: Predictor) -> Row:

@@ -125,6 +125,9 @@ class Settings:
             },
         )
 
+    def __post_init__(self) -> None:
+        self.method.check()  # refuses what does not exist before anything is computed
+
     @property
     def root(self) -> Path:
         """Folder of all results."""
@@ -155,7 +158,7 @@ def with_kept_parts(composed: Composed, kept: Mapping[str, Any], parts: Sequence
         merged[part] = copy.deepcopy(kept[part])
         for key in composed.named:
             if key.startswith(f"{part}."):
-                _set(merged, key.split("."), _get(composed.values, key.split(".")))
+                _copy(composed.values, merged, key.split("."))
     return Settings.of(merged)
 
 
@@ -169,13 +172,11 @@ def in_parts(key: str, parts: Collection[str]) -> bool:
     return key.split(".")[0] in parts
 
 
-def _get(values: Mapping[str, Any], path: Sequence[str]) -> Any:
-    for step in path:
-        values = values[step]
-    return values
-
-
-def _set(values: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    for step in path[:-1]:
-        values = values.setdefault(step, {})
-    values[path[-1]] = value
+def _copy(source: Mapping[str, Any], target: dict[str, Any], path: Sequence[str]) -> None:
+    """Copy the value of a nested key; one that the source lacks stays as it is."""
+    *parents, last = path
+    for step in parents:
+        source = source.get(step) or {}
+        target = target.setdefault(step, {})
+    if last in source:
+        target[last] = source[last]
