@@ -45,10 +45,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="Fetch, check or make a data set.")
 student_app = typer.Typer(no_args_is_help=True, help="A second stage that learns masks from maps.")
-runs_app = typer.Typer(
-    cls=RunsGroup,
-    help="List runs (ltcam runs), the results of one (ltcam runs NAME), or join tables.",
-)
+runs_app = typer.Typer(cls=RunsGroup, help="List runs, the results of one, or join tables.")
 app.add_typer(data_app, name="data")
 app.add_typer(student_app, name="student")
 app.add_typer(runs_app, name="runs")

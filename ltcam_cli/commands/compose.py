@@ -99,7 +99,7 @@ def plain(cfg: DictConfig, overrides: Sequence[str]) -> Composed:
     try:
         values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
     except OmegaConfBaseException as error:
-        raise unresolved(cfg, error) from error
+        raise unresolved(cfg, error, named_keys(overrides)) from error
     assert isinstance(values, dict)
     return Composed({str(key): value for key, value in values.items()}, named_keys(overrides))
 
