@@ -163,7 +163,9 @@ class _Guarded:
 
     def __call__(self, cfg: DictConfig) -> Row:
         try:
-            composed = plain(cfg, HydraConfig.get().overrides.task)
+            overrides = OmegaConf.to_container(HydraConfig.get().overrides.task)  # with their ${…}
+            assert isinstance(overrides, list)
+            composed = plain(cfg, [str(override) for override in overrides])
             use_threads(Settings.of(composed.values).threads)
             return self.task(composed)
         except Exception as error:
