@@ -59,9 +59,9 @@ def test_training_chooses_the_row(cli: Cli, own_run: Run) -> None:
 
 
 def test_the_best_of_a_test_part_is_never_chosen() -> None:
-    rows = [{"method": "m", "layers": "all", "supervision": "image", "part": p, "delta": d, "iou": i}
-            for p, d, i in [("train", 0.0, 3.0), ("train", 50.0, 2.0), ("test", 0.0, 1.0),
-                            ("test", 50.0, 9.0)]]  # fmt: skip
+    values = [("train", 0.0, 3.0), ("train", 50.0, 2.0), ("test", 0.0, 1.0), ("test", 50.0, 9.0)]
+    same = {"method": "m", "layers": "all", "supervision": "image"}
+    rows = [{**same, "part": part, "delta": delta, "iou": iou} for part, delta, iou in values]
     marked = mark_chosen(pd.DataFrame(rows))
     assert marked["chosen"].tolist() == [True, False, True, False]
     only_test = mark_chosen(pd.DataFrame(rows[2:]))
