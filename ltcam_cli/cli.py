@@ -28,6 +28,7 @@ from ltcam_cli.commands.options import (
     URL,
     Call,
     Cells,
+    ConfigDir,
     Deltas,
     Grid,
     Methods,
@@ -219,10 +220,10 @@ def data_synth(
     commands.data.synth(call, out)
 
 
-@command(app)
-def methods(call: Call) -> None:
+@app.command()
+def methods(config_dir: ConfigDir = None) -> None:
     """List what --method takes."""
-    commands.info.methods(call)
+    commands.info.methods(config_dir)
 
 
 @runs_app.command("list")

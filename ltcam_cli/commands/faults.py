@@ -79,6 +79,11 @@ def _one_line(hydra: Any, job: str, message: str) -> str:
     if match := re.search(r"Could not override '([^']+)'", message):
         key = match[1].split("@")[0]
         return f"{key}: no such key{_nearest_key(hydra, job, key)}"
+    if match := re.search(r"Could not append to config\..*?'([^']+)'", message):
+        return f"+{match[1]}: is there already; set it without the +"
+    if match := re.search(r"Could not delete from config\..*?'([^']+)'", message):
+        key = match[1].split("@")[0]
+        return f"~{key}: no config file sets it; give it another value, {key}=VALUE"
     if "sweep" in message.lower() and "--multirun" in message:
         return "a comma list is a sweep: add -m, or quote the value"
     lines = [line.strip() for line in message.splitlines() if line.strip()]
