@@ -27,7 +27,7 @@ from pathlib import PurePath
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 from typing_extensions import dataclass_transform
@@ -185,7 +185,8 @@ def _words(kind: Any, marks: list[Any]) -> str:
     if get_origin(kind) is Literal:
         return " | ".join(map(str, get_args(kind)))
     if get_origin(kind) is list:
-        return f"a list, each {allowed(get_args(kind)[0])}"
+        least = [f" of at least {mark.min_length}" for mark in marks if isinstance(mark, MinLen)]
+        return f"a list{''.join(least[-1:])}, each {allowed(get_args(kind)[0])}"
     names: dict[Any, str] = {
         bool: "true or false", int: "a whole number", float: "a number", str: "a text",
         NoneType: "null", dict: "a mapping",

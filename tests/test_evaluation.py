@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,18 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ltcam_cli.runs.evaluation import (
-    Drawing,
-    EvaluationConfig,
-    ImageResult,
-    Scores,
-    drawn_by,
-    evaluate,
-    map_and_segment,
-    overlapped,
-    true_mask,
-    use_threads,
-)
 from PIL import Image
 from skimage.filters import threshold_otsu
 from skimage.measure import label as regions_of
@@ -34,15 +22,28 @@ from toys import picture, square, tiny_classifier, toy, toys
 from ltcam_cli.data.batches import Item
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
+from ltcam_cli.experiments.config import EvaluationConfig
+from ltcam_cli.experiments.session import use_threads
+from ltcam_cli.experiments.settings import Settings
 from ltcam_cli.maps.engine import CamEngine, Heatmaps
 from ltcam_cli.maps.spec import MapSpec
 from ltcam_cli.masks.inputs import SegInput
-from ltcam_cli.masks.segmenters import SegmenterConfig, at_size, make_segmenter
+from ltcam_cli.masks.resize import at_size
+from ltcam_cli.masks.segmenters import SegmenterConfig, make_segmenter
 from ltcam_cli.report.overlay import GREEN, LONGEST, RED, blended, draw_strip, outlined
-from ltcam_cli.runs import evaluation
+from ltcam_cli.runs import masking
+from ltcam_cli.runs.masking import (
+    ImageResult,
+    Loading,
+    MaskJob,
+    in_background,
+    mask_images,
+    true_mask,
+)
+from ltcam_cli.runs.scoring import Scores, evaluate
 from ltcam_cli.scores.pixels import PixelCounts
 
-OTSU = drawn_by(make_segmenter(SegmenterConfig()))
+OTSU = [MaskJob(0, make_segmenter(SegmenterConfig()))]
 SIZES = [(40, 36), (70, 31), (32, 32), (25, 60)]
 
 
@@ -97,11 +98,14 @@ def run(
     samples: list[Sample],
     images: str = "defective",
     logits: Sequence[float] = LOGITS,
-    **options: Any,
+    on_error: str = "raise",
+    visit: Callable[[ImageResult, PixelCounts], None] | None = None,
 ) -> tuple[RandomMaps, Scores, dict[str, Any]]:
     source = RandomMaps(logits)
-    config = EvaluationConfig(images=images, batch_size=4)
-    scores, summary = evaluate_one(tiny_classifier(), source, OTSU, samples, config, **options)
+    loading = Loading(4, on_error=on_error)
+    scores, summary = evaluate_one(
+        tiny_classifier(), source, OTSU, samples, loading, images=images, visit=visit
+    )
     return source, scores, summary
 
 
@@ -187,8 +191,9 @@ def test_a_row_an_image() -> None:
 
 def test_the_threshold_and_the_prior_decide_what_is_predicted() -> None:
     classifier = replace(tiny_classifier(), threshold=0.2, prior_shift=-1.0)
-    config = EvaluationConfig(images="predicted", batch_size=4)
-    scores, _ = evaluate_one(classifier, RandomMaps(LOGITS), OTSU, many_sizes(), config)
+    scores, _ = evaluate_one(
+        classifier, RandomMaps(LOGITS), OTSU, many_sizes(), Loading(4), images="predicted"
+    )
     probability = 1 / (1 + np.exp(1 - np.array(LOGITS)))
     np.testing.assert_allclose(scores.table["probability"], probability, rtol=1e-6)
     assert scores.table["predicted"].tolist() == (probability >= 0.2).astype(int).tolist()
@@ -228,7 +233,7 @@ def test_nothing_to_evaluate() -> None:
 
 def test_unreadable_images(tmp_path: Path) -> None:
     (tmp_path / "x.png").touch()
-    broken = Sample.of_files(tmp_path / "x.png", None, name="x", group="x", label=1)
+    broken = Sample.from_files(tmp_path / "x.png", None, name="x", group="x", label=1)
     samples = [broken, toy(0, 1), broken, toy(3, 1)]
     with pytest.raises(LtcamError, match=r"x\.png: the file is empty"):
         run(samples)
@@ -253,7 +258,7 @@ def test_the_map_is_scaled_to_the_mask_and_not_the_mask_down() -> None:
     seen: list[SegInput] = []
 
     class Spy:
-        lessons = ()
+        calibrators = ()
 
         def __call__(self, given: SegInput) -> np.ndarray:
             seen.append(given)
@@ -261,8 +266,8 @@ def test_the_map_is_scaled_to_the_mask_and_not_the_mask_down() -> None:
 
     samples = [toy(0, 1, (300, 200)), toy(3, 1, (20, 25))]
     source = RandomMaps(LOGITS)
-    spy = drawn_by(Spy())
-    _, summary = evaluate_one(tiny_classifier(), source, spy, samples, EvaluationConfig())
+    spy = [MaskJob(0, Spy())]
+    _, summary = evaluate_one(tiny_classifier(), source, spy, samples, Loading())
     for given, sample, map_ in zip(seen, samples, source.given, strict=True):
         truth = sample.mask
         assert truth is not None
@@ -293,9 +298,7 @@ def test_visitors_see_each_result_once() -> None:
 def test_results_are_streamed() -> None:
     """No batch is loaded before the results of the one before were taken."""
     source = RandomMaps(LOGITS)
-    results = map_and_segment(
-        tiny_classifier(), source, OTSU, many_sizes(), masks=False, gate=False, batch_size=2
-    )
+    results = mask_images(tiny_classifier(), source, OTSU, many_sizes(), Loading(2))
     for _ in range(3):
         result = next(results)
     assert source.batches == [2, 2] and result.item.mask is None
@@ -309,28 +312,29 @@ class TwoMaps(RandomMaps):
         return Heatmaps([found.maps[0], found.maps[0].flip(-2)], found.logits)
 
 
-def test_cells_of_one_map_share_its_upscaling(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And each cell, in whatever order they are listed, has the scores it has alone."""
+def test_jobs_of_one_map_share_its_upscaling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And each job, in whatever order they are listed, has the scores it has alone."""
     scaled: list[tuple[int, int]] = []
 
     def counting(maps: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
         scaled.append(size)
         return at_size(maps, size)
 
-    monkeypatch.setattr(evaluation, "at_size", counting)
+    monkeypatch.setattr(masking, "at_size", counting)
     half = make_segmenter(SegmenterConfig("half", "fraction"))
-    cells = [Drawing(1, half), *drawn_by(half), *drawn_by(OTSU[0].segmenter, 2)]
-    config, classifier = EvaluationConfig("all", batch_size=4), tiny_classifier()
+    jobs = [MaskJob(1, half), MaskJob(0, half), *OTSU, MaskJob(1, OTSU[0].segmenter)]
+    classifier = tiny_classifier()
 
-    def scores(drawings: Sequence[Drawing]) -> list[Scores]:
-        return evaluate(classifier, TwoMaps(LOGITS), drawings, many_sizes(), config)[0]
+    def scores(jobs: Sequence[MaskJob]) -> list[Scores]:
+        loading = Loading(4)
+        return evaluate(classifier, TwoMaps(LOGITS), jobs, many_sizes(), loading, images="all")[0]
 
-    together = scores(cells)
+    together = scores(jobs)
     assert len(scaled) == 2 * len(many_sizes())
-    for cell, found in zip(cells, together, strict=True):
-        [alone] = scores([cell])
+    for job, found in zip(jobs, together, strict=True):
+        [alone] = scores([job])
         assert found.table.equals(alone.table) and found.summary() == alone.summary()
-    assert len({found.summary()["iou"] for found in together}) == len(cells)
+    assert len({found.summary()["iou"] for found in together}) == len(jobs)
 
 
 def test_scores_are_made_while_the_next_batch_is_mapped() -> None:
@@ -347,7 +351,7 @@ def test_scores_are_made_while_the_next_batch_is_mapped() -> None:
         assert number + 2 >= len(made) or not made[number + 2].is_set()  # and one waits at most
         used.append((number, threading.current_thread() is not threading.main_thread()))
 
-    overlapped(items(), use)
+    in_background(items(), use)
     assert used == [(number, True) for number in range(4)]
 
 
@@ -361,11 +365,11 @@ def test_errors_come_through_from_both_sides() -> None:
 
     used: list[int] = []
     with pytest.raises(LtcamError, match="made"):
-        overlapped(broken(), used.append)
+        in_background(broken(), used.append)
     assert used == [1]
     for count in (1, 5):
         with pytest.raises(LtcamError, match="used"):
-            overlapped(range(count), refuse)
+            in_background(range(count), refuse)
 
 
 def test_what_travels_to_the_host_is_the_same_and_is_checked() -> None:
@@ -393,10 +397,7 @@ def test_the_batch_size_changes_nothing_but_rounding(spec: MapSpec) -> None:
 
     def results(batch_size: int) -> list[ImageResult]:
         source = CamEngine(classifier.model, [spec])
-        given = map_and_segment(
-            classifier, source, OTSU, samples, masks=True, gate=False, batch_size=batch_size
-        )
-        return list(given)
+        return list(mask_images(classifier, source, OTSU, samples, Loading(batch_size)))
 
     for alone, together in zip(results(1), results(5), strict=True):
         assert alone.item.sample == together.item.sample
@@ -411,8 +412,10 @@ def test_workers_change_nothing() -> None:
 
     def summary(workers: int) -> dict[str, Any]:
         source = CamEngine(classifier.model, [MapSpec("layercam", ("all",))])
-        config = EvaluationConfig("all", batch_size=4, workers=workers)
-        return evaluate_one(classifier, source, OTSU, many_sizes(), config)[1] | {"seconds": 0}
+        _, summary = evaluate_one(
+            classifier, source, OTSU, many_sizes(), Loading(4, workers), images="all"
+        )
+        return summary | {"seconds": 0}
 
     assert summary(0) == summary(2)
 
@@ -421,7 +424,7 @@ def test_the_model_is_left_as_it_was() -> None:
     classifier = tiny_classifier()
     before = {key: value.clone() for key, value in classifier.model.state_dict().items()}
     source = CamEngine(classifier.model, [MapSpec("gradcam", ("all",), 50.0)])
-    evaluate_one(classifier, source, OTSU, toys(4), EvaluationConfig())
+    evaluate_one(classifier, source, OTSU, toys(4), Loading())
     state = classifier.model.state_dict()
     assert all(torch.equal(value, before[key]) for key, value in state.items())
     assert all(p.requires_grad and p.grad is None for p in classifier.model.parameters())
@@ -431,7 +434,7 @@ def test_the_model_is_left_as_it_was() -> None:
     ("options", "message"),
     [
         ({"images": "defect"}, r"evaluation\.images=defect: unknown; did you mean 'defective'"),
-        ({"batch_size": 0}, r"evaluation\.batch_size=0: must be at least 1"),
+        ({"batch_size": 0}, r"evaluation\.batch_size=0: must be .* of at least 1 "),
     ],
 )
 def test_wrong_configs(options: dict[str, Any], message: str) -> None:
@@ -446,8 +449,8 @@ def test_threads() -> None:
         assert torch.get_num_threads() == before
         use_threads(2)
         assert torch.get_num_threads() == 2
-        with pytest.raises(LtcamError, match="threads=0: must be at least 1"):
-            use_threads(0)
+        with pytest.raises(LtcamError, match=r"threads=0: must be .* of at least 1 "):
+            Settings(threads=0)
     finally:
         torch.set_num_threads(before)
 

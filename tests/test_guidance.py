@@ -13,15 +13,15 @@ from conftest import Cli, Run
 from test_training import DROPOUT, equal, fit, interrupt_at, weights
 from toys import SLIM, TOYS, fault, tiny_classifier, toy_split, toys
 
-from ltcam_cli.classifier.backbones import BackboneConfig
 from ltcam_cli.classifier.checkpoint import Classifier, load_classifier
+from ltcam_cli.classifier.config import BackboneConfig, TrainerConfig
 from ltcam_cli.classifier.guidance import Guide, consistency, saliency
-from ltcam_cli.classifier.train import TrainerConfig
 from ltcam_cli.data.batches import Images, batches
 from ltcam_cli.data.split import Split
+from ltcam_cli.experiments.session import training_identity
+from ltcam_cli.experiments.settings import Settings
 from ltcam_cli.maps.engine import explain
 from ltcam_cli.maps.spec import MapSpec
-from ltcam_cli.runs.folder import training_hash
 
 LARGE = Split(toys(18, size=(70, 64)), toys(24, 300, (70, 64)))  # whose maps are of 4 x 4
 
@@ -134,7 +134,9 @@ def test_the_guides_weights_are_hashed_and_not_its_place(tmp_path: Path, first: 
     shutil.copy(first, copy)
     tiny_classifier().save(other)
     digests = [
-        training_hash(TOYS, toy_split(), SLIM, TrainerConfig(guide=guide and str(guide)), 0)
+        training_identity(
+            Settings(dataset=TOYS, trainer=TrainerConfig(guide=guide and str(guide))), toy_split()
+        ).hash
         for guide in (None, first, copy, other)
     ]
     assert digests[1] == digests[2] and len(set(digests)) == 3

@@ -9,29 +9,28 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ltcam_cli.data.config import DatasetConfig
-from ltcam_cli.runs.evaluation import EvaluationConfig, drawn_by, evaluate
 from PIL import Image
 
-from ltcam_cli.classifier.backbones import BackboneConfig
 from ltcam_cli.classifier.checkpoint import load_classifier
-from ltcam_cli.classifier.train import TrainerConfig, train
-from ltcam_cli.commands.data import duplicates
+from ltcam_cli.classifier.config import BackboneConfig, TrainerConfig
+from ltcam_cli.classifier.train import train
+from ltcam_cli.data.ksdd import Ksdd
 from ltcam_cli.data.load import load_split
 from ltcam_cli.data.sample import Sample
-from ltcam_cli.data.split import Split
+from ltcam_cli.data.split import Split, duplicates
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.maps.engine import CamEngine
 from ltcam_cli.maps.spec import MapSpec
 from ltcam_cli.masks.segmenters import SegmenterConfig, make_segmenter
+from ltcam_cli.runs.masking import Loading, MaskJob
+from ltcam_cli.runs.scoring import evaluate
 from ltcam_cli.scores.pixels import PixelCounts
 
 pytestmark = pytest.mark.real
 
 
-def config(root: Path, **options: Any) -> DatasetConfig:
-    options = {"split": "paper", "height": 128, "width": 64, "count": 399, **options}
-    return DatasetConfig(kind="ksdd", root=str(root), **options)
+def config(root: Path, **options: Any) -> Ksdd:
+    return Ksdd(root=str(root), height=128, width=64, **options)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +114,7 @@ def test_one_item_seen_twice(paper: Split) -> None:
 def test_the_papers_split_does_not_leak(paper: Split) -> None:
     assert duplicates(paper.train, paper.test) == set()
     assert {s.group for s in paper.train}.isdisjoint(s.group for s in paper.test)
-    assert paper.dropped is None
+    assert paper.dropped == []
 
 
 @pytest.mark.parametrize(
@@ -138,7 +137,7 @@ def test_official_folds_leak(
         load_split(config(real_ksdd, **official, drop_leaks=False))
     split = load_split(config(real_ksdd, **official))
     assert of_folder(split.listed_test, *tested)
-    dropped = split.dropped or []
+    dropped = split.dropped
     assert of_folder(dropped, *leaking) == dropped and len(dropped) == 16
     assert duplicates(split.listed_train, split.listed_test) == set()
     across = duplicates(dropped, split.listed_test)
@@ -170,8 +169,8 @@ def test_the_way_through(paper: Split, real_ksdd: Path, tmp_path: Path) -> None:
     assert (metrics["test_images"], metrics["train_images"]) == (80, 319)
     classifier = load_classifier(tmp_path / "checkpoint.pt")
     source = CamEngine(classifier.model, [MapSpec("gradcam", ("all",), 50.0)])
-    drawings = drawn_by(make_segmenter(SegmenterConfig()))
-    [scores], _ = evaluate(classifier, source, drawings, paper.test, EvaluationConfig())
+    jobs = [MaskJob(0, make_segmenter(SegmenterConfig()))]
+    [scores], _ = evaluate(classifier, source, jobs, paper.test, Loading())
     row = scores.summary()
     assert row["n_images"] == 10 and scores.table["label"].eq(1).all()
     masks = [sample.mask for sample in paper.test if sample.label]

@@ -13,25 +13,32 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import Cli, Run
-from ltcam_cli.runs.evaluation import EvaluationConfig, drawn_by, evaluate
-from ltcam_cli.runs.search import fold_ious, folds_of, held_out
 from toys import tiny_classifier, toy, toys
 
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split
 from ltcam_cli.errors import LtcamError
+from ltcam_cli.experiments.config import SearchConfig
+from ltcam_cli.experiments.search import fold_ious, folds_of, held_out
+from ltcam_cli.experiments.session import Session
+from ltcam_cli.experiments.settings import Settings
 from ltcam_cli.maps.engine import CamEngine
 from ltcam_cli.maps.spec import MapSpec
 from ltcam_cli.masks.segmenters import SegmenterConfig, make_segmenter
+from ltcam_cli.runs.folder import RunFolder
+from ltcam_cli.runs.masking import Loading, MaskJob
+from ltcam_cli.runs.scoring import evaluate
 from ltcam_cli.scores.pixels import pooled
 
 SMALL = [
-    "search.methods=[ltgradcam,'ltlayercam delta=auto layers=s3+s4']",
+    "search.methods=[{method:ltgradcam},{method:ltlayercam,method.delta:auto,method.layers:s3+s4}]",
     "evaluation.deltas=[0,90]",
-    "search.fusions=['rule=sum','rule=product normalize=minmax']",
-    "search.segmenters=[otsu,'fraction options.of_maximum=0.5',plus]",
+    "search.fusions=[{rule:sum},{rule:product,normalize:minmax}]",
+    "search.segmenters=[{segmenter:otsu},"
+    "{segmenter:fraction,segmenter.options.of_maximum:0.5},{segmenter:contrast}]",
     "search.folds=2",
 ]
+OTSU = "search.segmenters=[{segmenter:otsu}]"
 
 
 # --- folds
@@ -46,22 +53,30 @@ def test_items_stay_together_and_folds_are_even() -> None:
     assert len(set(folds_of(["a", "b"], 5).values())) == 2
 
 
+def session_of_folds(folds: int) -> Session:
+    """Of a tiny classifier, without a run."""
+    session = Session(replace(Settings(), search=SearchConfig(folds=folds)), RunFolder(Path("run")))
+    session.classifier = tiny_classifier()
+    return session
+
+
 def test_fold_ious_are_pooled_over_their_items() -> None:
-    classifier = tiny_classifier()
+    session = session_of_folds(2)
     samples = [toy(n, 1, group=f"item{n % 3}") for n in range(7)]
-    source = CamEngine(classifier.model, [MapSpec("layercam", ("all",), d) for d in (0.0, 90.0)])
-    cells = drawn_by(make_segmenter(SegmenterConfig()), 2)
-    found = fold_ious(classifier, source, cells, samples, 2, batch_size=4)
+    specs = [MapSpec("layercam", ("all",), delta) for delta in (0.0, 90.0)]
+    source = CamEngine(session.classifier.model, specs)
+    jobs = [MaskJob(number, make_segmenter(SegmenterConfig())) for number in range(2)]
+    found = fold_ious(session, source, jobs, samples)
     fold = folds_of([sample.group for sample in samples], 2)
-    scores, _ = evaluate(classifier, source, cells, samples, EvaluationConfig())
+    scores, _ = evaluate(session.classifier, source, jobs, samples, Loading())
     assert found.shape == (2, 2)
-    for cell, scored in enumerate(scores):
+    for job, scored in enumerate(scores):
         for number in range(2):
             counts = [
                 c for c, g in zip(scored.counts, scored.groups, strict=True) if fold[g] == number
             ]
             expected = 100 * pooled(counts).iou
-            assert found.loc[cell, f"iou_fold{number}"] == pytest.approx(expected)
+            assert found.loc[job, f"iou_fold{number}"] == pytest.approx(expected)
 
 
 def test_held_out_is_scored_where_it_was_not_chosen() -> None:
@@ -102,26 +117,33 @@ def watched(monkeypatch: pytest.MonkeyPatch, run: Run, *, masks: bool) -> list[s
     return read
 
 
-@pytest.mark.parametrize("labels", ["image", "pixel-val"])
+@pytest.mark.parametrize("supervision", ["image", "pixel"])
 def test_the_best_of_training_is_scored_once(
-    cli: Cli, own_run: Run, monkeypatch: pytest.MonkeyPatch, labels: str
+    cli: Cli, own_run: Run, monkeypatch: pytest.MonkeyPatch, supervision: str
 ) -> None:
-    by = [*SMALL, f"evaluation.labels={labels}", "tta.flips=horizontal", *own_run.overrides]
+    by = [
+        *SMALL,
+        f"evaluation.supervision={supervision}",
+        "tta.flips=horizontal",
+        *own_run.overrides,
+    ]
     with monkeypatch.context() as patch:
-        read = watched(patch, own_run, masks=labels == "pixel-val")
+        read = watched(patch, own_run, masks=supervision == "pixel")
         shown = cli.ok("search", *by)
-    assert bool(read) == (labels == "pixel-val")
+    assert bool(read) == (supervision == "pixel")
     [folder] = own_run.path.glob("search/*")
-    assert folder.name.startswith(f"{labels}-")
-    assert {path.name for path in folder.iterdir()} == {"search.csv", "search.md", "config.yaml"}
+    assert folder.name.startswith(f"{supervision}-")
+    assert {path.name for path in folder.iterdir()} == {
+        "search.csv", "search.md", "config.yaml", "identity.json"
+    }  # fmt: skip
     table = pd.read_csv(folder / "search.csv")
-    assert len(table) == (1 + 2) * 2 * 3 and set(table["labels"]) == {labels}
+    assert len(table) == (1 + 2) * 2 * 3 and set(table["supervision"]) == {supervision}
     assert not table.duplicated(["method", "delta", "layers", "fusion", "segmenter"]).any()
     assert set(table.loc[table["method"] == "ltlayercam", "layers"]) == {"s3+s4"}
     assert table["criterion"].nunique() > 3
     assert table["chosen"].tolist() == (table.index == table["criterion"].idxmax()).tolist()
     folds = table.filter(regex="^iou_fold")
-    if labels == "pixel-val":
+    if supervision == "pixel":
         np.testing.assert_allclose(folds.mean(axis=1), table["criterion"])
         assert f"{held_out(folds):.2f}" in shown
     else:
@@ -130,7 +152,7 @@ def test_the_best_of_training_is_scored_once(
 
     results = pd.read_csv(own_run.path / "results.csv")
     [row] = results.to_dict("records")  # nothing but the chosen one was ever evaluated
-    same = ["method", "delta", "layers", "fusion", "normalize", "labels"]
+    same = ["method", "delta", "layers", "fusion", "normalize", "supervision"]
     assert [row[key] for key in same] == [best[key] for key in same]
     assert row["split"] == "fraction" and row["tta"] == "flips=horizontal"
     config = yaml.safe_load((folder / "config.yaml").read_text())
@@ -145,17 +167,24 @@ def test_the_best_of_training_is_scored_once(
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("searched again")
 
-    monkeypatch.setattr("ltcam_cli.commands.search.judged", never)
+    monkeypatch.setattr("ltcam_cli.experiments.search.criteria", never)
     assert cli.ok("search", *by) == shown
 
 
 def test_a_grid_of_the_command_line(cli: Cli, own_run: Run) -> None:
-    grid = ["--method", "ltgradcam,gradcam,ltcam_plus", "--delta", "null,50", "--layers", "all,s5"]
-    cli.ok("search", *grid, "search.fusions=[]", "search.segmenters=[otsu]", *own_run.overrides)
+    grid = [
+        "--method",
+        "ltgradcam,gradcam,ltgradcam_product",
+        "--delta",
+        "null,50",
+        "--layers",
+        "all,s5",
+    ]
+    cli.ok("search", *grid, "search.fusions=[]", OTSU, *own_run.overrides)
     [path] = own_run.path.glob("search/*/search.csv")
     table = pd.read_csv(path)
     assert len(table) == 3 * 2 * 2
-    assert set(table.loc[table["method"] == "ltcam_plus", "fusion"]) == {"product"}
+    assert set(table.loc[table["method"] == "ltgradcam_product", "fusion"]) == {"product"}
     results = pd.read_csv(own_run.path / "results.csv")
     assert results["tta"].isna().all() and set(results["segmenter"]) == {"otsu"}
     command = yaml.safe_load(path.with_name("config.yaml").read_text())["command"]
@@ -164,22 +193,20 @@ def test_a_grid_of_the_command_line(cli: Cli, own_run: Run) -> None:
 
 
 def test_the_two_modes_share_no_table(cli: Cli, own_run: Run) -> None:
-    one = ["search.methods=[gradcam]", "search.fusions=[]", "search.segmenters=[otsu,li]"]
-    for labels in ("image", "pixel-val"):
-        cli.ok("search", *one, f"evaluation.labels={labels}", *own_run.overrides)
+    one = ["search.methods=[{method:gradcam}]", "search.fusions=[]",
+           "search.segmenters=[{segmenter:otsu},{segmenter:li}]"]  # fmt: skip
+    for supervision in ("image", "pixel"):
+        cli.ok("search", *one, f"evaluation.supervision={supervision}", *own_run.overrides)
     tables = [pd.read_csv(path) for path in own_run.path.glob("search/*/search.csv")]
-    assert sorted(set(table["labels"]).pop() for table in tables) == ["image", "pixel-val"]
-    assert all(table["labels"].nunique() == 1 for table in tables)
+    assert sorted(set(table["supervision"]).pop() for table in tables) == ["image", "pixel"]
+    assert all(table["supervision"].nunique() == 1 for table in tables)
     results = pd.read_csv(own_run.path / "results.csv")
-    assert results["cell"].is_unique and set(results["labels"]) == {"image", "pixel-val"}
+    assert results["cell"].is_unique and set(results["supervision"]) == {"image", "pixel"}
 
 
 def test_folds_need_two_items() -> None:
-    classifier = tiny_classifier()
-    source = CamEngine(classifier.model, [MapSpec("layercam")])
-    samples = [toy(n, 1, group="one") for n in range(3)]
     with pytest.raises(LtcamError, match="folds need two"):
-        fold_ious(classifier, source, drawn_by(make_segmenter(SegmenterConfig())), samples, 2)
+        folds_of(["one"] * 3, 2)
     assert len(folds_of([sample.group for sample in toys(6)], 5)) == 6
 
 
@@ -189,15 +216,16 @@ def test_folds_need_two_items() -> None:
         (["--method", "ltgradcm"], ["ltgradcm", "ltgradcam"]),
         (["--delta", "0,120"], ["120", "0..100"]),
         (["--layers", "s9"], ["s9"]),
-        (["search.segmenters=[otzu]"], ["otzu", "otsu"]),
-        (["search.segmenters=['fraction options.of_max=1']"], ["of_max"]),
-        (["search.segmenters=[]"], ["search.segmenters", "empty"]),
-        (["search.methods=['']"], ["method"]),
-        (["search.fusions=['rule=prodct']"], ["prodct", "product"]),
+        (["search.segmenters=[{segmenter:otzu}]"], ["otzu", "otsu"]),
+        (["search.segmenters=[{segmenter:fraction,segmenter.options.of_max:1}]"], ["of_max"]),
+        (["search.segmenters=[]"], ["search.segmenters=[]", "at least 1"]),
+        (["search.methods=[gradcam]"], ["search.methods", "mapping"]),
+        (["search.methods=[{delta:auto}]"], ["search.methods", "delta"]),
+        (["search.fusions=[{rule:prodct}]"], ["prodct", "product"]),
         (["search.folds=1"], ["search.folds=1", "at least 2"]),
-        (["segmenter=li"], ["segmenter=li", "search.segmenters"]),
+        (["segmenter=li"], ["segmenter: ", "search.segmenters"]),
         (["evaluation.split=train"], ["evaluation.split=train", "test"]),
-        (["evaluation.labels=pixel"], ["evaluation.labels=pixel", "pixel-val"]),
+        (["evaluation.supervision=pixels"], ["evaluation.supervision=pixels", "'pixel'"]),
     ],
 )
 def test_faults(cli: Cli, own_run: Run, args: list[str], says: list[str]) -> None:

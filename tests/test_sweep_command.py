@@ -5,7 +5,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import Cli, Run
-from ltcam_cli.commands.sweep import mark_chosen
+
+from ltcam_cli.experiments.sweep import mark_chosen
 
 SCORES = ["iou", "precision", "recall", "f1", "pixel_ap", "aupro", "oracle_iou", "mean_iou"]
 COUNTS = ["tp", "fp", "fn", "tn", "n_images"]
@@ -50,21 +51,21 @@ def test_training_chooses_the_row(cli: Cli, own_run: Run) -> None:
     for part in (train, test):
         [chosen] = part[part["chosen"]].to_dict("records")
         assert (chosen["method"], chosen["layers"]) == (best["method"], best["layers"])
-        assert chosen["labels"] == "pixel-val"
+        assert chosen["supervision"] == "pixel"
     [folder] = {path.parent for path in Path("outputs").glob("*/sweep/*/delta_curve.png")}
     assert {path.name for path in folder.iterdir()} == {
-        "sweep.csv", "sweep.md", "config.yaml", "delta_curve.png"
+        "sweep.csv", "sweep.md", "config.yaml", "identity.json", "delta_curve.png"
     }  # fmt: skip
 
 
 def test_the_best_of_a_test_part_is_never_chosen() -> None:
-    rows = [{"method": "m", "layers": "all", "labels": "image", "part": p, "delta": d, "iou": i}
-            for p, d, i in [("train", 0.0, 3.0), ("train", 50.0, 2.0), ("test", 0.0, 1.0),
-                            ("test", 50.0, 9.0)]]  # fmt: skip
+    values = [("train", 0.0, 3.0), ("train", 50.0, 2.0), ("test", 0.0, 1.0), ("test", 50.0, 9.0)]
+    same = {"method": "m", "layers": "all", "supervision": "image"}
+    rows = [{**same, "part": part, "delta": delta, "iou": iou} for part, delta, iou in values]
     marked = mark_chosen(pd.DataFrame(rows))
     assert marked["chosen"].tolist() == [True, False, True, False]
     only_test = mark_chosen(pd.DataFrame(rows[2:]))
-    assert not only_test["chosen"].any() and set(only_test["labels"]) == {"image"}
+    assert not only_test["chosen"].any() and set(only_test["supervision"]) == {"image"}
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from ltcam_cli.config import effective
+from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.overrides import entry_overrides, override_text
 from ltcam_cli.experiments.search import Candidate
 from ltcam_cli.experiments.settings import Settings
@@ -37,12 +39,14 @@ def method_candidates(
     """
     methods: dict[str, Candidate] = {}
     for entry in entries:
-        plain = compose(entry_overrides(entry)).method
+        with named("search.methods"):
+            plain = compose(entry_overrides(entry)).method
         fused = isinstance(plain, CamMethod) and settings.search.fusions
         for fusion in settings.search.fusions if fused else [{}]:
             keys = {**entry, **{f"method.fusion.{key}": value for key, value in fusion.items()}}
             overrides = entry_overrides(keys)
-            method = compose(overrides).method
+            with named("search.fusions"):
+                method = compose(overrides).method
             automatic = method.delta == AUTO and not deltas
             for cell in grid(method, settings.evaluation.deltas if automatic else deltas, layers):
                 changed = {
@@ -63,4 +67,14 @@ def segmenter_candidates(compose: ComposeSettings, settings: Settings) -> list[C
         LtcamError: Naming what of an entry does not exist.
     """
     overrides = [entry_overrides(keys) for keys in settings.search.segmenters]
-    return [Candidate(compose(words).segmenter, words) for words in overrides]
+    with named("search.segmenters"):
+        return [Candidate(compose(words).segmenter, words) for words in overrides]
+
+
+@contextmanager
+def named(key: str) -> Iterator[None]:
+    """Name the list that an entry stands in, if it does not exist."""
+    try:
+        yield
+    except LtcamError as error:
+        raise LtcamError(f"{key}: {error}") from error
