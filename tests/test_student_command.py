@@ -57,11 +57,21 @@ def test_train_then_all_that_takes_a_method(own_run: Run, cli: Cli) -> None:
     assert row["student"] == folder.name and folder.name.startswith("fpn_slim-")
     assert f"ltcam evaluate --run {own_run.name} --pipeline student" in out
     held = {path.name for path in folder.iterdir()}
-    assert held == {"config.yaml", "checkpoint.pt", "last.pt", "history.csv", "labels", "train.log", "identity.json"}
+    assert held == {
+        "config.yaml",
+        "checkpoint.pt",
+        "last.pt",
+        "history.csv",
+        "labels",
+        "train.log",
+        "identity.json",
+    }
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config["method"]["name"] == "layercam" and config["segmenter"]["name"] == "otsu"
 
-    [row] = table_on(cli.ok("evaluate", "--run", own_run.name, "--pipeline", "student", "device=cpu"))
+    [row] = table_on(
+        cli.ok("evaluate", "--run", own_run.name, "--pipeline", "student", "device=cpu")
+    )
     assert (row["method"], row["segmenter"]) == ("student", "fixed")
     [cell] = (own_run.path / "evaluate").glob("student-*")
     metrics = json.loads((cell / "metrics.json").read_text())
