@@ -92,7 +92,7 @@ def config(key: str) -> Callable[[type[T]], type[T]]:
             try:
                 validated(self, *args, **_built(made, kwargs))
             except ValidationError as error:
-                raise LtcamError(_line(made, key, error)) from None
+                raise LtcamError(_line(made, key, error, kwargs)) from None
             except TypeError as error:  # two values of one field
                 raise LtcamError(f"{key}: {error}") from None
 
@@ -237,7 +237,7 @@ def _built(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _line(cls: type, key: str, error: ValidationError) -> str:
+def _line(cls: type, key: str, error: ValidationError, values: Mapping[str, Any]) -> str:
     """The first fault, in one line: key, value, what is allowed, nearest name."""
     fault, hints = error.errors(include_url=False)[0], _hints(cls)
     name = str(fault["loc"][0]) if fault["loc"] else ""
@@ -248,7 +248,7 @@ def _line(cls: type, key: str, error: ValidationError) -> str:
         return f"{where}: {' '.join(str(fault['msg']).split())}"
     if name not in hints:
         return f"{where}: no such key{nearest(name, hints)}"
-    annotation, value = hints[name], fault["input"]
+    annotation, value = hints[name], values.get(name, fault["input"])
     if fault["type"] in {"missing", "missing_argument"}:
         return f"{where}: is not set; must be {allowed(annotation)}"
     kind = _unpacked(annotation)[0]
@@ -261,4 +261,5 @@ def shown(value: Any) -> str:
     """A value as a user wrote it, in one line of at most 60 characters."""
     words = {"None": "null", "True": "true", "False": "false"}
     text = " ".join(words.get(str(value), str(value)).split())
+    text = text.replace(", ", ",") if isinstance(value, (list, tuple)) else text
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -272,7 +272,8 @@ def test_cells_of_their_own(cli: Cli, own_run: Run) -> None:
     assert "is there already" in cli(*call, "tta=flips").stderr
     assert len(rows(own_run)) == 4
     cli.fault(*call, "tta=flip", says=["tta=flip", "did you mean 'flips'?"])
-    cli.fault(*call, "tta.size=[10,10]", says=["tta.size=[10,10]", "[64,64]"], logs=True)
+    cli.fault(*call, "tta.size=[10,10]", says=["tta.size=[10,10]: must be [height,width]"])
+    cli.fault(*call, "tta.size=[40,40]", says=["tta.size=[40,40]", "[64,64]"], logs=True)
 
 
 def test_every_command_averages(cli: Cli, own_run: Run, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from ltcam_cli.commands.options import Call
 from ltcam_cli.commands.ranges import deltas_of
 from ltcam_cli.errors import LtcamError, require
 from ltcam_cli.experiments.invocation import command_of_cell, command_of_run
-from ltcam_cli.experiments.settings import named_keys
 from ltcam_cli.files import short_hash, write_text
 from ltcam_cli.report.terminal import print_table
 from ltcam_cli.runs.cells import Cell, find_cells
@@ -41,10 +40,11 @@ def report(call: Call, names: Sequence[str], chosen: Chosen, limit: int, out: Pa
     """
     for module in ("jinja2", "matplotlib"):
         require(module, "report")
-    for key in sorted(named_keys(call.overrides)):
+    for override in call.overrides:
+        key = override.lstrip("+~").partition("=")[0]
         if key.split(".")[0] in {"method", "segmenter", "tta", "ensemble", "pipeline"}:
             raise LtcamError(
-                f"{key}: a report shows cells as they were evaluated; "
+                f"{override}: a report shows cells as they were evaluated; "
                 "choose them with --method, --delta or --cell"
             )
     deltas = deltas_of(chosen[2])
