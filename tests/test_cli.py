@@ -45,8 +45,8 @@ from ltcam_cli.runs.tables import add_rows, as_markdown
 RESULTS = (
     "method, delta, layers, segmenter, images, iou, precision, recall, f1, iou_low, iou_high, "
     "mean_iou, pixel_ap, aupro, oracle_iou, n_images, seconds, dataset, split, fold, seed, "
-    "supervision, target, scope, form, fusion, normalize, regions_touched, false_regions, tp, fp, fn, tn, "
-    "checkpoint, cell"
+    "supervision, target, scope, form, fusion, normalize, regions_touched, false_regions, "
+    "tp, fp, fn, tn, checkpoint, cell"
 ).split(", ")
 COUNTS = ["tp", "fp", "fn", "tn"]
 KEYS: dict[type, str] = {Settings: "", Ksdd: "dataset", CamMethod: "method"}

@@ -101,7 +101,7 @@ def plain(cfg: DictConfig, overrides: Sequence[str]) -> Composed:
     except OmegaConfBaseException as error:
         raise unresolved(cfg, error, named_keys(overrides)) from error
     assert isinstance(values, dict)
-    return Composed({str(key): value for key, value in values.items()}, named_keys(overrides))
+    return Composed({str(key): value for key, value in values.items()}, tuple(overrides))
 
 
 def launch(job: str, task: Task, call: Call) -> tuple[list[Row], Path | None]:

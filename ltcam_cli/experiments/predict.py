@@ -90,9 +90,9 @@ def file_predictor(composed: Composed) -> Predictor:
     else:
         raise LtcamError("predict.runtime=onnx: which file? give predict.model=FILE, or --run")
     metadata = read_metadata(path)
-    others = frozenset(key for key in composed.named if key.split(".")[0] not in {"method", "tta"})
-    settings = with_kept_parts(Composed(values, others), metadata, ("method", "segmenter"))
-    refused = {"method", "tta", "ensemble", "pipeline"} & {k.split(".")[0] for k in composed.named}
+    chosen = Composed(values, composed.overrides_of({"segmenter"}))
+    settings = with_kept_parts(chosen, metadata, ("method", "segmenter"))
+    refused = composed.overrides_of({"method", "tta", "ensemble", "pipeline"})
     if refused and (asked.method.name != settings.method.name or asked.tta.label or asked.ensemble):
         raise LtcamError(
             f"{path}: draws the maps of method={metadata['method']['name']} of the image itself; "

@@ -17,7 +17,6 @@ from ltcam_cli.experiments.settings import (
     TRAINING,
     Composed,
     Settings,
-    in_parts,
     with_kept_parts,
 )
 from ltcam_cli.files import content_digest
@@ -143,8 +142,7 @@ def find_session(composed: Composed) -> Session:
         name = run_name(settings, identity)
         if settings.name:
             open_run(settings.root, settings.name, identity.hash)
-        set_keys = [key for key in sorted(composed.named) if in_parts(key, (*TRAINING, *PLACES))]
-        words = [f"{key}={_value(composed, key)}" for key in set_keys]
+        words = [word.lstrip("+") for word in composed.overrides_of((*TRAINING, *PLACES))]
         command = shlex.join(["ltcam", "train", *words])
         session = Session(settings, find_trained(settings.root, identity.hash, name, command))
         session.split = split
@@ -259,13 +257,3 @@ def use_threads(count: int | None) -> None:
         import torch
 
         torch.set_num_threads(count)
-
-
-def _value(composed: Composed, key: str) -> Any:
-    """Value of a key that the user set, for a command to be copied."""
-    value: Any = composed.values
-    for step in key.split("."):
-        value = value.get(step) if isinstance(value, dict) else None
-    if isinstance(value, dict):  # a group: its choice
-        return value.get("name") or value.get("kind") or "default"
-    return "null" if value is None else value

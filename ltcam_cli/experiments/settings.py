@@ -50,11 +50,20 @@ class Composed:
 
     Attributes:
         values: Nested mapping.
-        named: Dotted keys that the user set.
+        overrides: What the user set, in Hydra's grammar.
     """
 
     values: Mapping[str, Any]
-    named: frozenset[str] = frozenset()
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def named(self) -> frozenset[str]:
+        """Dotted keys that the user set."""
+        return named_keys(self.overrides)
+
+    def overrides_of(self, parts: Collection[str]) -> tuple[str, ...]:
+        """The overrides whose keys lie in one of the top-level parts."""
+        return tuple(o for o in self.overrides if any(in_parts(k, parts) for k in named_keys([o])))
 
 
 @config("")

@@ -42,7 +42,7 @@ def _of_run(name: str, composed: Composed) -> list[tuple[str, Any, Any]]:
     if "imported" in run.config:
         raise LtcamError(f"{run.path}: was imported; there is no training to compare with")
     settings, _ = settings_of_run(
-        Composed({**composed.values, "run": str(run.path)}, composed.named)
+        Composed({**composed.values, "run": str(run.path)}, composed.overrides)
     )
     now = training_identity(settings, load_split(settings.dataset))
     return differences(_kept(run.train), now.mapping)
