@@ -329,8 +329,14 @@ def test_paper_from_weights_in_a_file(cli: Cli, mine: str, ksdd_like: KsddLike) 
         (["table1", "--seeds", "0,x"], ["--seeds 0,x", "numbers"]),
         (["table1", "--run", "r", "--seeds", "0,1"], ["run=r", "--seeds"]),
         (["table1", "reproduce.entries=[{method: gradcm}]"], ["gradcm", "did you mean 'gradcam'?"]),
-        (["table1", "reproduce.entries=[{method: gradcam, method.detla: 3}]"], ["method.detla", "'method.delta'"]),
-        (["table1", "reproduce.entries=[{method: scorecam, method.delta: 3}]"], ["method.delta=3", "delta=null"]),
+        (
+            ["table1", "reproduce.entries=[{method: gradcam, method.detla: 3}]"],
+            ["method.detla", "'method.delta'"],
+        ),
+        (
+            ["table1", "reproduce.entries=[{method: scorecam, method.delta: 3}]"],
+            ["method.delta=3", "delta=null"],
+        ),
         (["table1", "reproduce.kind=tables"], ["reproduce.kind=tables", "'table'"]),
     ],
 )
