@@ -477,9 +477,8 @@ def bench_training(options: argparse.Namespace) -> Iterator[tuple[str, pd.DataFr
     def steps() -> None:
         for batch in given:
             optimizer.zero_grad(set_to_none=True)
-            classification_loss(
-                model(classifier.prepare(batch.images)), batch.labels.clamp_min(0)
-            ).backward()
+            logits = model(classifier.prepare(batch.images))
+            classification_loss(logits, batch.labels.clamp_min(0)).backward()
             optimizer.step()
 
     works = {

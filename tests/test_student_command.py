@@ -57,21 +57,13 @@ def test_train_then_all_that_takes_a_method(own_run: Run, cli: Cli) -> None:
     assert row["student"] == folder.name and folder.name.startswith("fpn_slim-")
     assert f"ltcam evaluate --run {own_run.name} --pipeline student" in out
     held = {path.name for path in folder.iterdir()}
-    assert held == {
-        "config.yaml",
-        "checkpoint.pt",
-        "last.pt",
-        "history.csv",
-        "labels",
-        "train.log",
-        "identity.json",
-    }
+    files = "config.yaml identity.json checkpoint.pt last.pt history.csv train.log labels"
+    assert held == {*files.split()}
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config["method"]["name"] == "layercam" and config["segmenter"]["name"] == "otsu"
 
-    [row] = table_on(
-        cli.ok("evaluate", "--run", own_run.name, "--pipeline", "student", "device=cpu")
-    )
+    evaluate = ("evaluate", "--run", own_run.name, "--pipeline", "student", "device=cpu")
+    [row] = table_on(cli.ok(*evaluate))
     assert (row["method"], row["segmenter"]) == ("student", "fixed")
     [cell] = (own_run.path / "evaluate").glob("student-*")
     metrics = json.loads((cell / "metrics.json").read_text())
@@ -311,9 +303,8 @@ def test_the_best_pipeline(own_run: Run, cli: Cli) -> None:
 
 
 def test_presets_yield_to_options(cli: Cli) -> None:
-    shown = cli.ok(
-        "config", "evaluate", "--pipeline", "ltcam_plus", "--segmenter", "li", "tta=none"
-    )
+    given = ("--pipeline", "ltcam_plus", "--segmenter", "li", "tta=none")
+    shown = cli.ok("config", "evaluate", *given)
     config = yaml.safe_load(shown)
     assert (config["segmenter"]["name"], config["tta"]["flips"]) == ("li", "none")
     assert yaml.safe_load(cli.ok("config", "student"))["method"]["name"] == "ltgradcam_product"
