@@ -21,29 +21,32 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from ltcam_cli.data.config import DatasetConfig
-from ltcam_cli.maps.sweep import swept
-from ltcam_cli.runs.evaluation import EvaluationConfig, drawn_by, evaluate
 from skimage.filters import threshold_otsu
 from torch import Tensor, nn
 
 from ltcam_cli.allocator import reuse_freed_memory
-from ltcam_cli.classifier.augment import AugmentConfig, BalancedOrder, augmentation
-from ltcam_cli.classifier.backbones import BackboneConfig, build_classifier
+from ltcam_cli.classifier.augment import BalancedOrder, augmentation
+from ltcam_cli.classifier.backbones import build_classifier
 from ltcam_cli.classifier.checkpoint import Classifier
-from ltcam_cli.classifier.train import loss_of
+from ltcam_cli.classifier.config import AugmentConfig, BackboneConfig
+from ltcam_cli.classifier.train import classification_loss
 from ltcam_cli.data.batches import Images, batches
+from ltcam_cli.data.ksdd import Ksdd
 from ltcam_cli.data.load import load_split
 from ltcam_cli.data.sample import Sample
-from ltcam_cli.data.synthetic import synthetic_samples
+from ltcam_cli.data.synthetic import Synthetic
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.maps.capture import capture, frozen
 from ltcam_cli.maps.engine import CamEngine
+from ltcam_cli.maps.multi_delta import multi_delta_maps
 from ltcam_cli.maps.spec import MapSpec
 from ltcam_cli.maps.truncation import keep, thresholds
 from ltcam_cli.masks.histogram import histogram
-from ltcam_cli.masks.segmenters import SegmenterConfig, at_size, make_segmenter
+from ltcam_cli.masks.resize import at_size
+from ltcam_cli.masks.segmenters import SegmenterConfig, make_segmenter
 from ltcam_cli.runs.folder import write_table
+from ltcam_cli.runs.masking import Loading, MaskJob
+from ltcam_cli.runs.scoring import evaluate
 from ltcam_cli.runs.tables import as_markdown
 from ltcam_cli.scores.curves import PixelCurves
 from ltcam_cli.scores.pixels import PixelCounts
@@ -391,7 +394,7 @@ def bench_choices(options: argparse.Namespace) -> Iterator[tuple[str, pd.DataFra
 
     def together() -> None:
         for name, layer in layers.items():
-            swept(layer, bounds[name], ["layercam"])
+            multi_delta_maps(layer, bounds[name], ["layercam"])
 
     def kth() -> None:
         for g in grads:
@@ -427,11 +430,10 @@ def _memory_of_evaluation(data: str, count: int) -> dict[str, float]:
     samples = real_or_synthetic(data)[:count]
     classifier = slim_classifier()
     source = CamEngine(classifier.model, [MapSpec("gradcam", ALL, 50.0)])
-    drawings = drawn_by(make_segmenter(SegmenterConfig()))
+    jobs = [MaskJob(0, make_segmenter(SegmenterConfig()))]
     bare_pass(classifier.model, torch.rand(1, 1, 64, 64))
-    config = EvaluationConfig(images="all")
     before, started = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
-    found = peak(lambda: evaluate(classifier, source, drawings, samples, config))
+    found = peak(lambda: evaluate(classifier, source, jobs, samples, Loading(), images="all"))
     seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF)
     faults = (after.ru_minflt - before.ru_minflt) / 1000
     return {"peak MiB": found, "s": seconds, "1000 page faults": faults}
@@ -440,15 +442,13 @@ def _memory_of_evaluation(data: str, count: int) -> dict[str, float]:
 def real_or_synthetic(data: str) -> list[Sample]:
     """KolektorSDD's 399 images where they are, else as many of the synthetic set."""
     try:
-        split = load_split(DatasetConfig(kind="ksdd", root=data, split="paper"))
+        split = load_split(Ksdd(root=data, split="paper"))
         return [*split.test, *split.train]
     except LtcamError as error:
         print(f"{error}; synthetic images instead", file=sys.stderr)
         height, width = FULL_SIZE
-        made = synthetic_samples(
-            items=100, parts=4, defective=0.25, height=height, width=width, seed=0
-        )
-        return list(made)[:399]
+        made = Synthetic(items=100, parts=4, defective=0.25, height=height, width=width, seed=0)
+        return made.samples()[:399]
 
 
 def slim_classifier() -> Classifier:
@@ -477,7 +477,8 @@ def bench_training(options: argparse.Namespace) -> Iterator[tuple[str, pd.DataFr
     def steps() -> None:
         for batch in given:
             optimizer.zero_grad(set_to_none=True)
-            loss_of(model(classifier.prepare(batch.images)), batch.labels.clamp_min(0)).backward()
+            logits = model(classifier.prepare(batch.images))
+            classification_loss(logits, batch.labels.clamp_min(0)).backward()
             optimizer.step()
 
     works = {

@@ -30,6 +30,7 @@ reproduce:
     - {method: gradcam}
     - {method: ltlayercam, method.delta: 50, method.layers: s3+s5}
 """
+GIVEN = "reproduce.entries=[{method: "
 COUNTS = ["tp", "fp", "fn", "tn", "n_images"]
 
 
@@ -328,15 +329,9 @@ def test_paper_from_weights_in_a_file(cli: Cli, mine: str, ksdd_like: KsddLike) 
         (["table1", "--folds", "0"], ["--folds 0", "dataset=synthetic", "has no folds"]),
         (["table1", "--seeds", "0,x"], ["--seeds 0,x", "numbers"]),
         (["table1", "--run", "r", "--seeds", "0,1"], ["run=r", "--seeds"]),
-        (["table1", "reproduce.entries=[{method: gradcm}]"], ["gradcm", "did you mean 'gradcam'?"]),
-        (
-            ["table1", "reproduce.entries=[{method: gradcam, method.detla: 3}]"],
-            ["method.detla", "'method.delta'"],
-        ),
-        (
-            ["table1", "reproduce.entries=[{method: scorecam, method.delta: 3}]"],
-            ["method.delta=3", "delta=null"],
-        ),
+        (["table1", f"{GIVEN}gradcm}}]"], ["gradcm", "did you mean 'gradcam'?"]),
+        (["table1", f"{GIVEN}gradcam, method.detla: 3}}]"], ["method.detla", "'method.delta'"]),
+        (["table1", f"{GIVEN}scorecam, method.delta: 3}}]"], ["method.delta=3", "delta=null"]),
         (["table1", "reproduce.kind=tables"], ["reproduce.kind=tables", "'table'"]),
     ],
 )

@@ -42,7 +42,7 @@ GROUPS = (
 
 
 # Values that Hydra would not take for the name of a config.
-NO_NAME = r"[-+.\d][\w.+-]*|true|false|nan|[+-]?inf(inity)?|\s*"
+NO_NAME = r"[-+.\d][\w.+-]*|true|false|null|nan|[+-]?inf(inity)?|\s*"
 
 
 def conf_dir() -> Path:
@@ -213,6 +213,8 @@ def check_parts(job: str, overrides: Sequence[str]) -> None:
         part = key.split("@")[0].split(".")[0]
         if part in GROUPS and part not in parts:
             raise LtcamError(f"{key}: ltcam {job} has no {part} (it has {', '.join(parts)})")
+        if override == f"~{key}":  # the command's choice is left out
+            continue
         if key in {*GROUPS, "experiment"} and re.fullmatch(NO_NAME, value, re.IGNORECASE):
             known = [path.stem for path in (conf_dir() / key).glob("[!_]*.yaml")]
             raise LtcamError(f"{key}={value}: no such config{nearest(value, known)}")

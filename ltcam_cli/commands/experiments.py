@@ -69,16 +69,16 @@ def evaluate(call: Call) -> list[Row]:
     return rows
 
 
-def with_default_pipeline(call: Call, pipeline: str) -> Call:
-    """The call with a pipeline of the command's own, unless the user names one, or a method."""
-    named = named_keys(call.overrides) & {"pipeline", "method", "experiment"}
-    return call if named else call.preceded_by(f"pipeline={pipeline}")
+def teacher_call(call: Call) -> Call:
+    """The call of a student's training; a method that the user names comes without ltcam_plus."""
+    named = named_keys(call.overrides) & {"pipeline", "method"}
+    return call.preceded_by("~pipeline") if named == {"method"} else call
 
 
 def train_student(call: Call) -> list[Row]:
     """Train one student, or several; prints what its labels were."""
     task = LazyTask("ltcam_cli.experiments.students:student_task")
-    rows = run_task("student", task, with_default_pipeline(call, TEACHER), STUDENT)
+    rows = run_task("student", task, teacher_call(call), STUDENT)
     for run in dict.fromkeys(row["run"] for row in rows):
         print(f"Now: ltcam evaluate --run {run} --pipeline student")
     return rows
@@ -86,7 +86,7 @@ def train_student(call: Call) -> list[Row]:
 
 def export(call: Call, out: Path | None) -> None:
     """Write an ONNX file; print where it is, and how far it is from the original."""
-    composed = compose("export", with_default_pipeline(call, "student"))
+    composed = compose("export", call)
     Settings.of(composed.values)  # a usage error needs no torch
     from ltcam_cli.experiments.export import export_student
 

@@ -78,10 +78,9 @@ def config(call: Call, job: str) -> None:
     jobs = [path.stem for path in conf_dir().glob("*.yaml") if path.stem != "base"]
     if job not in jobs:
         raise LtcamError(f"config {job}: no such command{nearest(job, jobs)}")
-    from ltcam_cli.commands.experiments import TEACHER, with_default_pipeline
+    from ltcam_cli.commands.experiments import teacher_call
 
-    if job in {"student", "export"}:
-        call = with_default_pipeline(call, TEACHER if job == "student" else "student")
+    call = teacher_call(call) if job == "student" else call
     settings = settings_of(job, call)
     groups = root_groups(job)
     values = {

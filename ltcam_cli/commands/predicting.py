@@ -6,9 +6,10 @@ import shlex
 from collections.abc import Sequence
 
 from ltcam_cli.commands.compose import LazyTask, Row, launch
-from ltcam_cli.commands.experiments import run_task, with_default_pipeline
+from ltcam_cli.commands.experiments import run_task
 from ltcam_cli.commands.options import Call
 from ltcam_cli.errors import LtcamError
+from ltcam_cli.experiments.settings import named_keys
 
 PREDICTED = ("shard", "images", "defective", "regions", "skipped", "out")
 
@@ -17,8 +18,9 @@ def predict(call: Call, paths: Sequence[str]) -> list[Row]:
     """Predict images and folders; prints where the results are."""
     if not paths or not all(paths):
         raise LtcamError("predict: name an image or a folder")
-    if "predict.runtime=onnx" in call.overrides:
-        call = with_default_pipeline(call, "student")  # what a file can hold
+    named = named_keys(call.overrides) & {"pipeline", "method", "experiment"}
+    if "predict.runtime=onnx" in call.overrides and not named:
+        call = call.preceded_by("pipeline=student")  # what a file can hold
     task = LazyTask("ltcam_cli.experiments.predict:Prediction", (list(paths),))
     if call.multirun:
         rows = run_task("predict", task, call, PREDICTED)

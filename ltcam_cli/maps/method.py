@@ -109,7 +109,7 @@ class StudentMethod:
     Attributes:
         source: student.
         name: Name in cell folders and tables.
-        student: Folder of the run's student; null: its only one.
+        student: Folder, or beginning of its name, of the run's student; null: the newest one.
         checkpoint: Digest of the student's weights, sha256:…, that must be there; null: any.
     """
 
