@@ -14,45 +14,54 @@ import pytest
 import torch
 import yaml
 from conftest import KSDD, SYNTHETIC, Cli, Run
-from ltcam_cli.commands.delta import chosen
-from ltcam_cli.commands.settings import Settings
-from ltcam_cli.runs.delta import Evidence, judge
-from ltcam_cli.runs.evaluation import EvaluationConfig, ImageResult, drawn_by
 from PIL import Image
 from toys import fault, picture, square, tiny_classifier, toy, toys
 
 from ltcam_cli.data.batches import Item
 from ltcam_cli.data.sample import Sample
-from ltcam_cli.data.split import Split
+from ltcam_cli.experiments import delta as choice
+from ltcam_cli.experiments.cells import ChosenPipeline
+from ltcam_cli.experiments.config import EvaluationConfig
+from ltcam_cli.experiments.delta import choose_deltas
+from ltcam_cli.experiments.evidence import Evidence, mean_criterion
+from ltcam_cli.experiments.session import Session
+from ltcam_cli.experiments.settings import Pipeline, Settings
 from ltcam_cli.maps.engine import CamEngine, Heatmaps
-from ltcam_cli.maps.method import MethodConfig
+from ltcam_cli.maps.method import CamMethod
 from ltcam_cli.maps.spec import MapSpec
+from ltcam_cli.maps.tta_config import TtaConfig
 from ltcam_cli.masks.segmenters import SegmenterConfig, make_segmenter
 from ltcam_cli.report.curves import draw_choice
 from ltcam_cli.runs.folder import RunFolder
+from ltcam_cli.runs.masking import ImageResult, Loading, MaskJob
 
-OTSU = drawn_by(make_segmenter(SegmenterConfig()), 4)
-AUTO = MethodConfig(delta="auto")
+JOBS = [MaskJob(number, make_segmenter(SegmenterConfig())) for number in range(4)]
+AUTO = CamMethod(delta="auto")
 
 
 # --- by masks
 
 
-def chosen_by(ious: dict[float, float | None], *methods: MethodConfig) -> Any:
-    """What `chosen` makes of a training part where each δ has this IoU."""
+def chosen_by(ious: dict[float, float | None], *methods: CamMethod) -> list[ChosenPipeline]:
+    """What is chosen where each δ has this IoU on the training part."""
     seen = []
 
-    def evaluate(
-        settings: Settings, split: Split, run: RunFolder, methods: Sequence[MethodConfig]
-    ) -> tuple[list[dict[str, Any]], float]:
-        seen.append(settings.evaluation)
-        return [{"iou": ious[method.delta]} for method in methods], 0.0
+    def plan(session: Session, candidates: Sequence[ChosenPipeline]) -> list[ChosenPipeline]:
+        seen.append(session.settings.evaluation)
+        return [*candidates]
+
+    def run(session: Session, jobs: Sequence[ChosenPipeline]) -> tuple[list[dict[str, Any]], float]:
+        return [{"iou": ious[job.pipeline.method.delta]} for job in jobs], 0.0
 
     evaluation = EvaluationConfig(
-        labels="pixel-val", deltas=list(ious), images="predicted", overlays=7, save_maps=True
+        supervision="pixel", deltas=list(ious), images="predicted", overlays=7, save_maps=True
     )
-    settings = replace(Settings(), evaluation=evaluation)
-    choices = chosen(settings, Split([], []), RunFolder(Path("run")), methods, evaluate)
+    session = Session(Settings(evaluation=evaluation), RunFolder(Path("run")))
+    pipelines = [Pipeline(method, SegmenterConfig(), TtaConfig()) for method in methods]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(choice, "plan", plan)
+        patch.setattr(choice, "run", run)
+        choices = choose_deltas(session, pipelines)
     for each in seen:
         assert (each.split, each.images, each.overlays, each.save_maps) == (
             "train", "defective", 0, False,
@@ -61,16 +70,16 @@ def chosen_by(ious: dict[float, float | None], *methods: MethodConfig) -> Any:
 
 
 def test_the_best_delta_of_the_training_masks_is_chosen() -> None:
-    fixed = MethodConfig(delta=30.0)
-    other = MethodConfig("ltlayercam", "layercam", delta="auto")
+    fixed = CamMethod(delta=30.0)
+    other = CamMethod(name="ltlayercam", weighting="layercam", delta="auto")
     ious = {0.0: 4.0, 50.0: None, 70.0: 9.0, 90.0: 8.0}
     choices = chosen_by(ious, AUTO, fixed, other)
-    assert [c.method for c in choices] == [
+    assert [c.pipeline.method for c in choices] == [
         replace(AUTO, delta=70.0), fixed, replace(other, delta=70.0),
     ]  # fmt: skip
-    assert [c.by for c in choices] == ["pixel-val", "", "pixel-val"]
-    assert choices[1].curve is None
+    assert [c.supervision for c in choices] == ["pixel", "", "pixel"]
     curve = choices[0].curve
+    assert curve is not None and choices[1].curve is None
     assert curve["delta"].tolist() == list(ious) and curve["chosen"].tolist() == [
         False, False, True, False,
     ]  # fmt: skip
@@ -78,13 +87,14 @@ def test_the_best_delta_of_the_training_masks_is_chosen() -> None:
 
 
 def test_of_equals_the_smallest_delta() -> None:
-    [choice] = chosen_by({90.0: 5.0, 0.0: 1.0, 40.0: 5.0}, AUTO)
-    assert choice.method.delta == 40.0
+    [best] = chosen_by({90.0: 5.0, 0.0: 1.0, 40.0: 5.0}, AUTO)
+    assert best.pipeline.method.delta == 40.0
 
 
 def test_nothing_to_choose_is_not_evaluated() -> None:
-    methods = [MethodConfig(), MethodConfig("gradcam", delta=None, layers="last")]
-    assert [c.method for c in chosen_by({0.0: 1.0}, *methods) if c.curve is None] == methods
+    methods = [CamMethod(), CamMethod(name="gradcam", delta=None, layers="last")]
+    choices = chosen_by({0.0: 1.0}, *methods)
+    assert [c.pipeline.method for c in choices if c.curve is None] == methods
 
 
 def test_no_mask_at_all() -> None:
@@ -93,7 +103,7 @@ def test_no_mask_at_all() -> None:
 
 
 def test_a_method_without_gradients_has_no_delta() -> None:
-    score = MethodConfig("scorecam", "scorecam", "last", "auto")
+    score = CamMethod(name="scorecam", weighting="scorecam", layers="last", delta="auto")
     assert "delta=null" in fault(lambda: chosen_by({0.0: 1.0}, score))
 
 
@@ -103,7 +113,10 @@ def test_auto_is_no_spec() -> None:
 
 @pytest.mark.parametrize(
     ("options", "says"),
-    [({"labels": "pixel"}, "did you mean 'pixel-val'"), ({"deltas": []}, "deltas is empty")],
+    [
+        ({"supervision": "pixel-val"}, "supervision=pixel-val: unknown; did you mean 'pixel'"),
+        ({"deltas": []}, "deltas=[]: must be a list of at least 1, each a number"),
+    ],
 )
 def test_wrong_configs(options: dict[str, Any], says: str) -> None:
     assert says in fault(lambda: EvaluationConfig(**options))
@@ -166,10 +179,8 @@ def test_the_criterion_knows_the_true_square() -> None:
     classifier = replace(tiny_classifier(), model=Brightest().eval())
     samples = toys(9)
     defective = [sample for sample in samples if sample.label]
-    values = judge(
-        classifier, Squares(classifier, defective), OTSU, samples, Evidence(classifier),
-        batch_size=2,
-    )  # fmt: skip
+    source = Squares(classifier, defective)
+    values = mean_criterion(classifier, source, JOBS, samples, Evidence(classifier), Loading(2))
     assert len(values) == 4 and int(np.argmax(values)) == 1 and values[0] == 0
 
 
@@ -180,7 +191,7 @@ def test_no_mask_is_read() -> None:
     classifier = tiny_classifier()
     samples = [replace(sample, read_mask=never) for sample in toys(6)]
     source = CamEngine(classifier.model, [MapSpec("layercam", ("all",), d) for d in (0.0, 90.0)])
-    values = judge(classifier, source, OTSU[:2], samples, Evidence(classifier), batch_size=3)
+    values = mean_criterion(classifier, source, JOBS[:2], samples, Evidence(classifier), Loading(3))
     assert len(values) == 2
 
 
@@ -193,11 +204,11 @@ def rows_of(run: Path) -> pd.DataFrame:
 
 def test_evaluate_by_the_masks_of_training_images(cli: Cli, own_run: Run) -> None:
     auto = ["--method", "ltlayercam", "--delta", "auto", "evaluation.deltas=[0,90]"]
-    shown = cli.ok("evaluate", *SYNTHETIC, *auto, "evaluation.labels=pixel-val")
+    shown = cli.ok("evaluate", *SYNTHETIC, *auto, "evaluation.supervision=pixel")
     rows = rows_of(own_run.path)
     on_train, [row] = (
         rows[rows["split"] == "fraction/train"],
-        rows[rows["labels"] == "pixel-val"].to_dict("records"),
+        rows[rows["supervision"] == "pixel"].to_dict("records"),
     )
     best = on_train.loc[on_train["iou"].idxmax(), "delta"]
     assert len(on_train) == 2 and row["delta"] == best and row["split"] == "fraction"
@@ -211,7 +222,7 @@ def test_evaluate_by_the_masks_of_training_images(cli: Cli, own_run: Run) -> Non
     assert yaml.safe_load((folder / "config.yaml").read_text())["method"]["delta"] == best
     cli.ok("evaluate", *SYNTHETIC, "--method", "ltlayercam", "--delta", f"{best:g}")
     same = rows_of(own_run.path).iloc[-1]
-    assert same["cell"] != row["cell"] and same["labels"] == "image"
+    assert same["cell"] != row["cell"] and same["supervision"] == "image"
     assert [same[c] for c in ("tp", "fp", "fn")] == [row[c] for c in ("tp", "fp", "fn")]
 
 
@@ -239,7 +250,7 @@ def test_evaluate_by_images_alone(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> 
     cli.ok("evaluate", *auto)
     [run] = Path("outputs").glob("images-*")
     [row] = rows_of(run).to_dict("records")
-    assert row["labels"] == "image" and row["n_images"] == 2
+    assert row["supervision"] == "image" and row["n_images"] == 2
     curve = pd.read_csv(run / "evaluate" / row["cell"] / "delta.csv")
     [name] = set(curve.columns) - {"delta", "chosen"}
     best = curve.loc[curve[name].idxmax(), "delta"]
@@ -249,11 +260,11 @@ def test_evaluate_by_images_alone(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> 
         raise AssertionError("judged again")
 
     with monkeypatch.context() as patch:
-        patch.setattr("ltcam_cli.commands.delta.judge", never)
+        patch.setattr("ltcam_cli.experiments.delta.mean_criterion", never)
         cli.ok("evaluate", *auto)
         cli.ok("evaluate", *data, "--delta", "auto", "evaluation.deltas=[50,90]")
     says = ["is defective and has no mask", "masks/"]
-    cli.fault("evaluate", *auto, "evaluation.labels=pixel-val", says=says, logs=True)
+    cli.fault("evaluate", *auto, "evaluation.supervision=pixel", says=says, logs=True)
     shutil.rmtree("images/masks")  # nor is one needed to choose for images that are not scored
     cli.fault("evaluate", *auto, says=["has no mask"], logs=True)
 

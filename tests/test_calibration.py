@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,36 +15,51 @@ import pandas as pd
 import pytest
 import torch
 from conftest import KSDD, SYNTHETIC, Cli, KsddLike, Run
-from ltcam_cli.commands.invocation import command_of_cell
-from ltcam_cli.runs.evaluation import Drawing
-from ltcam_cli.runs.fitting import fit
 from PIL import Image
 from toys import picture, tiny_classifier, toys
 
-from ltcam_cli.commands import pipeline
+from ltcam_cli.commands.compose import composer
+from ltcam_cli.commands.options import Call
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
-from ltcam_cli.maps.engine import Heatmaps
+from ltcam_cli.experiments import calibration
+from ltcam_cli.experiments.calibration import calibrate
+from ltcam_cli.experiments.invocation import command_of_cell
+from ltcam_cli.experiments.session import Session
+from ltcam_cli.experiments.settings import Pipeline, Settings
+from ltcam_cli.maps.engine import Heatmaps, HeatmapSource
+from ltcam_cli.maps.method import CamMethod, Method
+from ltcam_cli.maps.tta_config import TtaConfig
 from ltcam_cli.masks.refine import RefineConfig
-from ltcam_cli.masks.segmenters import SegmenterConfig, at_size, make_segmenter
+from ltcam_cli.masks.resize import at_size
+from ltcam_cli.masks.segmenters import SegmenterConfig, make_segmenter
 from ltcam_cli.runs.cells import Cell
+from ltcam_cli.runs.folder import RunFolder
 
-CLEAN = SegmenterConfig("clean", "clean", {"quantile": 0.9})
-CALIBRATED = replace(CLEAN, refine=RefineConfig("contrast", "clean", options={"scale": 3}))
+MAPS = {"image": 1, "square": 2}  # methods of `Brightness`, and the power of each
+QUANTILE = SegmenterConfig("good_quantile", "good_quantile", {"quantile": 0.9})
+CALIBRATED = replace(
+    QUANTILE, refine=RefineConfig("contrast", "good_quantile", options={"scale": 3})
+)
 APPEARANCE = SegmenterConfig(refine=RefineConfig("appearance", options={"scales": [1]}))
 
 
 class Brightness:
-    """A source of two maps: the image, and its square. Counts what it is shown."""
+    """A source of maps: the image, or its square. Counts what it is shown."""
 
     def __init__(self) -> None:
         self.shown = 0
         self.model = tiny_classifier().model
 
-    def __call__(self, images: torch.Tensor) -> Heatmaps:
-        self.shown += len(images)
-        maps = images.mean(dim=1)
-        return Heatmaps([maps, maps**2], self.model(images))
+    def of(self, session: Session, methods: Sequence[Method], tta: TtaConfig) -> HeatmapSource:
+        """In place of `heatmap_source`."""
+
+        def source(images: torch.Tensor) -> Heatmaps:
+            self.shown += len(images)
+            maps = images.mean(dim=1)
+            return Heatmaps([maps ** MAPS[m.name] for m in methods], self.model(images))
+
+        return source
 
 
 def unmasked(samples: list[Sample]) -> list[Sample]:
@@ -57,21 +72,26 @@ def unmasked(samples: list[Sample]) -> list[Sample]:
 
 
 def fitted(
-    *cells: tuple[int, SegmenterConfig], samples: list[Sample] | None = None
+    *cells: tuple[str, SegmenterConfig], samples: list[Sample] | None = None
 ) -> tuple[Brightness, list[list[Any]]]:
     """What the segmenters of some maps learn."""
-    source, drawings = Brightness(), [Drawing(map_, make_segmenter(c)) for map_, c in cells]
-    samples = unmasked(toys(12)) if samples is None else samples
-    fit(tiny_classifier(), source, drawings, samples, batch_size=5)
-    return source, [[lesson.state for lesson in each.segmenter.lessons] for each in drawings]
+    session, source = Session(Settings(), RunFolder(Path("run"))), Brightness()
+    session.classifier = tiny_classifier()
+    session.training_images = unmasked(toys(12)) if samples is None else samples
+    pipelines = [Pipeline(CamMethod(name=name), config, TtaConfig()) for name, config in cells]
+    segmenters = [make_segmenter(config) for _, config in cells]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibration, "heatmap_source", source.of)
+        calibrate(session, pipelines, segmenters)
+    return source, [[c.state for c in segmenter.calibrators] for segmenter in segmenters]
 
 
-def test_a_threshold_is_learnt_of_the_cells_own_maps_of_clean_images() -> None:
-    _, [[low], [high]] = fitted((0, CLEAN), (1, CLEAN))
+def test_a_threshold_is_calibrated_on_the_cells_own_maps_of_good_images() -> None:
+    _, [[low], [high]] = fitted(("image", QUANTILE), ("square", QUANTILE))
     classifier = tiny_classifier()
-    clean = [sample for sample in toys(12) if not sample.label]
+    good = [sample for sample in toys(12) if not sample.label]
     maps = []
-    for sample in clean:
+    for sample in good:
         image = torch.from_numpy(sample.image / np.float32(255))[None, None]
         small = torch.nn.functional.interpolate(
             image, (classifier.height, classifier.width), mode="bilinear", antialias=True
@@ -81,45 +101,45 @@ def test_a_threshold_is_learnt_of_the_cells_own_maps_of_clean_images() -> None:
     assert high == pytest.approx(np.quantile(np.square(maps), 0.9), rel=0.05)
 
 
-def test_all_cells_learn_in_one_pass_a_lesson() -> None:
-    clean, defective = 8, 4
-    assert fitted((0, CLEAN))[0].shown == clean
-    source, together = fitted((0, CLEAN), (0, CALIBRATED), (1, CALIBRATED), (0, APPEARANCE))
-    assert source.shown == clean + defective  # the polarity needs maps, the contrasts need none
-    for cell, states in zip(
-        [(0, CLEAN), (0, CALIBRATED), (1, CALIBRATED), (0, APPEARANCE)], together, strict=True
-    ):
+def test_all_cells_share_a_pass_for_each_calibrator() -> None:
+    good, defective = 8, 4
+    assert fitted(("image", QUANTILE))[0].shown == good
+    cells = [("image", QUANTILE), ("image", CALIBRATED), ("square", CALIBRATED),
+             ("image", APPEARANCE)]  # fmt: skip
+    source, together = fitted(*cells)
+    assert source.shown == good + defective  # the polarity needs maps, the contrasts need none
+    for cell, states in zip(cells, together, strict=True):
         assert fitted(cell)[1] == [states]
     assert [state["polarity"] for _, state, _ in together[1:3]] == ["bright"] * 2
-    assert fitted((0, APPEARANCE))[0].shown == 0
+    assert fitted(("image", APPEARANCE))[0].shown == 0
 
 
 def test_a_class_without_images() -> None:
     good = [sample for sample in toys(6) if not sample.label]
     with pytest.raises(LtcamError, match="learns from defective training images, and none"):
-        fitted((0, CALIBRATED), samples=good)
+        fitted(("image", CALIBRATED), samples=good)
 
 
 # --- on the command line
 
 REFINED = [
-    "segmenter=clean", "segmenter.options.quantile=0.8", "segmenter.refine.rule=contrast",
-    "segmenter.refine.threshold=clean", "segmenter.refine.quantile=0.9",
+    "segmenter=good_quantile", "segmenter.options.quantile=0.8", "segmenter.refine.rule=contrast",
+    "segmenter.refine.threshold=good_quantile", "segmenter.refine.quantile=0.9",
     "segmenter.refine.options.scale=4", "segmenter.min_area=2",
 ]  # fmt: skip
 
 
 @contextmanager
 def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """How many cells each fit was of."""
+    """How many cells each calibration was of."""
     calls: list[int] = []
 
-    def counting(classifier: Any, source: Any, drawings: Any, *args: Any, **options: Any) -> None:
-        calls.append(len(drawings))
-        fit(classifier, source, drawings, *args, **options)
+    def counting(session: Session, pipelines: Any, segmenters: Any) -> None:
+        calls.append(len(pipelines))
+        calibrate(session, pipelines, segmenters)
 
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline, "fit", counting)
+        patched.setattr(calibration, "calibrate", counting)
         yield calls
 
 
@@ -127,7 +147,7 @@ def rows_of(run: Run) -> pd.DataFrame:
     return pd.read_csv(run.path / "results.csv")
 
 
-def test_evaluate_with_a_fitted_segmenter(
+def test_evaluate_with_a_calibrated_segmenter(
     cli: Cli, own_run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     args = [*SYNTHETIC, "--method", "layercam"]
@@ -144,7 +164,7 @@ def test_evaluate_with_a_fitted_segmenter(
         cli.ok("evaluate", *SYNTHETIC, "--method", "fullgrad", *REFINED)
         assert calls == [1] * 4 and len([*state.parent.glob("*.json")]) == 3
     rows = rows_of(own_run)
-    assert rows["segmenter"].tolist() == ["clean+contrast"] * 4
+    assert rows["segmenter"].tolist() == ["good_quantile+contrast"] * 4
     assert rows["cell"].nunique() == 4 and (rows["tp"] + rows["fp"] > 0).all()
     large, all_ = (rows["tp"] + rows["fp"]).iloc[:2]  # what was computed anew has gone behind
     assert large < all_
@@ -153,7 +173,7 @@ def test_evaluate_with_a_fitted_segmenter(
 def test_its_command_makes_the_cell_again(cli: Cli, own_run: Run) -> None:
     cli.ok("evaluate", *SYNTHETIC, "--method", "layercam", *REFINED)
     [cell] = (own_run.path / "evaluate").iterdir()
-    words = shlex.split(command_of_cell(Cell(cell)))
+    words = shlex.split(command_of_cell(Cell(cell), composer(Call([]))))
     before = rows_of(own_run).drop(columns="seconds")
     shutil.rmtree(own_run.path / "segmenters")
     cli.ok(*words[1:], "threads=1", "device=cpu", "--overwrite")
@@ -171,10 +191,10 @@ def test_all_commands_take_one(cli: Cli, own_run: Run, monkeypatch: pytest.Monke
         cli.ok("evaluate", "--method", "ltlayercam", "--delta", "auto", *SYNTHETIC, *given)
         cli.ok("report", own_run.name, "--method", "ltlayercam")
         assert calls == [3]
-        cells = "reproduce.methods=[layercam,'ltlayercam delta=0']"
+        cells = "reproduce.entries=[{method:layercam},{method:ltlayercam,method.delta:0}]"
         cli.ok("reproduce", "table1", "reproduce.pictures=1", cells, *SYNTHETIC, *REFINED)
         assert calls == [3, 1]
-    assert "clean+contrast" in (own_run.path / "report.html").read_text(encoding="utf-8")
+    assert "good_quantile+contrast" in (own_run.path / "report.html").read_text(encoding="utf-8")
 
 
 def test_predict_where_the_data_set_is_not(
@@ -189,7 +209,7 @@ def test_predict_where_the_data_set_is_not(
     call = ["predict", "new", "--run", path.name, "method=layercam", "threads=1", "device=cpu",
             "predict.gate=false", *REFINED]  # fmt: skip
     moved = root.rename(root.with_name("elsewhere"))
-    cli.fault(*call, says=["clean+contrast: learns from training images", "no such folder",
+    cli.fault(*call, says=["good_quantile+contrast: learns from training images", "no such folder",
                            "or evaluate the run once"])  # fmt: skip
     cli.ok("evaluate", "--run", path.name, "--method", "layercam", *REFINED, "threads=1",
            "device=cpu", "dataset.root=data/elsewhere")  # fmt: skip
