@@ -28,6 +28,7 @@ from ltcam_cli.commands.options import (
     URL,
     Call,
     Cells,
+    ConfigDir,
     Deltas,
     Grid,
     Methods,
@@ -45,10 +46,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="Fetch, check or make a data set.")
 student_app = typer.Typer(no_args_is_help=True, help="A second stage that learns masks from maps.")
-runs_app = typer.Typer(
-    cls=RunsGroup,
-    help="List runs (ltcam runs), the results of one (ltcam runs NAME), or join tables.",
-)
+runs_app = typer.Typer(cls=RunsGroup, help="List runs, the results of one, or join tables.")
 app.add_typer(data_app, name="data")
 app.add_typer(student_app, name="student")
 app.add_typer(runs_app, name="runs")
@@ -222,10 +220,10 @@ def data_synth(
     commands.data.synth(call, out)
 
 
-@command(app)
-def methods(call: Call) -> None:
+@app.command()
+def methods(config_dir: ConfigDir = None) -> None:
     """List what --method takes."""
-    commands.info.methods(call)
+    commands.info.methods(config_dir)
 
 
 @runs_app.command("list")

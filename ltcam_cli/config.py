@@ -22,7 +22,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, field, fields, is_dataclass
 from dataclasses import Field as DataclassField
-from functools import wraps
+from functools import cache, wraps
 from pathlib import PurePath
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -221,6 +221,7 @@ def _config_class(annotation: Any) -> type | None:
     return kind if isinstance(kind, type) and is_dataclass(kind) else None
 
 
+@cache
 def _hints(cls: type) -> dict[str, Any]:
     return get_type_hints(cls, include_extras=True)  # of each base in its own module
 

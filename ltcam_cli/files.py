@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,6 @@ log = logging.getLogger(__name__)
 
 RACY = 3.0  # seconds for which a changed file may change again unseen
 _DIGESTS_LOCK = threading.Lock()
-
-LATER = {"later": True}  # see `hashed`
 
 
 @contextmanager
@@ -152,25 +149,6 @@ def short_hash(value: Any, length: int = 6) -> str:
     """First hex digits of the SHA-256 of a JSON-like value; dictionaries count without order."""
     text = json.dumps(value, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
-
-
-def hashed(config: Any) -> Any:
-    """What of a config is hashed, as dictionaries.
-
-    A field that came after hashes of its config were written, `field(…, metadata=LATER)`, counts
-    only where it is not its default: so what was hashed before keeps its hash.
-    """
-    if not is_dataclass(config):
-        return config
-    return {
-        each.name: hashed(getattr(config, each.name))
-        for each in fields(config)
-        if not (each.metadata.get("later") and getattr(config, each.name) == _default(each))
-    }
-
-
-def _default(of: Field[Any]) -> Any:
-    return of.default if of.default_factory is MISSING else of.default_factory()
 
 
 def _umask() -> int:

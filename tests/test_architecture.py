@@ -17,15 +17,17 @@ from ltcam_cli.commands import options
 from ltcam_cli.commands.compose import GROUPS, conf_dir, root_groups, settings_of
 from ltcam_cli.commands.options import Call
 from ltcam_cli.config import descriptions, leaves
-from ltcam_cli.experiments.schemas import schemas
+from ltcam_cli.data.ksdd import Ksdd
 from ltcam_cli.experiments.settings import Settings
+from ltcam_cli.maps.method import CamMethod
 
 PACKAGE = REPOSITORY / "ltcam_cli"
 SOURCES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 # The stations of the data's way; each may import itself and those before it.
 WAY = "data classifier maps masks student scores runs report experiments commands".split()
-# `scores` stands on nothing, so the classifier may measure itself with it.
-EXCEPTIONS = {("classifier", "scores")}
+# `scores` stands on nothing, so the classifier may measure itself with it. And a guided training
+# weighs channels as Grad-CAM does (`classifier/guidance.py`).
+EXCEPTIONS = {("classifier", "scores"), ("classifier", "maps")}
 FOR_ALL = {"allocator", "config", "errors", "files", "parts"}
 FRAMEWORKS = {"hydra", "omegaconf", "typer", "click"}
 
@@ -84,7 +86,7 @@ def test_stations_are_those_of_the_design() -> None:
 def test_sources_are_short() -> None:
     for source in SOURCES:
         lines = (PACKAGE / source).read_text(encoding="utf-8").count("\n")
-        assert lines <= 300 + 20 * (source.name == "cli.py"), source
+        assert lines <= (320 if source.name == "cli.py" else 300), source
 
 
 # --- configs
@@ -128,7 +130,7 @@ def test_configs_are_deltas(group: str) -> None:
         line.strip()
         for path in (conf_dir() / group).glob("*.yaml")
         for line in path.read_text(encoding="utf-8").splitlines()
-        if line.strip() and not line.startswith(("#", "defaults:"))
+        if line.strip() and not line.startswith("#")
     )
     repeated = sum(count - 1 for count in lines.values())
     assert repeated <= 0.15 * sum(lines.values()), lines.most_common(5)
@@ -160,7 +162,8 @@ def test_every_field_is_described() -> None:
 
 def test_every_option_has_a_key() -> None:
     known = {key for key, _, _ in leaves(Settings)} | set(GROUPS)
-    known |= {f"{group}.{key}" for group, _, node in schemas() if group for key in node}
+    known |= {key for key, _, _ in leaves(Ksdd, "dataset")}
+    known |= {key for key, _, _ in leaves(CamMethod, "method")}
     declared = [value for value in vars(options).values() if isinstance(value, options.Option)]
     assert len(declared) > 15
     assert {option.key for option in declared} <= known

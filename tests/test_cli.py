@@ -26,10 +26,17 @@ from torchvision import models
 
 import ltcam_cli
 from ltcam_cli.classifier.checkpoint import load_classifier
-from ltcam_cli.cli import app, complete_override
-from ltcam_cli.commands import info, tasks
-from ltcam_cli.commands.options import KEYS, as_overrides, expand_range, quoted, split_paths
+from ltcam_cli.cli import app
+from ltcam_cli.commands import options
+from ltcam_cli.commands.compose import GROUPS, conf_dir
+from ltcam_cli.commands.options import Option, as_overrides, complete_override, split_paths
+from ltcam_cli.commands.ranges import expand_range
+from ltcam_cli.config import leaves
+from ltcam_cli.data.ksdd import Ksdd
 from ltcam_cli.errors import LtcamError
+from ltcam_cli.experiments.overrides import quoted
+from ltcam_cli.experiments.settings import Settings
+from ltcam_cli.maps.method import CamMethod
 from ltcam_cli.report import overlay
 from ltcam_cli.runs.folder import RunFolder
 from ltcam_cli.runs.tables import add_rows, as_markdown
@@ -37,11 +44,12 @@ from ltcam_cli.runs.tables import add_rows, as_markdown
 # DESIGN.md 4, word for word.
 RESULTS = (
     "method, delta, layers, segmenter, images, iou, precision, recall, f1, iou_low, iou_high, "
-    "mean_iou, pixel_ap, aupro, oracle_iou, n_images, seconds, dataset, split, fold, seed, labels, "
-    "target, scope, form, fusion, normalize, regions_touched, false_regions, tp, fp, fn, tn, "
+    "mean_iou, pixel_ap, aupro, oracle_iou, n_images, seconds, dataset, split, fold, seed, "
+    "supervision, target, scope, form, fusion, normalize, regions_touched, false_regions, tp, fp, fn, tn, "
     "checkpoint, cell"
 ).split(", ")
 COUNTS = ["tp", "fp", "fn", "tn"]
+KEYS: dict[type, str] = {Settings: "", Ksdd: "dataset", CamMethod: "method"}
 
 
 def commands() -> dict[str, typer.main.TyperCommand]:
@@ -69,14 +77,18 @@ def only(folder: Path, pattern: str) -> Path:
 
 
 @pytest.mark.parametrize("name", commands())
-def test_help_names_each_options_override(cli: Cli, name: str) -> None:
+def test_help_names_each_option(cli: Cli, name: str) -> None:
     shown = cli.ok(*name.split(), "--help")
     assert cli.ok(*name.split(), "-h") == shown
     for parameter in commands()[name].params:
         if parameter.param_type_name == "option":
-            assert all(option in shown for option in parameter.opts)
-            if parameter.name in KEYS and name not in {"runs list", "compare"}:  # compose none
-                assert f"{KEYS[parameter.name]}=" in parameter.help
+            assert all(option in shown for option in parameter.opts) and parameter.help
+
+
+def test_options_set_keys_that_exist() -> None:
+    declared = [value for value in vars(options).values() if isinstance(value, Option)]
+    keys = {key for cls in (Settings, Ksdd, CamMethod) for key, _, _ in leaves(cls, KEYS[cls])}
+    assert declared and {option.key for option in declared} <= {*keys, *GROUPS}
 
 
 def test_help_needs_no_torch(cli: Cli) -> None:
@@ -113,10 +125,10 @@ def test_what_is_no_override_is_named(cli: Cli, override: str, multirun: list[st
     cli.fault("train", *multirun, override, says=[f"{override}: is no override", "quotes"])
 
 
-def test_config_knows_each_command_that_takes_overrides() -> None:
+def test_each_command_that_takes_overrides_has_a_root_config() -> None:
     commands = typer.main.get_group(app).commands.values()
     takes = {c.name for c in commands if any(p.name == "overrides" for p in c.params)}
-    assert takes - {"config"} <= set(info.COMMANDS)
+    assert takes - {"config"} <= {path.stem for path in conf_dir().glob("*.yaml")}
     assert "search" in takes
 
 
@@ -135,11 +147,16 @@ def test_options_stand_anywhere_and_overrides_win(cli: Cli, args: list[str]) -> 
 
 
 def test_additions_and_deletions_pass(cli: Cli) -> None:
-    args = ["segmenter=fraction", "segmenter.options.of_maximum=0.3", "~dataset.url"]
-    config = yaml.safe_load(cli.ok("config", "evaluate", *args, "+method.options.extra=1"))
+    args = ["segmenter=fraction", "segmenter.options.of_maximum=0.3", "method=fullgrad"]
+    added = "+method.options.normalize_scope=channel"
+    config = yaml.safe_load(cli.ok("config", "evaluate", *args, added))
     assert config["segmenter"]["options"] == {"of_maximum": 0.3}
-    assert config["method"]["options"] == {"extra": 1}
-    assert "url" not in config["dataset"]
+    assert config["method"]["options"] == {"normalize_scope": "channel"}
+    deleted = yaml.safe_load(cli.ok("config", "evaluate", "method=scorecam", "~method.options"))
+    assert deleted["method"]["options"] == {}
+    cli.fault("config", "evaluate", "~dataset.url", says=["~dataset.url", "dataset.url=VALUE"])
+    twice = ["method=scorecam", "+method.options.batch=1"]
+    cli.fault("config", "evaluate", *twice, says=["+method.options.batch", "without the +"])
 
 
 @pytest.mark.parametrize(
@@ -155,12 +172,17 @@ def test_quoted_texts_are_read_as_they_were(text: str) -> None:
 
 
 def test_options_become_overrides() -> None:
-    given = {"delta": "0:90:45", "method": "gradcam", "resume": True, "overwrite": False}
+    given = {
+        options.DELTA: "0:90:45",
+        options.METHOD: "gradcam",
+        options.RESUME: True,
+        options.OVERWRITE: False,
+    }
     assert as_overrides(given, ["seed=1"]) == [
-        "method=gradcam", "method.delta=0,45,90", "resume=true", "seed=1",
+        "method=gradcam", "resume=true", "method.delta=0,45,90", "seed=1",
     ]  # fmt: skip
-    assert as_overrides({"out": Path("a=b, (c)")}, None) == ["predict.out='a=b, (c)'"]
-    assert as_overrides({"run": "one,two"}, None) == ["run=one,two"]
+    assert as_overrides({options.OUT: "a=b, (c)"}, None) == ["predict.out='a=b, (c)'"]
+    assert as_overrides({options.RUN: "one,two"}, None) == ["run=one,two"]
     assert quoted("it's") == r"'it\'s'"
     with pytest.raises(LtcamError, match="key=value"):
         as_overrides({}, ["train"])
@@ -232,7 +254,9 @@ def test_completion(cli: Cli) -> None:
 def test_completion_of_values_in_bash_which_splits_at_the_equals_sign(
     cli: Cli, before: str
 ) -> None:
-    names = ["ltcam_plus", "ltfullgrad", "ltgradcam", "ltgradcampp", "ltlayercam", "ltxgradcam"]
+    names = [
+        f"lt{cam}" for cam in "fullgrad gradcam gradcam_product gradcampp layercam xgradcam".split()
+    ]
     assert completed(cli, f"ltcam evaluate {before}method = lt") == names
     assert set(names) < set(completed(cli, f"ltcam evaluate {before}method ="))
     assert "method=" in completed(cli, f"ltcam evaluate {before}met")
@@ -240,7 +264,7 @@ def test_completion_of_values_in_bash_which_splits_at_the_equals_sign(
 
 
 def test_completion_of_overrides(monkeypatch: pytest.MonkeyPatch) -> None:
-    listed = (REPOSITORY / "conf" / "segmenter").glob("*.yaml")
+    listed = (REPOSITORY / "conf" / "segmenter").glob("[!_]*.yaml")
     found = set(complete_override("segmenter="))
     assert found == {f"segmenter={path.stem}" for path in listed}
     assert "segmenter=otsu" in found
@@ -291,7 +315,7 @@ def test_methods_lists_all_and_their_needs(cli: Cli) -> None:
     shown = cli.ok("methods")
     rows = {row["method"]: row for row in table_on(shown)}
     plain = "gradcam gradcampp xgradcam layercam fullgrad".split()
-    others = {"scorecam", "ablationcam", "layercam_tanh", "ltcam_plus", "student"}
+    others = {"scorecam", "ablationcam", "layercam_tanh", "ltgradcam_product", "student"}
     assert set(rows) == {*plain, *(f"lt{name}" for name in plain), *others}
     assert (rows["gradcam"]["layers"], rows["gradcam"]["delta"]) == ("last", "")
     assert (rows["ltgradcam"]["layers"], rows["ltgradcam"]["delta"]) == ("all", "50")
@@ -642,7 +666,7 @@ def test_predict_takes_images_and_paths_with_equals_signs(
     assert not (cli.folder / "o=1 (é)/overlays").exists()
 
 
-def test_predict_empties_masks_of_clean_images(
+def test_predict_empties_masks_of_good_images(
     cli: Cli, own_run: Run, unseen: dict[str, tuple[int, int]]
 ) -> None:
     path = own_run.path / "train/checkpoint.pt"
@@ -671,7 +695,7 @@ def test_predict_goes_on_where_it_stopped(
         drawn.append(path.name)
         draw(result, path)
 
-    monkeypatch.setattr("ltcam_cli.commands.predict.draw_strip", interrupted)
+    monkeypatch.setattr("ltcam_cli.experiments.predict.draw_strip", interrupted)
     result = cli(*args, "--out", "broken")
     assert result.exit_code == 130
     assert len(predicted(Path("broken"))) == 2
@@ -681,7 +705,7 @@ def test_predict_goes_on_where_it_stopped(
         drawn.append(path.name)
         draw(result, path)
 
-    monkeypatch.setattr("ltcam_cli.commands.predict.draw_strip", counted)
+    monkeypatch.setattr("ltcam_cli.experiments.predict.draw_strip", counted)
     cli.ok(*args, "--out", "broken")
     assert sorted(drawn) == sorted(Path(f"{name}.png").name for name in unseen)
     cli.ok(*args, "--out", "whole")
@@ -756,7 +780,7 @@ def test_a_shard_that_lacks_images(
     def draw(result: object, path: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ltcam_cli.commands.predict.draw_strip", draw)
+    monkeypatch.setattr("ltcam_cli.experiments.predict.draw_strip", draw)
     args = ["predict", "photos", "--run", tiny_run.path, "--out", "found", "--shard", "1/1"]
     assert cli(*args).exit_code == 130
     result = cli("runs", "gather", "found")
@@ -878,7 +902,7 @@ def test_ctrl_c(cli: Cli, own_run: Run, monkeypatch: pytest.MonkeyPatch) -> None
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tasks, "draw_strip", interrupted)
+    monkeypatch.setattr("ltcam_cli.experiments.cells.draw_strip", interrupted)
     for multirun in ([], ["-m"]):
         result = cli("evaluate", *multirun, *SYNTHETIC)
         assert result.exit_code == 130

@@ -25,7 +25,6 @@ from PIL import Image
 
 from ltcam_cli import errors
 from ltcam_cli.classifier.checkpoint import load_classifier
-from ltcam_cli.commands import run as running
 
 FOLDER = ["dataset=folder", "dataset.root=plates", "dataset.channels=1", *SYNTHETIC[3:]]
 
@@ -209,7 +208,7 @@ def test_shards_that_do_not_exist(cli: Cli, tiny_run: Run) -> None:
         ("method.form=masks", ["method.form=masks", "did you mean 'mask'?"]),
         ("method.fusion.rule=summ", ["method.fusion.rule=summ", "did you mean 'sum'?"]),
         ("method.fusion.normalize=minmx", ["normalize=minmx", "did you mean 'minmax'?"]),
-        ("method.target=defekt", ["method.target=defekt", "did you mean 'defect'?"]),
+        ("method.target=defekt", ["method.target=defekt", "defect | margin"]),
         ("method.target=3", ["method.target=3", "0..0"]),
         ("+method.options.bach=3", ["method.options.bach"]),
         ("backbone=vgg16slim", ["backbone=vgg16slim", "did you mean 'vgg16_slim'?"]),
@@ -220,31 +219,31 @@ def test_shards_that_do_not_exist(cli: Cli, tiny_run: Run) -> None:
         ("dataset=ksd", ["dataset=ksd", "did you mean 'ksdd'?"]),
         ("dataset.kind=folders", ["dataset.kind=folders", "did you mean 'folder'?"]),
         ("experiment=dem", ["experiment=dem", "did you mean 'demo'?"]),
-        ("trainer.epoch=3", ["trainer.epoch", "did you mean 'trainer.epochs'?"]),
+        ("trainer.epoch=3", ["trainer.epoch", "did you mean 'epochs'?"]),
         ("sead=3", ["sead", "did you mean 'seed'?"]),
         ("+sead=3", ["sead", "did you mean 'seed'?"]),
         ("+trainer.epoch=3", ["trainer.epoch", "did you mean 'epochs'?"]),
         ("evaluation.images=defectiv", ["defectiv", "did you mean 'defective'?"]),
-        ("evaluation.split=tests", ["evaluation.split=tests", "train, test or all"]),
+        ("evaluation.split=tests", ["evaluation.split=tests", "known: all, test, train"]),
         ("evaluation.batch_size=0", ["evaluation.batch_size=0", "at least 1"]),
-        ("trainer.epochs=many", ["trainer.epochs", "'many'", "Integer"]),
+        ("trainer.epochs=many", ["trainer.epochs=many", "a whole number"]),
         ("trainer.optimizer=adam", ["trainer.optimizer=adam", "did you mean 'adamw'?"]),
         ("dataset.height=8", ["dataset.height=8", "at least 32"]),
-        ("dataset.on_error=ignore", ["dataset.on_error=ignore", "raise or skip"]),
+        ("dataset.on_error=ignore", ["dataset.on_error=ignore", "known: raise, skip"]),
         ("threads=0", ["threads=0", "at least 1"]),
-        ("threads=few", ["threads", "'few'", "Integer"]),
-        ("device=gpu", ["device=gpu", "auto or cpu"]),
+        ("threads=few", ["threads=few", "a whole number"]),
+        ("device=gpu", ["device=gpu", "auto | cpu"]),
         ("device=cuda:99", ["device=cuda:99", "auto or cpu"]),
         ("hydra/launcher=jblib", ["launcher=jblib", "did you mean 'joblib'?", "ltcam[cluster]"]),
-        ("method.delta=100.5", ["method.delta=100.5", "0..100"]),
-        ("method.delta=-1", ["method.delta=-1", "0..100"]),
-        ("method.delta=half", ["method.delta=half", "a number in 0..100, or null"]),
-        ("method.delta=true", ["method.delta=True", "a number in 0..100, or null"]),
+        ("method.delta=100.5", ["method.delta=100.5", "at least 0 and at most 100"]),
+        ("method.delta=-1", ["method.delta=-1", "at least 0 and at most 100"]),
+        ("method.delta=half", ["method.delta=half", "a number of", "or null"]),
+        ("method.delta=true", ["method.delta=true", "a number of", "or null"]),
         ("method.delta=.nan", ["method.delta="]),
         ("method.delta=1,2", ["add -m"]),
         ("method=gradcam,layercam", ["add -m"]),
         ("method.delta='", ["method.delta='"]),
-        ("name=a/b", ["name=a/b", "outputs=DIR"]),
+        ("name=a/b", ["name=a/b", "one folder's name"]),
         ("nonsense", ["nonsense", "key=value"]),
     ],
 )
@@ -479,7 +478,7 @@ def test_torch_and_torchvision_that_do_not_belong_together(
     def broken(*_: object) -> None:
         raise RuntimeError("operator torchvision::nms does not exist")
 
-    monkeypatch.setattr(running, "train", broken)
+    monkeypatch.setattr("ltcam_cli.experiments.train.train_task", broken)
     cli.fault("train", says=["torch and torchvision", "pip install --force-reinstall"])
 
 
@@ -500,7 +499,7 @@ def test_gpu_memory(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
 
-    monkeypatch.setattr(running, "evaluate", full)
+    monkeypatch.setattr("ltcam_cli.experiments.evaluate.evaluate_task", full)
     cli.fault("evaluate", says=["GPU's memory is full", "evaluation.batch_size"])
 
 
@@ -508,7 +507,7 @@ def test_faults_of_ours_are_not_hidden(cli: Cli, monkeypatch: pytest.MonkeyPatch
     def wrong(*_: object) -> None:
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr(running, "evaluate", wrong)
+    monkeypatch.setattr("ltcam_cli.experiments.evaluate.evaluate_task", wrong)
     result = cli("evaluate")
     assert result.exit_code == 1 and isinstance(result.exception, ZeroDivisionError)
 

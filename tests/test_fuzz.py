@@ -5,15 +5,27 @@ What is accepted is kept as it was written: 0 never means "not set".
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import pytest
 from conftest import Cli
-from hypothesis import given, settings
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from omegaconf import DictConfig
 
-from ltcam_cli.commands.compose import root_groups, settings_of
+from ltcam_cli.commands.compose import (
+    compose_config,
+    plain,
+    root_groups,
+    settings_of,
+    with_open_keys,
+)
+from ltcam_cli.commands.faults import readable_errors
 from ltcam_cli.commands.options import Call
 from ltcam_cli.config import leaves
 from ltcam_cli.errors import LtcamError, user_message
@@ -47,20 +59,34 @@ def keys() -> Iterator[tuple[str, tuple[str, ...], str]]:
             yield "evaluate", (f"method={name}",), key
 
 
+@cache
+def composed(job: str, before: tuple[str, ...]) -> DictConfig:
+    return compose_config(job, Call([*before]))
+
+
+def settings_with(job: str, before: tuple[str, ...], override: str) -> Settings:
+    """As `settings_of`, with Hydra's own way to apply an override to files that are read once."""
+    cfg = copy.deepcopy(composed(job, before))
+    with readable_errors(None, job):
+        parsed = OverridesParser.create().parse_overrides(with_open_keys([override]))
+        ConfigLoaderImpl._apply_overrides_to_config(parsed, cfg)
+    return Settings.of(plain(cfg, [override]).values)
+
+
 def value_at(config: Any, key: str) -> Any:
     for step in key.split("."):
         config = config[step] if isinstance(config, dict) else getattr(config, step)
     return config
 
 
-@settings(max_examples=500, deadline=None, derandomize=True, database=None)
+@settings(max_examples=500, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
 @given(place=st.sampled_from(list(keys())), text=st.sampled_from([*NUMBERS, *WORDS]))
 def test_nonsense_is_one_line_that_names_the_key(
     place: tuple[str, tuple[str, ...], str], text: str
 ) -> None:
     job, before, key = place
     try:
-        config = settings_of(job, Call([*before, f"{key}={text}"]))
+        config = settings_with(job, before, f"{key}={text}")
     except Exception as error:
         message = user_message(error)
         assert message is not None, f"{key}={text}: {error!r}"
@@ -70,6 +96,23 @@ def test_nonsense_is_one_line_that_names_the_key(
     if text in NUMBERS:
         value = value_at(config, key)
         assert isinstance(value, str) or (value is not None and float(value) == float(text))
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
+@given(place=st.sampled_from(list(keys())), text=st.sampled_from([*NUMBERS, *WORDS]))
+def test_the_whole_way_says_the_same(place: tuple[str, tuple[str, ...], str], text: str) -> None:
+    """With the files read and merged by Hydra."""
+    job, before, key = place
+    results = []
+    for make in (
+        lambda: settings_with(job, before, f"{key}={text}"),
+        lambda: settings_of(job, Call([*before, f"{key}={text}"])),
+    ):
+        try:
+            results.append(repr(make()))
+        except LtcamError as error:
+            results.append(str(error))
+    assert results[0] == results[1]
 
 
 @pytest.mark.parametrize(

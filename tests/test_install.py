@@ -80,7 +80,7 @@ def test_wheel_holds_package_and_configs_alone(wheel: Path) -> None:
         f"ltcam_cli/conf/{path.relative_to(REPOSITORY / 'conf').as_posix()}"
         for path in (REPOSITORY / "conf").rglob("*.yaml")
     }
-    assert "ltcam_cli/conf/config.yaml" in shipped
+    assert "ltcam_cli/conf/base.yaml" in shipped
     page = {f"ltcam_cli/report/page/{name}" for name in ("index.html", "style.css", "script.js")}
     others = {name for name in inside if not name.endswith((".py", ".yaml", "py.typed"))}
     assert others == page | {"ltcam_cli/report/paper.csv"}

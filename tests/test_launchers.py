@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from PIL import Image
 from test_cli import COUNTS, only, predicted, table_on
 
-from ltcam_cli.files import alone, lock
+from ltcam_cli.files import exclusive, lock
 from ltcam_cli.runs.folder import RunFolder
 
 GRID = ["-m", "dataset.split=tens", "dataset.fold=0,1", "seed=0,1"]
@@ -240,7 +240,7 @@ def test_a_run_is_trained_by_one_process_at_a_time(cli: Cli, joblib: list[str]) 
 def test_who_waits_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "run" / "last.pt"
     caplog.set_level(logging.INFO, "ltcam_cli")
-    with alone(path):
+    with exclusive(path):
         pass
     assert not caplog.messages
     taken, released = threading.Event(), threading.Event()
@@ -253,7 +253,7 @@ def test_who_waits_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
 
     threading.Thread(target=other).start()
     assert taken.wait(10)
-    with alone(path):
+    with exclusive(path):
         assert released.is_set()
     assert caplog.messages == [f"{path.parent}: another process is at work there; waiting for it"]
 

@@ -15,23 +15,26 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from ltcam_cli.runs.evaluation import Drawing, ImageResult
-from ltcam_cli.runs.prediction import PredictConfig, describe_regions, find_images, predict
 from PIL import Image
 from torch import Tensor
 from toys import fault, picture, tiny_classifier, toy, toys, write_images
 
 from ltcam_cli.data.batches import Images, Item
 from ltcam_cli.errors import LtcamError
+from ltcam_cli.experiments.config import PredictConfig
 from ltcam_cli.files import append, read_json
 from ltcam_cli.maps.engine import CamEngine, Heatmaps, HeatmapSource
 from ltcam_cli.maps.spec import MapSpec
-from ltcam_cli.masks.segmenters import SegmenterConfig, at_size, make_segmenter, segment
+from ltcam_cli.masks.resize import at_size
+from ltcam_cli.masks.segmenters import SegmenterConfig, make_segmenter, segment
 from ltcam_cli.report.overlay import draw_strip
-from ltcam_cli.runs import shards
-from ltcam_cli.runs.shards import REGIONS, SCORES, Shard, gather
+from ltcam_cli.runs import prediction_tables
+from ltcam_cli.runs.masking import ImageResult, Loading, MaskJob
+from ltcam_cli.runs.prediction_tables import REGIONS, SCORES, gather
+from ltcam_cli.runs.predictions import Writing, describe_regions, find_images, predict
+from ltcam_cli.runs.shards import Shard
 
-OTSU = Drawing(0, make_segmenter(SegmenterConfig()))
+OTSU = MaskJob(0, make_segmenter(SegmenterConfig()))
 
 
 @dataclass
@@ -76,7 +79,10 @@ def run(
 ) -> tuple[pd.DataFrame, list[str]]:
     samples = find_images([paths] if isinstance(paths, Path) else paths)
     config = PredictConfig(**{"batch_size": 3, **options})
-    return predict(tiny_classifier(), source or MeanMaps(), OTSU, samples, config, out, draw=draw)
+    drawn = draw if config.overlays else None
+    writing = Writing(out, "", config.gate, config.save_maps, drawn, config.part())
+    loading = Loading(config.batch_size, config.workers, config.on_error)
+    return predict(tiny_classifier(), source or MeanMaps(), OTSU, samples, writing, loading)
 
 
 # Which images
@@ -312,9 +318,10 @@ def test_without_a_drawer_nothing_is_computed_twice(images: Path, tmp_path: Path
 def test_changed_images_are_computed_again(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     before, _ = run(images, out)
-    changed = write(images / "toy001.png", 99)  # 99 is defective
-    later = (out / "scores.csv").stat().st_mtime + 10
-    os.utime(changed, (later, later))
+    changed = images / "toy001.png"
+    time = changed.stat().st_mtime
+    write(changed, 99)  # 99 is defective
+    os.utime(changed, (time, time))  # the content counts
     source = MeanMaps()
     after, _ = run(images, out, source)
     assert source.seen == [1] and len(after) == 10 and after["name"].is_unique
@@ -487,9 +494,9 @@ def test_only_shards_that_belong_together_are_joined(images: Path, tmp_path: Pat
     assert "no shard was predicted there" in fault(lambda: gather(tmp_path))
     out, other = tmp_path / "out", tmp_path / "other"
     predicted = [tiny_classifier(), MeanMaps(), OTSU, find_images([images])]
-    predict(*predicted, PredictConfig(shard="1/2"), out, identity="abc")
-    predict(*predicted, PredictConfig(shard="2/2"), other, identity="def")
-    predict(*predicted, PredictConfig(shard="2/4"), tmp_path / "third", identity="abc")
+    predict(*predicted, Writing(out, "abc", shard=Shard(1, 2)), Loading())
+    predict(*predicted, Writing(other, "def", shard=Shard(2, 2)), Loading())
+    predict(*predicted, Writing(tmp_path / "third", "abc", shard=Shard(2, 4)), Loading())
     for path in other.glob("*.2of2.*"):
         shutil.copy(path, out)
     assert "shards 1/2 and 2/2 are of different methods" in fault(lambda: gather(out))
@@ -503,13 +510,13 @@ def test_a_table_grows_without_being_written_again(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[int] = []
-    write_table = shards.write_table
+    write_table = prediction_tables.write_table
 
     def counted(path: Path, table: pd.DataFrame) -> None:
         written.append(len(table))
         write_table(path, table)
 
-    monkeypatch.setattr(shards, "write_table", counted)
+    monkeypatch.setattr(prediction_tables, "write_table", counted)
     write_images(toys(110, start=10), images)
     table, _ = run(images, tmp_path / "out", overlays=False, gate=False)
     assert len(table) == 120 and written == [0, 0]  # the two heads
@@ -521,7 +528,7 @@ def test_a_full_disk_leaves_whole_rows(
 ) -> None:
     write_images(toys(110, start=10), images)
     run(images, tmp_path / "whole", overlays=False, gate=False)
-    out, append, calls = tmp_path / "broken", shards.append, []
+    out, append, calls = tmp_path / "broken", prediction_tables.append, []
 
     def full(path: Path, text: str) -> None:
         calls.append(path.name)
@@ -529,13 +536,13 @@ def test_a_full_disk_leaves_whole_rows(
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         append(path, text)
 
-    monkeypatch.setattr(shards, "append", full)
+    monkeypatch.setattr(prediction_tables, "append", full)
     with pytest.raises(OSError, match="No space left"):
         run(images, out, overlays=False, gate=False)
     assert calls[:4] == ["regions.csv", "scores.csv"] * 2
     assert len(pd.read_csv(out / "scores.csv")) == 50
     assert len(pd.read_csv(out / "regions.csv")["name"].unique()) == 100
-    monkeypatch.setattr(shards, "append", append)
+    monkeypatch.setattr(prediction_tables, "append", append)
     source = MeanMaps()
     run(images, out, source, overlays=False, gate=False, batch_size=10)
     assert sum(source.seen) == 70
@@ -576,8 +583,8 @@ def test_appending_all_or_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, r"predict\.batch_size=0: must be at least 1"),
-        ({"on_error": "stop"}, r"predict\.on_error=stop: must be raise or skip"),
+        ({"batch_size": 0}, r"predict\.batch_size=0: must be a whole number of at least 1"),
+        ({"on_error": "stop"}, r"predict\.on_error=stop: unknown \(known: raise, skip\)"),
         *(
             ({"shard": text}, rf"predict\.shard={text}: must be i/n with 1 <= i <= n, e\.g\. 3/8")
             for text in ("0/4", "5/4", "0/0", "3", "1/", "-1/4", "1/4/2", "a/b")

@@ -17,14 +17,15 @@ import pandas as pd
 import pytest
 import torch
 from conftest import SYNTHETIC, Cli, Run, working_in
-from ltcam_cli.commands.invocation import command_of_cell, command_of_run
-from ltcam_cli.commands.settings import Settings
 from PIL import Image, ImageDraw
 from scipy import ndimage
 from torchvision import models
 
-from ltcam_cli.commands.compose import compose
-from ltcam_cli.data.ksdd import ksdd_samples
+from ltcam_cli.commands.compose import compose, composer
+from ltcam_cli.commands.options import Call
+from ltcam_cli.data.ksdd import Ksdd
+from ltcam_cli.experiments.invocation import command_of_cell, command_of_run
+from ltcam_cli.experiments.settings import Settings
 from ltcam_cli.report import curves
 from ltcam_cli.report.gallery import HEAT, PHOTO, outline, webp
 from ltcam_cli.report.grids import wrapped_title
@@ -208,13 +209,14 @@ def test_the_commands_make_the_run_and_the_cells_again(
     reporting: Cli, reported: Run, page: Page
 ) -> None:
     run = RunFolder(reported.path)
-    _, command, *overrides = command_of_run(run).split()
-    settings = Settings.of(compose(command, overrides))
+    configs = composer(Call([]))
+    _, command, *overrides = command_of_run(run, configs).split()
+    settings = Settings.of(compose(command, Call(overrides)).values)
     assert settings.training_part() == {k: v for k, v in run.config.items() if k != "hash"}
-    assert command_of_run(run) in page.text
+    assert command_of_run(run, configs) in page.text
     for path in (run.path / "evaluate").iterdir():
         cell = Cell(path)
-        words = command_of_cell(cell).split()
+        words = command_of_cell(cell, configs).split()
         assert words[:4] == ["ltcam", "evaluate", "--run", run.name]
         asked = words[4:]
         shown = reporting.ok("config", "evaluate", *asked)
@@ -243,7 +245,7 @@ def test_faults(cli: Cli, own_run: Run, monkeypatch: pytest.MonkeyPatch) -> None
     cli.ok("evaluate", "--run", name, "--method", "gradcam", "evaluation.overlays=0")
     cli.fault("report", name, "--cell", "nope", says=["--cell nope", "no such cell", "gradcam-"])
     cli.fault("report", name, "--method", "layercam", says=["--method layercam", "gradcam"])
-    cli.fault("report", name, "method.delta=3", says=["method.delta=3", "--delta"])
+    cli.fault("report", name, "method.delta=3", says=["method.delta", "--delta"])
     cli.fault("report", name, "dataset.rot=x", says=["dataset.rot"])
     checkpoint = own_run.path / "train/checkpoint.pt"
     torch.save(torch.load(checkpoint, weights_only=True) | {"threshold": 0.25}, checkpoint)
@@ -283,7 +285,7 @@ def test_an_outline_encloses_its_mask() -> None:
 def test_kolektor_stays_below_twenty_megabytes(real_ksdd: Path) -> None:
     random = np.random.default_rng(0)
     total = 0
-    for sample in ksdd_samples(real_ksdd)[-80::10]:  # eight of the eighty tested images
+    for sample in Ksdd(root=str(real_ksdd)).samples()[-80::10]:  # eight of the eighty tested images
         size = shrunk_size(sample.image, PHOTO)
         total += len(webp(Image.fromarray(sample.image).resize(size), 80))
         for sigma in (6, 10, 20, 40):  # from a map of crumbs to one of a blob

@@ -14,7 +14,9 @@ from conftest import KSDD, SYNTHETIC, Cli, KsddLike, Run, half_written
 from PIL import Image
 from torchvision.models.vgg import cfgs, make_layers
 
-from ltcam_cli.commands import tasks
+from ltcam_cli.experiments import cells
+from ltcam_cli.experiments.reproduce import run as reproduction
+from ltcam_cli.experiments.reproduce.entries import entry_text
 from ltcam_cli.report.paper import SCORES, printed_numbers
 
 MINE = """\
@@ -24,9 +26,9 @@ reproduce:
   paper: table1
   title: Mine, 100 %
   pictures: 2
-  methods:
-    - gradcam
-    - ltlayercam delta=50 layers=s3+s5
+  entries:
+    - {method: gradcam}
+    - {method: ltlayercam, method.delta: 50, method.layers: s3+s5}
 """
 COUNTS = ["tp", "fp", "fn", "tn", "n_images"]
 
@@ -44,11 +46,11 @@ class Calls:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, kill_at: int | None = None) -> None:
         self.trained, self.passes, self.cells = 0, 0, 0
-        fit, evaluate = tasks.fit, tasks.evaluate
+        train, evaluate = reproduction.train_classifier, cells.evaluate
 
-        def fitted(*args: Any, **options: Any) -> Any:
+        def trained(settings: Any) -> Any:
             self.trained += 1
-            return fit(*args, **options)
+            return train(settings)
 
         def evaluated(classifier: Any, source: Any, *args: Any, **options: Any) -> Any:
             self.passes += 1
@@ -57,8 +59,8 @@ class Calls:
             self.cells += len(source.specs)
             return evaluate(classifier, source, *args, **options)
 
-        monkeypatch.setattr(tasks, "fit", fitted)
-        monkeypatch.setattr(tasks, "evaluate", evaluated)
+        monkeypatch.setattr(reproduction, "train_classifier", trained)
+        monkeypatch.setattr(cells, "evaluate", evaluated)
 
 
 def folder_of(what: str) -> Path:
@@ -91,7 +93,7 @@ def test_table1_from_nothing(
     assert (calls.trained, calls.passes, calls.cells) == (1, 1, 8)
     folder = folder_of("table1")
     assert {path.name for path in folder.iterdir()} == {
-        "config.yaml", "table1.csv", "table1.md", "table1.tex", "table1-runs.csv",
+        "config.yaml", "identity.json", "table1.csv", "table1.md", "table1.tex", "table1-runs.csv",
         "table1-maps.png",
     }  # fmt: skip
     table, runs = (pd.read_csv(folder / name) for name in ("table1.csv", "table1-runs.csv"))
@@ -143,13 +145,13 @@ def test_a_killed_reproduction_goes_on(
         assert row["iou_std"] == pytest.approx(of_method["iou"].std())
         pooled = of_method[["tp", "fp", "fn"]].sum()
         assert row["pooled_iou"] == pytest.approx(100 * pooled["tp"] / pooled.sum())
-        untouched = of_method[of_method["fold"] == 1]
-        assert row["untouched_iou"] == pytest.approx(untouched["iou"].mean())
+        held_out = of_method[of_method["fold"] == 1]
+        assert row["held_out_iou"] == pytest.approx(held_out["iou"].mean())
     assert table["layers"].tolist() == ["last", "s3+s5"]
     page = (folder / "mine.md").read_text(encoding="utf-8")
     assert "Fold 0: 2 training images of items that are tested were dropped (kos01)." in page
     assert "Fold 2" in page and "Fold 1:" not in page  # kos26 is tested in fold 2, kos01 trained
-    assert "The paper's numbers are of its own split" in page and "Untouched" in page
+    assert "The paper's numbers are of its own split" in page and "Held out" in page
     assert (folder / "mine-maps.png").is_file()
 
 
@@ -196,25 +198,25 @@ def test_presets_bring_their_segmenters_and_teach_a_student(
     runs = pd.read_csv(folder / "presets-runs.csv")
     check_scores(runs)
     listed = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    assert runs["entry"].tolist() == listed["reproduce"]["methods"]
+    assert runs["entry"].tolist() == [entry_text(keys) for keys in listed["reproduce"]["entries"]]
     each = list(zip(runs["method"], runs["segmenter"], runs["tta"].fillna(""), strict=True))
     assert each == [
         ("ltgradcam", "otsu", ""),
-        ("ltcam_plus", "fraction", "flips=both"),
-        ("ltcam_plus", "plus+contrast", "flips=both"),
-        ("ltcam_plus", "plus+contrast", "flips=both"),
-        ("student", "level", "flips=both"),
-        ("student", "plus+contrast", "flips=both"),
+        ("ltgradcam_product", "fraction", "flips=both"),
+        ("ltgradcam_product", "contrast", "flips=both"),
+        ("ltgradcam_product", "contrast", "flips=both"),
+        ("student", "fixed", "flips=both"),
+        ("student", "contrast", "flips=both"),
     ]
     page = (folder / "presets.md").read_text(encoding="utf-8")
-    assert "segmenter.refine.options.polarity=both" in page and "plus+contrast" in page
+    assert "segmenter.refine.options.polarity=both" in page and "contrast" in page
     assert (folder / "presets-maps.png").is_file()
 
-    monkeypatch.setattr(tasks, "evaluate", None)  # nothing is computed again
+    monkeypatch.setattr(cells, "evaluate", None)  # nothing is computed again
     assert cli.ok(*args) == output
     [run] = runs["run"].unique()
-    cli.ok("student", "train", "--run", run, *short, "experiment=best")  # this very one
-    cli.ok("evaluate", "--run", run, "experiment=best", "threads=1", "device=cpu")
+    cli.ok("student", "train", "--run", run, *short, "--pipeline", "ltcam_plus")  # this one
+    cli.ok("evaluate", "--run", run, "--pipeline", "best", "threads=1", "device=cpu")
     assert len(list(Path("outputs").glob("*/student/*/checkpoint.pt"))) == 1
 
 
@@ -245,7 +247,7 @@ def test_table2_and_table3_on_the_layout_of_ksdd2(cli: Cli) -> None:
     cli.ok("reproduce", "table3", "dataset=ksdd2", *KSDD, "evaluation.deltas=[0,90]")
     table = pd.read_csv(folder_of("table3") / "table3.csv")
     assert table["paper_iou"].tolist() == [37.95, 39.38]
-    assert table["labels"].tolist() == ["image", "pixel-val"]
+    assert table["supervision"].tolist() == ["image", "pixel"]
     text = (folder_of("table3") / "table3.md").read_text(encoding="utf-8")
     assert f"{table['delta'][1]:g} (auto)" in text and "cannot be right" not in text
     cells = results()
@@ -292,7 +294,7 @@ def test_paper_is_the_papers_setting(cli: Cli) -> None:
     assert config["dataset"]["split"] == "paper" and config["segmenter"]["rule"] == "otsu"
     assert (config["method"]["weighting"], config["method"]["delta"]) == ("gradcam", 50)
     both = yaml.safe_load(cli.ok("config", "reproduce", "experiment=[table1,paper]"))
-    assert both["backbone"] == config["backbone"] and len(both["reproduce"]["methods"]) == 8
+    assert both["backbone"] == config["backbone"] and len(both["reproduce"]["entries"]) == 8
     other = yaml.safe_load(cli.ok("config", "reproduce", "experiment=[table2,paper]"))
     assert (other["dataset"]["kind"], other["backbone"]["logits"]) == ("ksdd2", 2)
 
@@ -322,13 +324,19 @@ def test_paper_from_weights_in_a_file(cli: Cli, mine: str, ksdd_like: KsddLike) 
     ("args", "says"),
     [
         (["tabel1"], ["tabel1", "did you mean 'table1'?"]),
-        (["demo"], ["experiment=demo", "reproduce.methods"]),
+        (["demo"], ["experiment=demo", "reproduce.entries"]),
         (["table1", "--folds", "0"], ["--folds 0", "dataset=synthetic", "has no folds"]),
         (["table1", "--seeds", "0,x"], ["--seeds 0,x", "numbers"]),
         (["table1", "--run", "r", "--seeds", "0,1"], ["run=r", "--seeds"]),
-        (["table1", "reproduce.methods=[gradcm]"], ["gradcm", "did you mean 'gradcam'?"]),
-        (["table1", "reproduce.methods=['gradcam detla=3']"], ["method.detla", "'method.delta'"]),
-        (["table1", "reproduce.methods=['scorecam delta=3']"], ["method.delta=3", "delta=null"]),
+        (["table1", "reproduce.entries=[{method: gradcm}]"], ["gradcm", "did you mean 'gradcam'?"]),
+        (
+            ["table1", "reproduce.entries=[{method: gradcam, method.detla: 3}]"],
+            ["method.detla", "'method.delta'"],
+        ),
+        (
+            ["table1", "reproduce.entries=[{method: scorecam, method.delta: 3}]"],
+            ["method.delta=3", "delta=null"],
+        ),
         (["table1", "reproduce.kind=tables"], ["reproduce.kind=tables", "'table'"]),
     ],
 )

@@ -14,12 +14,12 @@ import pytest
 import torch
 import yaml
 from conftest import Cli, Run
-from ltcam_cli.data.config import DatasetConfig
 from PIL import Image
 from test_cli import table_on
 
 from ltcam_cli.classifier.checkpoint import load_classifier
-from ltcam_cli.data.load import load_split
+from ltcam_cli.data.folder import Folder
+from ltcam_cli.data.load import load_split, make_dataset
 from ltcam_cli.student import train as training
 from ltcam_cli.student.checkpoint import load_student
 
@@ -55,42 +55,52 @@ def test_train_then_all_that_takes_a_method(own_run: Run, cli: Cli) -> None:
     [row] = table_on(out)
     [folder] = students(own_run)
     assert row["student"] == folder.name and folder.name.startswith("fpn_slim-")
-    assert f"ltcam evaluate --run {own_run.name} --method student" in out
+    assert f"ltcam evaluate --run {own_run.name} --pipeline student" in out
     held = {path.name for path in folder.iterdir()}
-    assert held == {"config.yaml", "checkpoint.pt", "last.pt", "history.csv", "labels", "train.log"}
+    assert held == {
+        "config.yaml",
+        "checkpoint.pt",
+        "last.pt",
+        "history.csv",
+        "labels",
+        "train.log",
+        "identity.json",
+    }
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config["method"]["name"] == "layercam" and config["segmenter"]["name"] == "otsu"
 
-    [row] = table_on(cli.ok("evaluate", "--run", own_run.name, "--method", "student", "device=cpu"))
-    assert (row["method"], row["segmenter"]) == ("student", "level")
+    [row] = table_on(
+        cli.ok("evaluate", "--run", own_run.name, "--pipeline", "student", "device=cpu")
+    )
+    assert (row["method"], row["segmenter"]) == ("student", "fixed")
     [cell] = (own_run.path / "evaluate").glob("student-*")
     metrics = json.loads((cell / "metrics.json").read_text())
-    assert metrics["scope"] is None and metrics["labels"] == "image"
+    assert metrics["scope"] is None and metrics["supervision"] == "image"
     config = yaml.safe_load((cell / "config.yaml").read_text())
-    assert config["method"]["options"]["student"] == folder.name
+    assert config["method"]["student"] == folder.name
 
-    cli.ok("predict", images(cli.folder / "new"), "--run", own_run.name, "--method", "student")
-    assert len([*(own_run.path / "predict").glob("student-level-*/masks/*.png")]) == 4
+    cli.ok("predict", images(cli.folder / "new"), "--run", own_run.name, "--pipeline", "student")
+    assert len([*(own_run.path / "predict").glob("student-fixed-*/masks/*.png")]) == 4
     cli.ok("evaluate", "--run", own_run.name, "--method", "gradcam")
-    cli.ok("compare", own_run.name, "--method", "gradcam", "--method", "student")
+    cli.ok("compare", own_run.name, "--method", "gradcam", "--pipeline", "student")
     cli.ok("report", own_run.name)
     page = (own_run.path / "report.html").read_text()
-    assert f"method.options.student={folder.name}" in page
+    assert f"method.student={folder.name}" in page
     sweep = ("sweep", "--run", own_run.name, "--method", "ltgradcam,student")
     rows = table_on(cli.ok(*sweep, "--delta", "50,60"))
     assert [(r["method"], r["segmenter"]) for r in rows] == [
-        ("ltgradcam", "otsu"), ("ltgradcam", "otsu"), ("student", "level")
+        ("ltgradcam", "otsu"), ("ltgradcam", "otsu"), ("student", "fixed")
     ]  # fmt: skip
 
 
 def test_the_heatmap_is_the_students_probability(taught: Run, cli: Cli) -> None:
-    cli.ok("evaluate", "--run", taught.name, "--method", "student", "evaluation.save_maps=true")
+    cli.ok("evaluate", "--run", taught.name, "--pipeline", "student", "evaluation.save_maps=true")
     [cell] = (taught.path / "evaluate").glob("student-*")
     student = load_student(students(taught)[0] / "checkpoint.pt")
     classifier = load_classifier(taught.path)
     config = yaml.safe_load((taught.path / "train" / "config.yaml").read_text())["dataset"]
     names = pd.read_csv(cell / "images.csv")["name"]
-    by_name = {s.name: s for s in load_split(DatasetConfig(**config)).listed_test}
+    by_name = {s.name: s for s in load_split(make_dataset(config)).listed_test}
     for name in names:
         image = torch.from_numpy(np.array(by_name[name].image))[None, None] / 255
         with torch.inference_mode():
@@ -100,7 +110,7 @@ def test_the_heatmap_is_the_students_probability(taught: Run, cli: Cli) -> None:
 
 
 def test_a_students_cell_knows_its_student(taught: Run, cli: Cli) -> None:
-    evaluate = ("evaluate", "--run", taught.name, "--method", "student")
+    evaluate = ("evaluate", "--run", taught.name, "--pipeline", "student")
     cli.ok(*evaluate)
     first = students(taught)[0]
     changed = ("student.name=other", "student.lr=0.01")
@@ -109,15 +119,15 @@ def test_a_students_cell_knows_its_student(taught: Run, cli: Cli) -> None:
     newer = (other / "checkpoint.pt").stat().st_mtime + 10
     os.utime(other / "checkpoint.pt", (newer, newer))
     cli.ok(*evaluate)  # the newest
-    cli.ok(*evaluate, "method.options.student=other")  # the same cell
+    cli.ok(*evaluate, "method.student=other")  # the same cell
     cells = {
-        yaml.safe_load((path / "config.yaml").read_text())["method"]["options"]["student"]: path
+        yaml.safe_load((path / "config.yaml").read_text())["method"]["student"]: path
         for path in (taught.path / "evaluate").glob("student-*")
     }
     assert set(cells) == {first.name, other.name}
-    cli.ok(*evaluate, f"method.options.student={first.name}")
+    cli.ok(*evaluate, f"method.student={first.name}")
     assert len([*(taught.path / "evaluate").glob("student-*")]) == 2
-    mistyped = f"method.options.student={other.name[:-1]}x"
+    mistyped = f"method.student={other.name[:-1]}x"
     cli.fault(*evaluate, mistyped, says=["no such student", f"did you mean '{other.name}'?"])
     (first / "checkpoint.pt").write_bytes((other / "checkpoint.pt").read_bytes())
     cli.fault("report", taught.name, says=[first.name, "evaluate it anew"], logs=True)
@@ -167,7 +177,7 @@ def test_a_killed_one_resumes(taught: Run, cli: Cli) -> None:
         assert cli(*train, "--overwrite").exit_code == 130
     assert not (folder / "checkpoint.pt").exists()
     says = ["no student is trained", f"ltcam student train --run {taught.name}"]
-    cli.fault("evaluate", "--run", taught.name, "--method", "student", says=says)
+    cli.fault("evaluate", "--run", taught.name, "--pipeline", "student", says=says)
     cli.fault(*train, says=["unfinished training", "--resume", "--overwrite"])
     cli.ok(*train, "--resume")
     assert (folder / "checkpoint.pt").read_bytes() == unbroken
@@ -180,8 +190,8 @@ def test_several(own_run: Run, cli: Cli) -> None:
 
 def test_what_makes_no_labels(taught: Run, cli: Cli) -> None:
     train = ("student", "train", "--run", taught.name, *SHORT)
-    cli.fault(*train, "--method", "student", says=["classifier's maps", "another --method"])
-    level = ("--segmenter", "level", "segmenter.options.at=1e9")
+    cli.fault(*train, "--pipeline", "student", says=["classifier's maps", "another --method"])
+    level = ("--segmenter", "fixed", "segmenter.options.at=1e9")
     cli.fault(*train, *level, says=["no pixel of a training image is labelled"], logs=True)
     cli.fault(*train, "student.stepz=3", says=["student.stepz", "did you mean 'student.steps'?"])
 
@@ -190,13 +200,13 @@ def test_a_student_of_another_classifier(taught: Run, cli: Cli) -> None:
     classifier = load_classifier(taught.path)
     classifier.threshold = 0.4
     classifier.save(taught.path / "train" / "checkpoint.pt")
-    cli.fault("evaluate", "--run", taught.name, "--method", "student",
+    cli.fault("evaluate", "--run", taught.name, "--pipeline", "student",
               says=["students are of another checkpoint", "ltcam student train"])  # fmt: skip
 
 
 def test_a_student_takes_no_delta(taught: Run, cli: Cli) -> None:
     for delta in ("50", "auto"):
-        cli.fault("evaluate", "--run", taught.name, "--method", "student", "--delta", delta,
+        cli.fault("evaluate", "--run", taught.name, "--pipeline", "student", "--delta", delta,
                   says=["method.delta", "delta=null"])  # fmt: skip
 
 
@@ -223,10 +233,10 @@ def test_an_exported_file_draws_the_same_masks(
     folder = images(cli.folder / "new", 5)
     names = [str(n) for n in range(5)]
     common = ("predict.gate=false", "--save-maps", "predict.batch_size=2", "threads=1")
-    cli.ok("predict", folder, "--run", own_run.name, "--method", "student", "--out", "a", *common)
+    cli.ok("predict", folder, "--run", own_run.name, "--pipeline", "student", "--out", "a", *common)
     level = float(np.median(np.load("a/maps/0.npy")))  # so that masks are neither empty nor full
     common = (*common, f"segmenter.options.at={level}")
-    cli.ok("predict", folder, "--run", own_run.name, "--method", "student", "--out", "b", *common)
+    cli.ok("predict", folder, "--run", own_run.name, "--pipeline", "student", "--out", "b", *common)
     cli.ok("predict", folder, "--runtime", "onnx", "--model", "model.onnx", "--out", "c", *common)
     for name in names:
         mine, theirs = (np.load(f"{out}/maps/{name}.npy") for out in "bc")
@@ -243,7 +253,7 @@ def test_an_export_in_the_run_folder(taught: Run, cli: Cli) -> None:
     cli.ok("export", "--run", taught.name)
     folder = images(cli.folder / "new", 1)
     cli.ok("predict", folder, "--runtime", "onnx", "--run", taught.name)
-    assert len([*taught.path.glob("predict/student-level-*/masks/0.png")]) == 1
+    assert len([*taught.path.glob("predict/student-fixed-*/masks/0.png")]) == 1
     runtime = ("predict", folder, "--runtime", "onnx", "--run", taught.name)
     cli.fault(*runtime, "--method", "gradcam", says=["method=student", "predict.runtime=torch"])
     (taught.path / "model.onnx").write_bytes(b"something else")
@@ -256,9 +266,9 @@ def test_an_export_in_the_run_folder(taught: Run, cli: Cli) -> None:
 
 def test_a_segmenter_that_has_learnt_is_exported_with_what_it_knows(taught: Run, cli: Cli) -> None:
     need_runtime()
-    segmenter = ("--segmenter", "clean", "segmenter.options.quantile=0.5")
+    segmenter = ("--segmenter", "good_quantile", "segmenter.options.quantile=0.5")
     cli.ok("export", "--run", taught.name, *segmenter, "--out", "model.onnx")
-    [threshold] = json.loads((cli.folder / "model.json").read_text())["lessons"]
+    [threshold] = json.loads((cli.folder / "model.json").read_text())["calibration"]
     folder = images(cli.folder / "new", 2)
     common = ("predict.gate=false", "--save-maps")
     cli.ok("predict", folder, "--runtime", "onnx", "--model", "model.onnx", "--out", "a", *common)
@@ -267,12 +277,12 @@ def test_a_segmenter_that_has_learnt_is_exported_with_what_it_knows(taught: Run,
         mask = np.asarray(Image.open(f"a/masks/{name}.png")) > 0
         assert np.array_equal(mask, heatmap > threshold)
     runtime = ("predict", folder, "--runtime", "onnx", "--model", "model.onnx")
-    cli.fault(*runtime, "segmenter=clean", "segmenter.options.quantile=0.9",
+    cli.fault(*runtime, "segmenter=good_quantile", "segmenter.options.quantile=0.9",
               says=["ltcam export --segmenter"])  # fmt: skip
 
 
 def test_students_are_not_averaged(taught: Run, cli: Cli) -> None:
-    evaluate = ("evaluate", "--run", taught.name, "--method", "student")
+    evaluate = ("evaluate", "--run", taught.name, "--pipeline", "student")
     cli.fault(*evaluate, f"ensemble=[{taught.name}]", says=["ensemble", "leave it away"], logs=True)
 
 
@@ -288,15 +298,15 @@ def test_what_is_not_exported(taught: Run, cli: Cli, monkeypatch: pytest.MonkeyP
     assert not (taught.path / "model.onnx").exists()
 
 
-def test_the_best_experiment(own_run: Run, cli: Cli) -> None:
+def test_the_best_pipeline(own_run: Run, cli: Cli) -> None:
     """Its labels come from ltcam_plus, its masks from the student, both over mirrored images."""
-    cli.ok("student", "train", "experiment=best", "--run", own_run.name, *SHORT)
+    cli.ok("student", "train", "--pipeline", "best", "--run", own_run.name, *SHORT)
     [folder] = students(own_run)
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config["method"]["name"] == "ltcam_plus" and config["segmenter"]["name"] == "plus"
     assert config["tta"]["flips"] == "both"
-    [row] = table_on(cli.ok("evaluate", "experiment=best", "--run", own_run.name, *SHORT[-2:]))
-    assert (row["method"], row["segmenter"]) == ("student", "level")
+    [row] = table_on(cli.ok("evaluate", "--pipeline", "best", "--run", own_run.name, *SHORT[-2:]))
+    assert (row["method"], row["segmenter"]) == ("student", "fixed")
 
 
 def test_presets_yield_to_options(cli: Cli) -> None:
@@ -315,8 +325,7 @@ def test_no_mask_is_read_anywhere(own_run: Run, cli: Cli, tmp_path: Path) -> Non
     given = ["dataset=folder", f"dataset.root={own}", "dataset.height=64", "dataset.width=64",
              "backbone=squeezenet1_1", "backbone.weights=null", "trainer.epochs=1",
              "dataset.test_fraction=0.5", *SHORT[-2:]]  # fmt: skip
-    split = load_split(DatasetConfig("folder", root=str(own), height=64, width=64,
-                                     test_fraction=0.5))  # fmt: skip
+    split = load_split(Folder(root=str(own), height=64, width=64, test_fraction=0.5))
     listed = tmp_path / "labels.csv"
     rows = [(sample.name, sample.label) for sample in split.train + split.test]
     pd.DataFrame(rows, columns=["name", "label"]).to_csv(listed, index=False)
@@ -324,9 +333,9 @@ def test_no_mask_is_read_anywhere(own_run: Run, cli: Cli, tmp_path: Path) -> Non
     def scores(outputs: str, *more: str) -> list[dict[str, Any]]:
         every = [*given, *more, f"outputs={tmp_path / outputs}"]
         cli.ok("train", *every)
-        cli.ok("student", "train", "experiment=best", *every, *SHORT[:-2])
+        cli.ok("student", "train", "--pipeline", "best", *every, *SHORT[:-2])
         cli.ok("evaluate", "--method", "ltcam_plus", *every)
-        cli.ok("evaluate", "experiment=best", *every)
+        cli.ok("evaluate", "--pipeline", "best", *every)
         tables = sorted((tmp_path / outputs).glob("*/evaluate/*/images.csv"))
         assert len(tables) == 2
         return [pd.read_csv(table).to_dict("list") for table in tables]

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from conftest import Cli, KsddLike, Run
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ltcam_cli.runs.evaluation import mapped
 from nets import unit
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as tv
@@ -24,6 +23,7 @@ from ltcam_cli.maps.engine import CamEngine, Heatmaps, wanted_size
 from ltcam_cli.maps.spec import MapSpec
 from ltcam_cli.maps.tta import AugmentedSource, TiledSource, scaled_size, starts, with_tta
 from ltcam_cli.maps.tta_config import TtaConfig
+from ltcam_cli.runs.masking import Loading, batch_maps
 
 SPECS = [MapSpec("gradcam", ("all",), 50.0), MapSpec("layercam", ("last",))]
 
@@ -212,8 +212,8 @@ def test_images_are_loaded_at_the_size_that_a_source_wants() -> None:
     ]:
         source = CamEngine(classifier.model, SPECS[1:])
         source.size = size  # type: ignore[attr-defined]
-        found = list(mapped(classifier, source, samples, masks=False, batch_size=4))
-        assert [tuple(batch.found.maps[0].shape) for batch in found] == shapes
+        found = list(batch_maps(classifier, source, samples, Loading(4), masks=False))
+        assert [tuple(batch.heatmaps.maps[0].shape) for batch in found] == shapes
 
 
 # What is refused

@@ -99,7 +99,7 @@ def plain(cfg: DictConfig, overrides: Sequence[str]) -> Composed:
     try:
         values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
     except OmegaConfBaseException as error:
-        raise unresolved(cfg, error) from error
+        raise unresolved(cfg, error, named_keys(overrides)) from error
     assert isinstance(values, dict)
     return Composed({str(key): value for key, value in values.items()}, named_keys(overrides))
 
@@ -163,7 +163,9 @@ class _Guarded:
 
     def __call__(self, cfg: DictConfig) -> Row:
         try:
-            composed = plain(cfg, HydraConfig.get().overrides.task)
+            overrides = OmegaConf.to_container(HydraConfig.get().overrides.task)  # with their ${…}
+            assert isinstance(overrides, list)
+            composed = plain(cfg, [str(override) for override in overrides])
             use_threads(Settings.of(composed.values).threads)
             return self.task(composed)
         except Exception as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,29 +43,47 @@ def readable_errors(hydra: Any, job: str) -> Iterator[None]:
         raise cause or LtcamError(_one_line(hydra, job, str(error))) from error
 
 
-def unresolved(cfg: DictConfig, error: OmegaConfBaseException) -> LtcamError:
-    """The error of a `${…}` that cannot be resolved, with the key that holds it."""
-    for key in _keys(cfg):
-        node: Any = cfg
-        for step in key.split("."):
-            node = node._get_node(step)
-        if isinstance(node, DictConfig):
-            continue
-        try:
-            if isinstance(node, ListConfig):
-                OmegaConf.to_container(node, resolve=True)
-            else:
-                OmegaConf.select(cfg, key)
-        except OmegaConfBaseException as fault:
-            reason = str(fault.msg or fault).splitlines()[0]
-            return LtcamError(f"{key}: {reason}")
-    return LtcamError(str(error).splitlines()[0])
+def unresolved(
+    cfg: DictConfig, error: OmegaConfBaseException, named: Collection[str]
+) -> LtcamError:
+    """The error of a `${…}` that cannot be resolved, with the key that holds it.
+
+    Args:
+        cfg: Composed config.
+        error: OmegaConf's error.
+        named: Keys that the user set, which go before those that are made of them.
+    """
+    reasons = {key: reason for key in _keys(cfg) if (reason := _fault_at(cfg, key))}
+    keys = sorted(reasons, key=lambda key: key not in named)
+    return LtcamError(f"{keys[0]}: {reasons[keys[0]]}" if keys else str(error).splitlines()[0])
+
+
+def _fault_at(cfg: DictConfig, key: str) -> str:
+    """Why a key's value cannot be resolved; empty if it can, or is a part of the config."""
+    node: Any = cfg
+    for step in key.split("."):
+        node = node._get_node(step)
+    if isinstance(node, DictConfig):
+        return ""
+    try:
+        if isinstance(node, ListConfig):
+            OmegaConf.to_container(node, resolve=True)
+        else:
+            OmegaConf.select(cfg, key)
+    except OmegaConfBaseException as fault:
+        return str(fault.msg or fault).splitlines()[0]
+    return ""
 
 
 def _one_line(hydra: Any, job: str, message: str) -> str:
     if match := re.search(r"Could not override '([^']+)'", message):
         key = match[1].split("@")[0]
         return f"{key}: no such key{_nearest_key(hydra, job, key)}"
+    if match := re.search(r"Could not append to config\..*?'([^']+)'", message):
+        return f"+{match[1]}: is there already; set it without the +"
+    if match := re.search(r"Could not delete from config\..*?'([^']+)'", message):
+        key = match[1].split("@")[0]
+        return f"~{key}: no config file sets it; give it another value, {key}=VALUE"
     if "sweep" in message.lower() and "--multirun" in message:
         return "a comma list is a sweep: add -m, or quote the value"
     lines = [line.strip() for line in message.splitlines() if line.strip()]

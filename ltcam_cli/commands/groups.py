@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any
 
 import typer
@@ -20,6 +22,9 @@ class Group(TyperGroup):
         except KeyboardInterrupt:
             typer.echo("ltcam: interrupted; what was complete stays", err=True)
             raise typer.Exit(130) from None
+        except BrokenPipeError:  # ltcam config train | head
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
         except Exception as error:
             message = user_message(error)
             if message is None:

@@ -29,14 +29,14 @@ delta. The stages' maps differ in size by orders of magnitude: fusion.normalize=
 plain sum, is practically the deepest stage alone where batch norm is; minmax gives all a voice."""
 
 
-def methods(call: Call) -> None:
-    """Print a table of what `--method` takes."""
+def methods(config_dir: Path | None) -> None:
+    """Print a table of what `--method` takes, the user's own methods among them."""
     import pandas as pd
 
     from ltcam_cli.report.terminal import print_table
 
     rows = []
-    for name, path in sorted(config_files("method", call.config_dir).items()):
+    for name, path in sorted(config_files("method", config_dir).items()):
         values = {"layers": "last"} | merged_file(path)
         weighting = values.get("weighting")
         needs = get_weighting(weighting).needs if weighting else frozenset()

@@ -180,13 +180,10 @@ MULTIRUN = _parameter(
     ],
     False,
 )
-CONFIG_DIR = _parameter(
-    "config_dir",
-    Annotated[
-        Path | None, typer.Option(help="Folder of your own configs; ./conf is always searched.")
-    ],
-    None,
-)
+ConfigDir = Annotated[
+    Path | None, typer.Option(help="Folder of your own configs; ./conf is always searched.")
+]
+CONFIG_DIR = _parameter("config_dir", ConfigDir, None)
 
 DATASET = Option("--dataset", "dataset", "Data set: ksdd (default), ksdd2, folder or synthetic.")
 BACKBONE = Option("--backbone", "backbone", "Network: vgg16 (default); on CPUs vgg16_slim.")

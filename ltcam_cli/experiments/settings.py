@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +23,7 @@ from ltcam_cli.experiments.config import (
 )
 from ltcam_cli.maps.method import CamMethod, Method, StudentMethod, make_method
 from ltcam_cli.maps.tta_config import TtaConfig
-from ltcam_cli.masks.segmenters import SegmenterConfig
+from ltcam_cli.masks.segmenters import SegmenterConfig, make_segmenter_config
 from ltcam_cli.student.config import StudentConfig
 
 # Parts of the config that decide a training, and are kept in its run folder.
@@ -115,7 +115,11 @@ class Settings:
         Raises:
             LtcamError: Naming the key that is wrong.
         """
-        variants = {"dataset": make_dataset, "method": make_method}
+        variants: dict[str, Callable[[Any], Any]] = {
+            "dataset": make_dataset,
+            "method": make_method,
+            "segmenter": make_segmenter_config,
+        }
         return build(
             cls,
             {

@@ -166,6 +166,8 @@ def make_method(values: Mapping[str, Any]) -> Method:
         raise LtcamError(f"method.source={source}: unknown{nearest(source, SOURCES)}")
     if source == "student":
         values = _without_cam_keys(values)
+    elif "weighting" in values:
+        get_weighting(str(values["weighting"]))  # before a name that was made of it
     return build(SOURCES[source], values)
 
 

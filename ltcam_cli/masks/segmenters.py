@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated, Any, Protocol
 
@@ -9,10 +10,10 @@ import numpy as np
 import skimage
 from pydantic import Field
 
-from ltcam_cli.config import FolderName, Pixels, config
+from ltcam_cli.config import FolderName, Pixels, build, config
 from ltcam_cli.masks.inputs import Calibrated, Calibrator, SegInput
 from ltcam_cli.masks.refine import RefineConfig, make_refinement, refined
-from ltcam_cli.masks.thresholds import make_threshold
+from ltcam_cli.masks.thresholds import find_rule, make_threshold
 
 
 @config("segmenter")
@@ -47,6 +48,17 @@ class SegmenterConfig:
         """What tables call it."""
         rule = self.refine.rule
         return self.name if rule in {"none", self.name} else f"{self.name}+{rule}"
+
+
+def make_segmenter_config(values: Any) -> SegmenterConfig:
+    """Config of a mapping; the rule is checked before a name that was made of it.
+
+    Raises:
+        LtcamError: Naming the key that is wrong.
+    """
+    if isinstance(values, Mapping) and "rule" in values:
+        find_rule(str(values["rule"]))
+    return build(SegmenterConfig, values)
 
 
 class Segmenter(Calibrated, Protocol):

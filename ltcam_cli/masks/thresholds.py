@@ -180,6 +180,16 @@ THRESHOLDS: dict[str, Callable[..., HeatmapThreshold]] = {
 }
 
 
+def find_rule(name: str) -> Callable[..., Any]:
+    """The function or class of a rule.
+
+    Raises:
+        LtcamError: if there is no such rule.
+    """
+    builtin: dict[str, Callable[..., Any]] = {**RULES, **THRESHOLDS}
+    return find_part("segmenter.rule", name, builtin, GROUP)
+
+
 def make_threshold(name: str, options: Mapping[str, Any]) -> HeatmapThreshold:
     """The threshold of a rule, to be calibrated before it is called.
 
@@ -191,7 +201,6 @@ def make_threshold(name: str, options: Mapping[str, Any]) -> HeatmapThreshold:
     Raises:
         LtcamError: if there is no such rule or option, or a value is not allowed.
     """
-    builtin: dict[str, Callable[..., Any]] = {**RULES, **THRESHOLDS}
-    rule = find_part("segmenter.rule", name, builtin, GROUP)
+    rule = find_rule(name)
     checked = checked_options("segmenter.options", name, rule, options)
     return rule(**checked) if isinstance(rule, type) else PerImageThreshold(name, rule, checked)
