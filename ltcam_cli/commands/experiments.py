@@ -9,10 +9,9 @@ from pathlib import Path
 
 from ltcam_cli.commands.compose import LazyTask, Row, Task, compose, launch
 from ltcam_cli.commands.options import Call
-from ltcam_cli.commands.terminal import spent
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.settings import Settings, named_keys
-from ltcam_cli.report.terminal import print_table
+from ltcam_cli.report.terminal import print_table, spent
 from ltcam_cli.runs.tables import SHOWN, write_results
 
 TRAINED = ("run", "head", "seed", "test_ap", "test_auroc", "test_accuracy", "threshold", "seconds")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Number
@@ -123,3 +124,13 @@ def _rich_table(columns: Sequence[_Column]) -> Table:
     for texts in _rows(columns):
         table.add_row(*texts)
     return table
+
+
+def spent(loop: float, started: float) -> str:
+    """What a command took: the loop over images, and start-up and all else.
+
+    Args:
+        loop: Seconds of the loop.
+        started: Reading of `time.perf_counter` at the command's start.
+    """
+    return f"loop {loop:.1f} s, all else {time.perf_counter() - started - loop:.1f} s"
