@@ -287,7 +287,9 @@ def test_curves_and_stages(cli: Cli, own_run: Run, monkeypatch: pytest.MonkeyPat
 
 
 def test_paper_is_the_papers_setting(cli: Cli) -> None:
-    config = yaml.safe_load(cli.ok("config", "train", "experiment=paper"))
+    config = yaml.safe_load(cli.ok("config", "evaluate", "experiment=paper"))
+    train = yaml.safe_load(cli.ok("config", "train", "experiment=paper"))
+    assert train["backbone"] == config["backbone"] and "segmenter" not in train
     assert config["backbone"] == {
         "name": "vgg16", "head": "fc", "logits": 2, "hidden": 4096, "dropout": 0.5,
         "weights": "DEFAULT", "freeze_bn": False,
@@ -330,7 +332,10 @@ def test_paper_from_weights_in_a_file(cli: Cli, mine: str, ksdd_like: KsddLike) 
         (["table1", "--seeds", "0,x"], ["--seeds 0,x", "numbers"]),
         (["table1", "--run", "r", "--seeds", "0,1"], ["run=r", "--seeds"]),
         (["table1", f"{GIVEN}gradcm}}]"], ["gradcm", "did you mean 'gradcam'?"]),
-        (["table1", f"{GIVEN}gradcam, method.detla: 3}}]"], ["method.detla", "'method.delta'"]),
+        (
+            ["table1", f"{GIVEN}gradcam, method.detla: 3}}]"],
+            ["method.detla", "did you mean 'delta'"],
+        ),
         (["table1", f"{GIVEN}scorecam, method.delta: 3}}]"], ["method.delta=3", "delta=null"]),
         (["table1", "reproduce.kind=tables"], ["reproduce.kind=tables", "'table'"]),
     ],

@@ -226,8 +226,8 @@ def test_images_are_loaded_at_the_size_that_a_source_wants() -> None:
         ({"flips": "horizontl"}, "tta.flips=horizontl: unknown; did you mean 'horizontal'"),
         ({"normalize": "max"}, "tta.normalize=max: unknown"),
         ({"scales": []}, "tta.scales=[]: must be 1 to 32 factors above 0 and at most 16"),
-        ({"scales": [1.0, 0.0]}, "tta.scales=0.0: must be 1 to 32 factors"),
-        ({"scales": [math.nan]}, "tta.scales=nan: must be"),
+        ({"scales": [1.0, 0.0]}, "tta.scales=[1.0,0.0]: must be 1 to 32 factors"),
+        ({"scales": [math.nan]}, "tta.scales=[nan]: must be"),
         ({"overlap": 1.0}, "tta.overlap=1.0: must be a number of at least 0 and at most 0.9"),
         ({"overlap": -0.1}, "tta.overlap=-0.1: must be"),
         (
@@ -235,7 +235,7 @@ def test_images_are_loaded_at_the_size_that_a_source_wants() -> None:
             "tta.size=whole: must be [height,width] in pixels of 32 to 16384, full or",
         ),
         ({"size": [512]}, "tta.size=[512]: must be"),
-        ({"size": [512.5, 64]}, "tta.size=512.5: must be"),
+        ({"size": [512.5, 64]}, "tta.size=[512.5,64]: must be"),
     ],
 )
 def test_wrong_options(options: dict[str, object], message: str) -> None:
