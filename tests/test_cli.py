@@ -28,15 +28,11 @@ import ltcam_cli
 from ltcam_cli.classifier.checkpoint import load_classifier
 from ltcam_cli.cli import app
 from ltcam_cli.commands import options
-from ltcam_cli.commands.compose import GROUPS, conf_dir
+from ltcam_cli.commands.compose import conf_dir
 from ltcam_cli.commands.options import Option, as_overrides, complete_override, split_paths
 from ltcam_cli.commands.ranges import expand_range
-from ltcam_cli.config import leaves
-from ltcam_cli.data.ksdd import Ksdd
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.overrides import quoted
-from ltcam_cli.experiments.settings import Settings
-from ltcam_cli.maps.method import CamMethod
 from ltcam_cli.report import overlay
 from ltcam_cli.runs.folder import RunFolder
 from ltcam_cli.runs.tables import add_rows, as_markdown
@@ -49,7 +45,6 @@ RESULTS = (
     "tp, fp, fn, tn, checkpoint, cell"
 ).split(", ")
 COUNTS = ["tp", "fp", "fn", "tn"]
-KEYS: dict[type, str] = {Settings: "", Ksdd: "dataset", CamMethod: "method"}
 
 
 def commands() -> dict[str, typer.main.TyperCommand]:
@@ -82,13 +77,7 @@ def test_help_names_each_option(cli: Cli, name: str) -> None:
     assert cli.ok(*name.split(), "-h") == shown
     for parameter in commands()[name].params:
         if parameter.param_type_name == "option":
-            assert all(option in shown for option in parameter.opts) and parameter.help
-
-
-def test_options_set_keys_that_exist() -> None:
-    declared = [value for value in vars(options).values() if isinstance(value, Option)]
-    keys = {key for cls in (Settings, Ksdd, CamMethod) for key, _, _ in leaves(cls, KEYS[cls])}
-    assert declared and {option.key for option in declared} <= {*keys, *GROUPS}
+            assert all(option in shown for option in parameter.opts)
 
 
 def test_help_needs_no_torch(cli: Cli) -> None:
@@ -125,7 +114,7 @@ def test_what_is_no_override_is_named(cli: Cli, override: str, multirun: list[st
     cli.fault("train", *multirun, override, says=[f"{override}: is no override", "quotes"])
 
 
-def test_each_command_that_takes_overrides_has_a_root_config() -> None:
+def test_config_knows_each_command_that_takes_overrides() -> None:
     commands = typer.main.get_group(app).commands.values()
     takes = {c.name for c in commands if any(p.name == "overrides" for p in c.params)}
     assert takes - {"config"} <= {path.stem for path in conf_dir().glob("*.yaml")}
@@ -147,16 +136,11 @@ def test_options_stand_anywhere_and_overrides_win(cli: Cli, args: list[str]) -> 
 
 
 def test_additions_and_deletions_pass(cli: Cli) -> None:
-    args = ["segmenter=fraction", "segmenter.options.of_maximum=0.3", "method=fullgrad"]
-    added = "+method.options.normalize_scope=channel"
-    config = yaml.safe_load(cli.ok("config", "evaluate", *args, added))
+    args = ["segmenter=fraction", "segmenter.options.of_maximum=0.3", "~dataset.url"]
+    config = yaml.safe_load(cli.ok("config", "evaluate", *args, "+method.options.extra=1"))
     assert config["segmenter"]["options"] == {"of_maximum": 0.3}
-    assert config["method"]["options"] == {"normalize_scope": "channel"}
-    deleted = yaml.safe_load(cli.ok("config", "evaluate", "method=scorecam", "~method.options"))
-    assert deleted["method"]["options"] == {}
-    cli.fault("config", "evaluate", "~dataset.url", says=["~dataset.url", "dataset.url=VALUE"])
-    twice = ["method=scorecam", "+method.options.batch=1"]
-    cli.fault("config", "evaluate", *twice, says=["+method.options.batch", "without the +"])
+    assert config["method"]["options"] == {"extra": 1}
+    assert "url" not in config["dataset"]
 
 
 @pytest.mark.parametrize(
@@ -172,11 +156,12 @@ def test_quoted_texts_are_read_as_they_were(text: str) -> None:
 
 
 def test_options_become_overrides() -> None:
-    given = {
+    given: dict[Option, object] = {
         options.DELTA: "0:90:45",
         options.METHOD: "gradcam",
         options.RESUME: True,
         options.OVERWRITE: False,
+        options.SEED: None,
     }
     assert as_overrides(given, ["seed=1"]) == [
         "method=gradcam", "resume=true", "method.delta=0,45,90", "seed=1",
@@ -224,7 +209,7 @@ def test_impossible_ranges_of_shards(text: str) -> None:
 def test_paths_with_an_equals_sign_are_paths_if_they_exist(cli: Cli) -> None:
     Path("a=b").mkdir()
     files, overrides = split_paths(["a=b", "c=d", "e", "~f"])
-    assert (files, overrides) == ([Path("a=b"), Path("e")], ["c=d", "~f"])
+    assert (files, overrides) == (["a=b", "e"], ["c=d", "~f"])
 
 
 # --- shell completion
@@ -255,8 +240,8 @@ def test_completion_of_values_in_bash_which_splits_at_the_equals_sign(
     cli: Cli, before: str
 ) -> None:
     names = [
-        f"lt{cam}" for cam in "fullgrad gradcam gradcam_product gradcampp layercam xgradcam".split()
-    ]
+        "ltfullgrad", "ltgradcam", "ltgradcam_product", "ltgradcampp", "ltlayercam", "ltxgradcam",
+    ]  # fmt: skip
     assert completed(cli, f"ltcam evaluate {before}method = lt") == names
     assert set(names) < set(completed(cli, f"ltcam evaluate {before}method ="))
     assert "method=" in completed(cli, f"ltcam evaluate {before}met")
@@ -332,7 +317,7 @@ def test_three_calls(cli: Cli, ksdd_like: KsddLike) -> None:
     assert trained["run"].startswith("ksdd-vgg16_slim-paper-s0-")
     shown = cli.ok("evaluate", "--method", "ltgradcam", "--delta", 50, *KSDD)
     (row,) = table_on(shown)
-    assert (row["method"], row["delta"], row["n_images"]) == ("ltgradcam", "50.00", "2")
+    assert (row["method"], row["delta"]) == ("ltgradcam", "50.00")
     deltas = "0,10,20,30,40,50,60,70,80,90"
     shown = cli.ok("evaluate", "-m", "--method", "ltgradcam", "--delta", deltas, *KSDD)
     rows = table_on(shown)
@@ -341,15 +326,15 @@ def test_three_calls(cli: Cli, ksdd_like: KsddLike) -> None:
     run = cli.folder / "outputs" / trained["run"]
     held = {path.name for path in (run / "train").iterdir()}
     assert held == {
-        "config.yaml", "checkpoint.pt", "last.pt", "history.csv", "images.csv", "metrics.json",
-        "train.log",
+        "config.yaml", "identity.json", "checkpoint.pt", "last.pt", "history.csv", "images.csv",
+        "metrics.json", "train.log",
     }  # fmt: skip
     cell = only(run / "evaluate", "ltgradcam-d50-*")
     assert {path.name for path in cell.iterdir()} == {
-        "config.yaml", "metrics.json", "images.csv", "curve.csv", "overlays",
+        "config.yaml", "identity.json", "metrics.json", "images.csv", "curve.csv", "overlays",
     }  # fmt: skip
     assert len(list((cell / "overlays").glob("*.png"))) == 2
-    assert len(pd.read_csv(run / "results.csv")) == 10
+    assert pd.read_csv(run / "results.csv")["n_images"].tolist() == [2] * 10
     assert not half_written(cli.folder)
 
 
@@ -630,7 +615,9 @@ def test_predict(cli: Cli, tiny_run: Run, unseen: dict[str, tuple[int, int]]) ->
     out = cli.folder / "found"
     scores = predicted(out)
     assert list(scores["name"]) == sorted(unseen)
-    assert list(scores) == ["name", "path", "probability", "predicted", "regions", "area"]
+    assert list(scores) == [
+        "name", "path", "probability", "predicted", "regions", "area", "content",
+    ]  # fmt: skip
     regions = pd.read_csv(out / "regions.csv", keep_default_na=False)
     assert list(regions) == [
         "name", "region", "top", "left", "bottom", "right", "area", "length", "width", "score",
@@ -822,8 +809,8 @@ def test_import(cli: Cli, unseen: dict[str, tuple[int, int]], classes: int, defe
     logits = torch.tensor([[0.0] * classes])
     assert classifier.probability(logits).item() == pytest.approx(1 / classes)
 
-    (row,) = table_on(cli.ok("evaluate", "--run", "mine", *SYNTHETIC[:5], "--method", "gradcam"))
-    assert row["n_images"] == "3"
+    cli.ok("evaluate", "--run", "mine", *SYNTHETIC[:5], "--method", "gradcam")
+    assert pd.read_csv("outputs/mine/results.csv")["n_images"].tolist() == [3]
     predict = ["predict", "photos", "--run", "mine", "--method", "gradcam", "--save-maps",
                "predict.overlays=false"]  # fmt: skip
     cli.ok(*predict, "--out", "default")

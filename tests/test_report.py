@@ -245,7 +245,7 @@ def test_faults(cli: Cli, own_run: Run, monkeypatch: pytest.MonkeyPatch) -> None
     cli.ok("evaluate", "--run", name, "--method", "gradcam", "evaluation.overlays=0")
     cli.fault("report", name, "--cell", "nope", says=["--cell nope", "no such cell", "gradcam-"])
     cli.fault("report", name, "--method", "layercam", says=["--method layercam", "gradcam"])
-    cli.fault("report", name, "method.delta=3", says=["method.delta", "--delta"])
+    cli.fault("report", name, "method.delta=3", says=["method.delta=3", "--delta"])
     cli.fault("report", name, "dataset.rot=x", says=["dataset.rot"])
     checkpoint = own_run.path / "train/checkpoint.pt"
     torch.save(torch.load(checkpoint, weights_only=True) | {"threshold": 0.25}, checkpoint)

@@ -30,7 +30,7 @@ from ltcam_cli.commands.faults import readable_errors, unresolved
 from ltcam_cli.commands.options import Call
 from ltcam_cli.errors import LtcamError, nearest, user_message
 from ltcam_cli.experiments.overrides import Compose, quoted
-from ltcam_cli.experiments.session import use_threads
+from ltcam_cli.experiments.session import settings_from, use_threads
 from ltcam_cli.experiments.settings import Composed, Settings, named_keys
 
 Row = dict[str, Any]
@@ -87,7 +87,7 @@ def composer(call: Call) -> Compose:
 
 def settings_of(job: str, call: Call) -> Settings:
     """The composed config of a command, validated."""
-    return Settings.of(compose(job, call).values)
+    return settings_from(compose(job, call))
 
 
 def plain(cfg: DictConfig, overrides: Sequence[str]) -> Composed:
@@ -166,7 +166,7 @@ class _Guarded:
             overrides = OmegaConf.to_container(HydraConfig.get().overrides.task)  # with their ${…}
             assert isinstance(overrides, list)
             composed = plain(cfg, [str(override) for override in overrides])
-            use_threads(Settings.of(composed.values).threads)
+            use_threads(settings_from(composed).threads)
             return self.task(composed)
         except Exception as error:
             if message := user_message(error):

@@ -10,6 +10,7 @@ from pathlib import Path
 from ltcam_cli.commands.compose import LazyTask, Row, Task, compose, launch
 from ltcam_cli.commands.options import Call
 from ltcam_cli.errors import LtcamError
+from ltcam_cli.experiments.session import settings_from
 from ltcam_cli.experiments.settings import Settings, named_keys
 from ltcam_cli.report.terminal import print_table, spent
 from ltcam_cli.runs.tables import SHOWN, write_results
@@ -86,7 +87,7 @@ def train_student(call: Call) -> list[Row]:
 def export(call: Call, out: Path | None) -> None:
     """Write an ONNX file; print where it is, and how far it is from the original."""
     composed = compose("export", call)
-    Settings.of(composed.values)  # a usage error needs no torch
+    settings_from(composed)  # a usage error needs no torch
     from ltcam_cli.experiments.export import export_student
 
     exported = export_student(composed, out)

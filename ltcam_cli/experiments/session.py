@@ -153,6 +153,16 @@ def find_session(composed: Composed) -> Session:
     return Session(settings, run)
 
 
+def settings_from(composed: Composed) -> Settings:
+    """Settings of a command, with what they have of the run that the config names.
+
+    Raises:
+        LtcamError: If there is no such run, or naming the key that is wrong.
+    """
+    named = composed.values.get("run") is not None and "backbone" in composed.values
+    return settings_of_run(composed)[0] if named else Settings.of(composed.values)
+
+
 def settings_of_run(composed: Composed) -> tuple[Settings, RunFolder]:
     """Settings with the data set, backbone, trainer and seed of the run that the config names.
 
