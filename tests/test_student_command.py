@@ -18,9 +18,9 @@ from PIL import Image
 from test_cli import table_on
 
 from ltcam_cli.classifier.checkpoint import load_classifier
+from ltcam_cli.classifier.loop import TrainingLoop
 from ltcam_cli.data.folder import Folder
 from ltcam_cli.data.load import load_split, make_dataset
-from ltcam_cli.student import train as training
 from ltcam_cli.student.checkpoint import load_student
 
 SHORT = (
@@ -74,7 +74,7 @@ def test_train_then_all_that_takes_a_method(own_run: Run, cli: Cli) -> None:
     cli.ok("predict", images(cli.folder / "new"), "--run", own_run.name, "--pipeline", "student")
     assert len([*(own_run.path / "predict").glob("student-fixed-*/masks/*.png")]) == 4
     cli.ok("evaluate", "--run", own_run.name, "--method", "gradcam")
-    cli.ok("compare", own_run.name, "--method", "gradcam", "--pipeline", "student")
+    cli.ok("compare", own_run.name, "--method", "gradcam", "--method", "student")
     cli.ok("report", own_run.name)
     page = (own_run.path / "report.html").read_text()
     assert f"method.student={folder.name}" in page
@@ -156,7 +156,7 @@ def test_a_killed_one_resumes(taught: Run, cli: Cli) -> None:
     unbroken = (folder / "checkpoint.pt").read_bytes()
     train = ("student", "train", "--run", taught.name, *SHORT)
     with pytest.MonkeyPatch.context() as patch:
-        original, count = training._Loop._one, 0
+        original, count = TrainingLoop._step, 0
 
         def interrupted(self: Any, *batch: Any) -> float:
             nonlocal count
@@ -165,7 +165,7 @@ def test_a_killed_one_resumes(taught: Run, cli: Cli) -> None:
                 raise KeyboardInterrupt
             return original(self, *batch)
 
-        patch.setattr(training._Loop, "_one", interrupted)
+        patch.setattr(TrainingLoop, "_step", interrupted)
         assert cli(*train, "--overwrite").exit_code == 130
     assert not (folder / "checkpoint.pt").exists()
     says = ["no student is trained", f"ltcam student train --run {taught.name}"]
@@ -185,7 +185,7 @@ def test_what_makes_no_labels(taught: Run, cli: Cli) -> None:
     cli.fault(*train, "--pipeline", "student", says=["classifier's maps", "another --method"])
     level = ("--segmenter", "fixed", "segmenter.options.at=1e9")
     cli.fault(*train, *level, says=["no pixel of a training image is labelled"], logs=True)
-    cli.fault(*train, "student.stepz=3", says=["student.stepz", "did you mean 'student.steps'?"])
+    cli.fault(*train, "student.stepz=3", says=["student.stepz", "did you mean 'steps'?"])
 
 
 def test_a_student_of_another_classifier(taught: Run, cli: Cli) -> None:

@@ -78,7 +78,7 @@ def _student_source(
 ) -> list[tuple[HeatmapSource, list[int]]]:
     parts: list[tuple[HeatmapSource, list[int]]] = []
     for number in numbers:
-        method = methods[number]
+        method = resolved(session, methods[number])  # refuses a student that was trained anew
         assert isinstance(method, StudentMethod)
         student = load_student(student_folder(session, method) / "checkpoint.pt", session.device)
         source = StudentSource(session.classifier, student, session.autocast_dtype)
