@@ -131,7 +131,7 @@ def draw_grid(rows: Sequence[GridRow], columns: Sequence[str], title: str, path:
     across = max(across, 0.68)  # room for a caption below a narrow panel
     titles = [wrapped_title(name, int(across / LETTER)) for name in columns]
     tall = LINE * max(title.count("\n") + 1 for title in titles)
-    left, top, below = 1.15, 0.35 + tall, 0.2  # inches: labels, title and names, captions
+    left, top, below = 1.15, 0.45 + tall, 0.2  # inches: labels, title and names, captions
     size = (left + (across + 0.05) * len(columns), top + (down + below) * len(rows))
     figure, axes = pyplot.subplots(
         len(rows), len(columns), figsize=size, squeeze=False, facecolor="white"
