@@ -347,7 +347,7 @@ def test_three_calls(cli: Cli, ksdd_like: KsddLike) -> None:
     }  # fmt: skip
     cell = only(run / "evaluate", "ltgradcam-d50-*")
     assert {path.name for path in cell.iterdir()} == {
-        "config.yaml", "metrics.json", "images.csv", "curve.csv", "overlays",
+        "config.yaml", "identity.json", "metrics.json", "images.csv", "curve.csv", "overlays",
     }  # fmt: skip
     assert len(list((cell / "overlays").glob("*.png"))) == 2
     assert len(pd.read_csv(run / "results.csv")) == 10
