@@ -14,7 +14,7 @@ from ltcam_cli.classifier.checkpoint import Classifier
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.calibration import calibration_digest
 from ltcam_cli.experiments.cells import Row, masks_of
-from ltcam_cli.experiments.session import session_of_run, torch_device
+from ltcam_cli.experiments.session import session_of_run, settings_from, torch_device
 from ltcam_cli.experiments.settings import Composed, Settings, with_kept_parts
 from ltcam_cli.experiments.sources import resolved
 from ltcam_cli.files import content_digest, exclusive, lock, short_hash
@@ -81,7 +81,7 @@ def file_predictor(composed: Composed) -> Predictor:
         LtcamError: If there is no such file, or something else is asked of it than it can do.
     """
     values = composed.values
-    asked = Settings.of(values)
+    asked = settings_from(composed)
     run = None if asked.run is None else find_run(asked.root, asked.run)
     if asked.predict.model is not None:
         path = Path(asked.predict.model)
@@ -129,7 +129,7 @@ class Prediction:
 
     def __call__(self, composed: Composed) -> Row:
         """Predict; the data set need not be there where a run is named."""
-        runtime = Settings.of(composed.values).predict.runtime
+        runtime = settings_from(composed).predict.runtime
         return self.run((file_predictor if runtime == "onnx" else run_predictor)(composed))
 
     def run(self, predictor: Predictor) -> Row:
