@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ltcam_cli.commands.compose import Row, launch, settings_of
+from ltcam_cli.commands.compose import Row, compose, launch, settings_of
 from ltcam_cli.commands.experiments import TEACHER
 from ltcam_cli.commands.options import Call
 from ltcam_cli.errors import LtcamError
@@ -35,13 +35,14 @@ def reproduce(call: Call, what: str, folds: str | None, seeds: str | None) -> Pa
         seeds: Numbers joined by commas; None: the seed as it is.
     """
     call = Call(with_experiment(what, call.overrides), config_dir=call.config_dir)
+    run = compose("reproduce", call).values.get("run")
+    if run and (folds or seeds):
+        raise LtcamError(f"run={run}: is one run; --folds and --seeds choose others")
     settings = settings_of("reproduce", call)
     if not settings.reproduce.entries:
         raise LtcamError(
             f"experiment={what}: lists no reproduce.entries; see conf/experiment/table1.yaml"
         )
-    if settings.run and (folds or seeds):
-        raise LtcamError(f"run={settings.run}: is one run; --folds and --seeds choose others")
     from ltcam_cli.experiments.reproduce.entries import (
         Entry,
         make_entry,
