@@ -12,7 +12,7 @@
         epochs: Annotated[int, Field(ge=1, le=10_000)] = 20
         workers: Annotated[Workers | None, NO_EFFECT] = None
 
-Defaults stand here alone: Hydra's base configs are made from these classes (`commands.compose`).
+Defaults stand in these classes alone; a config file names what differs.
 """
 
 from __future__ import annotations
@@ -128,16 +128,6 @@ def effective(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): effective(each) for key, each in value.items()}
     return value
-
-
-def defaults(cls: type) -> dict[str, Any]:
-    """Default values of a config, nested; fields that have none are left out."""
-    values = {}
-    for each in fields(cls):
-        value = default_of(each)
-        if value is not MISSING:
-            values[each.name] = defaults(type(value)) if is_dataclass(value) else value
-    return values
 
 
 def default_of(each: DataclassField[Any]) -> Any:

@@ -34,7 +34,7 @@ def check(call: Call) -> None:
     from ltcam_cli.data.split import duplicates
     from ltcam_cli.experiments.data_check import class_table
 
-    fold = getattr(dataset, "fold", None)
+    fold = dataset.fold
     print(f"{dataset.display_name}, split {dataset.split}{'' if fold is None else f' {fold}'}")
     print_table(class_table(split))
     if split.dropped:

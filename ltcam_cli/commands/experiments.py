@@ -47,8 +47,8 @@ def run_task(job: str, task: Task, call: Call, columns: Sequence[str]) -> list[R
         table = write_results(folder, rows) if folder else pd.DataFrame(rows)
         rest = None if folder else rows[0].get("results")
         print_table(table, list(dict.fromkeys([*varying, *columns])), rest)
-    if folder and rows:
-        print(f"\n{os.path.relpath(folder / 'results.csv')}")
+        if folder:
+            print(f"\n{os.path.relpath(folder / 'results.csv')}")
     if failed:
         raise LtcamError(f"{len(failed)} of {len(failed) + len(rows)} runs failed: {failed[0]}")
     return rows

@@ -225,7 +225,7 @@ def _row(session: Session, job: CellJob) -> Row:
         "images": settings.evaluation.images,
         "dataset": settings.dataset.display_name,
         "split": settings.dataset.split + ("" if part == "test" else f"/{part}"),
-        "fold": getattr(settings.dataset, "fold", None),
+        "fold": settings.dataset.fold,
         "seed": settings.seed,
         "supervision": job.chosen.supervision or "image",
         **pipeline.method.columns(),

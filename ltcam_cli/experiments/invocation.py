@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -11,7 +11,7 @@ from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.overrides import Compose, override_text
 from ltcam_cli.experiments.settings import TRAINING, Settings
 from ltcam_cli.runs.cells import Cell
-from ltcam_cli.runs.dotted import flat
+from ltcam_cli.runs.dotted import flat, with_lists
 from ltcam_cli.runs.folder import RunFolder
 
 # Keys of an evaluation that decide its scores.
@@ -66,20 +66,9 @@ def differing(
             continue
         choices.append(f"{group}={name}")
     composed = compose(job, choices)
-    given = flat(_lists(asdict(Settings.of(composed.values))))
+    given = flat(with_lists(asdict(Settings.of(composed.values))))
     return choices + [
         f"{key}={override_text(value)}"
         for key, value in kept.items()
         if key not in given or given[key] != value
     ]
-
-
-def _lists(value: Any) -> Any:
-    """Tuples as lists, as a kept config has them."""
-    if isinstance(value, Mapping):
-        return {key: _lists(item) for key, item in value.items()}
-    return (
-        [_lists(item) for item in value]
-        if isinstance(value, Sequence) and not isinstance(value, str)
-        else value
-    )

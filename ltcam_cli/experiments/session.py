@@ -236,7 +236,7 @@ def run_name(settings: Settings, identity: Identity) -> str:
     if settings.name:
         return settings.name
     dataset = settings.dataset
-    fold = getattr(dataset, "fold", None)
+    fold = dataset.fold
     split = f"{dataset.split}{'' if fold is None else fold}"
     return (
         f"{dataset.display_name}-{settings.backbone.name}-{split}-s{settings.seed}-{identity.hash}"

@@ -1,4 +1,4 @@
-"""Nested configs as dotted keys."""
+"""Nested configs: as dotted keys, and as plain lists and mappings."""
 
 from __future__ import annotations
 
@@ -13,3 +13,10 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         inner = isinstance(value, Mapping)
         leaves |= flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
     return leaves
+
+
+def with_lists(value: Any) -> Any:
+    """A nested config with tuples as lists, as YAML has them."""
+    if isinstance(value, Mapping):
+        return {key: with_lists(item) for key, item in value.items()}
+    return [with_lists(item) for item in value] if isinstance(value, (list, tuple)) else value

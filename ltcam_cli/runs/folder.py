@@ -14,6 +14,7 @@ import yaml
 
 from ltcam_cli.errors import LtcamError, nearest
 from ltcam_cli.files import atomic, read_json, write_text
+from ltcam_cli.runs.dotted import with_lists
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,14 +108,7 @@ def read_config(folder: Path, remedy: str) -> dict[str, Any]:
 
 def write_config(folder: Path, values: Mapping[str, Any]) -> None:
     """Write `config.yaml` into a folder."""
-    write_text(folder / "config.yaml", yaml.safe_dump(_lists(dict(values)), sort_keys=False))
-
-
-def _lists(value: Any) -> Any:
-    """`value` with tuples as lists, which YAML knows."""
-    if isinstance(value, Mapping):
-        return {key: _lists(item) for key, item in value.items()}
-    return [_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
+    write_text(folder / "config.yaml", yaml.safe_dump(with_lists(dict(values)), sort_keys=False))
 
 
 def open_run(outputs: Path, name: str, digest: str) -> RunFolder:
