@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
 from ltcam_cli.errors import LtcamError
-from ltcam_cli.files import content_digest
+from ltcam_cli.files import content_digest, short_hash
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 
@@ -70,6 +70,12 @@ class Sample:
         if self.read_mask is None:
             return ""
         return _digest(self.mask_path, self.recipe and f"mask {self.recipe}", self.read_mask)
+
+
+def content_of(samples: Sequence[Sample], *, masks: bool = False) -> str:
+    """Sixteen hex digits of names, groups, labels and pixels; of the masks, too, if asked for."""
+    rows = [(s.name, s.group, s.label, s.image_digest()) for s in samples]
+    return short_hash([rows, [s.mask_digest() for s in samples] if masks else []], 16)
 
 
 def _digest(path: Path | None, recipe: str | None, read: Callable[[], np.ndarray]) -> str:

@@ -20,7 +20,7 @@ from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.session import Session
 from ltcam_cli.experiments.settings import Pipeline
 from ltcam_cli.experiments.sources import heatmap_source, passes
-from ltcam_cli.files import exclusive, read_json, short_hash, write_json
+from ltcam_cli.files import exclusive, read_json, write_json
 from ltcam_cli.masks.inputs import Calibrator, SegInput
 from ltcam_cli.masks.segmenters import Segmenter, make_segmenter
 from ltcam_cli.runs.identity import Identity
@@ -59,13 +59,12 @@ def calibration_identity(session: Session, pipeline: Pipeline) -> Identity | Non
     calibrators = make_segmenter(pipeline.segmenter).calibrators
     if not calibrators:
         return None
-    segmenter, settings = pipeline.segmenter, session.settings
+    segmenter = pipeline.segmenter
     reads_maps = any(calibrator.reads_maps for calibrator in calibrators)
     maps = {
         "method": pipeline.method,
         "tta": pipeline.tta,
-        "bf16": settings.bf16,
-        "ensemble": [member.checkpoint for member in session.members],
+        **session.source_parts,
     }
     return Identity(
         "segmenter",
@@ -73,7 +72,7 @@ def calibration_identity(session: Session, pipeline: Pipeline) -> Identity | Non
             "rule": segmenter.rule,
             "options": segmenter.options,
             "refine": segmenter.refine,
-            "dataset": settings.dataset,
+            "dataset": session.settings.dataset,
             "checkpoint": session.checkpoint,
             "maps": maps if reads_maps else {},
         },
@@ -83,11 +82,10 @@ def calibration_identity(session: Session, pipeline: Pipeline) -> Identity | Non
 def training_digest(session: Session) -> str | None:
     """Hash of the training images that segmenters are calibrated on; None where they are absent."""
     try:
-        samples = session.training_images
+        return session.training_digest
     except LtcamError as error:
         log.debug("calibration without the data set: %s", error)
         return None
-    return short_hash([(s.name, s.label, s.image_digest()) for s in samples], 16)
 
 
 def calibration_digest(session: Session, pipeline: Pipeline) -> str:

@@ -10,13 +10,13 @@ from typing import Any
 
 import pandas as pd
 
-from ltcam_cli.data.sample import Sample
+from ltcam_cli.data.sample import Sample, content_of
 from ltcam_cli.experiments.calibration import calibrated_segmenters, calibration_digest
 from ltcam_cli.experiments.config import EvaluationConfig
 from ltcam_cli.experiments.session import Session
 from ltcam_cli.experiments.settings import Pipeline
 from ltcam_cli.experiments.sources import heatmap_source, passes, resolved
-from ltcam_cli.files import read_json, short_hash, write_json
+from ltcam_cli.files import read_json, write_json
 from ltcam_cli.maps.method import AUTO
 from ltcam_cli.report.overlay import draw_strip
 from ltcam_cli.runs.folder import write_config, write_table
@@ -79,9 +79,7 @@ def plan(session: Session, pipelines: Sequence[ChosenPipeline]) -> list[CellJob]
     """
     evaluation = session.settings.evaluation
     samples = session.split.part(evaluation.split)
-    images = short_hash(
-        [(s.name, s.group, s.label, s.image_digest(), s.mask_digest()) for s in samples], 16
-    )
+    images = content_of(samples, masks=True)
     jobs = []
     for chosen in pipelines:
         method = resolved(session, chosen.pipeline.method)
@@ -91,13 +89,11 @@ def plan(session: Session, pipelines: Sequence[ChosenPipeline]) -> list[CellJob]
         identity = Identity(
             "cell",
             {
-                "checkpoint": session.checkpoint,
+                **session.source_parts,
                 "method": method,
                 "segmenter": pipeline.segmenter,
                 "calibration": calibration_digest(session, pipeline),
                 "tta": pipeline.tta,
-                "bf16": session.settings.bf16,
-                "ensemble": [member.checkpoint for member in session.members],
                 "split": evaluation.split,
                 "counted": evaluation.images,
                 "images": images,

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pandas as pd
 
+from ltcam_cli.data.sample import content_of
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.calibration import calibration_digest
 from ltcam_cli.experiments.cells import ChosenPipeline, masks_of, plan, run
@@ -15,7 +16,7 @@ from ltcam_cli.experiments.evidence import Evidence, mean_criterion
 from ltcam_cli.experiments.session import Session
 from ltcam_cli.experiments.settings import Pipeline
 from ltcam_cli.experiments.sources import passes
-from ltcam_cli.files import lock, read_json, short_hash, write_json
+from ltcam_cli.files import lock, read_json, write_json
 from ltcam_cli.maps.method import AUTO, CamMethod
 from ltcam_cli.runs.identity import Identity
 
@@ -86,16 +87,14 @@ def _training_ious(session: Session, candidates: Sequence[Pipeline]) -> list[flo
 def _evidences(session: Session, candidates: Sequence[Pipeline]) -> list[float]:
     """Criterion of each candidate on the defective training images; kept in the run folder."""
     samples = [sample for sample in session.training_images if sample.label]
-    images = short_hash([(sample.name, sample.image_digest()) for sample in samples], 16)
+    images = content_of(samples)
     names = [
         Identity(
             "delta",
             {
-                "checkpoint": session.checkpoint,
+                **session.source_parts,
                 "pipeline": pipeline,
                 "calibration": calibration_digest(session, pipeline),
-                "bf16": session.settings.bf16,
-                "ensemble": [member.checkpoint for member in session.members],
                 "images": images,
             },
         ).hash

@@ -63,11 +63,9 @@ def run_predictor(composed: Composed) -> Predictor:
     identity = Identity(
         "prediction",
         {
-            "checkpoint": session.checkpoint,
+            **session.source_parts,
             "pipeline": pipeline,
             "calibration": calibration_digest(session, pipeline),
-            "bf16": settings.bf16,
-            "ensemble": [member.checkpoint for member in session.members],
             "gate": settings.predict.gate,
         },
     )

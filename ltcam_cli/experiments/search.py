@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ltcam_cli.data.sample import Sample
+from ltcam_cli.data.sample import Sample, content_of
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.calibration import calibration_digest
 from ltcam_cli.experiments.cells import Row, masks_of
@@ -22,7 +22,7 @@ from ltcam_cli.experiments.evidence import Evidence, mean_criterion
 from ltcam_cli.experiments.session import Session, find_session
 from ltcam_cli.experiments.settings import Composed, Pipeline
 from ltcam_cli.experiments.sources import passes, resolved
-from ltcam_cli.files import short_hash, write_text
+from ltcam_cli.files import write_text
 from ltcam_cli.maps.engine import HeatmapSource
 from ltcam_cli.runs.folder import write_config, write_table
 from ltcam_cli.runs.identity import Identity
@@ -150,21 +150,15 @@ def search_identity(session: Session, pipelines: Sequence[Pipeline]) -> Identity
     """All that decides what is chosen."""
     settings = session.settings
     by_masks = settings.evaluation.supervision == "pixel"
-    images = [
-        (s.name, s.group, s.label, s.image_digest(), s.mask_digest() if by_masks else "")
-        for s in session.training_images
-    ]
     return Identity(
         "search",
         {
-            "checkpoint": session.checkpoint,
+            **session.source_parts,
             "pipelines": pipelines,
             "calibrations": [calibration_digest(session, pipeline) for pipeline in pipelines],
-            "images": short_hash(images, 16),
+            "images": content_of(session.training_images, masks=by_masks),
             "folds": settings.search.folds if by_masks else None,
             "supervision": settings.evaluation.supervision,
-            "bf16": settings.bf16,
-            "ensemble": [member.checkpoint for member in session.members],
         },
     )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ltcam_cli.classifier.config import TrainerConfig
 from ltcam_cli.data.load import load_split
-from ltcam_cli.data.sample import Sample
+from ltcam_cli.data.sample import Sample, content_of
 from ltcam_cli.data.split import Split
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.settings import (
@@ -90,6 +90,15 @@ class Session:
         return [Session(replace(self.settings, ensemble=[]), run) for run in runs]
 
     @property
+    def source_parts(self) -> dict[str, Any]:
+        """What decides heatmaps besides the method: parts of identities."""
+        return {
+            "checkpoint": self.checkpoint,
+            "bf16": self.settings.bf16,
+            "ensemble": [member.checkpoint for member in self.members],
+        }
+
+    @property
     def autocast_dtype(self) -> torch.dtype | None:
         """Type that maps are computed in where that is safe; None: float32."""
         import torch
@@ -101,11 +110,16 @@ class Session:
         """Labelled training images."""
         return self.split.train
 
+    @cached_property
+    def training_digest(self) -> str:
+        """Digest of the labelled training images."""
+        return content_of(self.training_images)
+
     def with_settings(self, **changes: Any) -> Session:
         """This session with other settings of what is done; run, data and classifier are shared."""
         other = Session(replace(self.settings, **changes), self.run)
-        shared = ("split", "checkpoint", "device", "classifier", "members", "training_images")
-        vars(other).update({name: vars(self)[name] for name in shared if name in vars(self)})
+        read = {name: value for name, value in vars(self).items() if name not in vars(other)}
+        vars(other).update(read)
         return other
 
     def loading(self, progress: str | None = None, *, workers: bool = False) -> Loading:

@@ -18,7 +18,7 @@ from ltcam_cli.experiments.delta import choose_deltas
 from ltcam_cli.experiments.session import Session, find_session
 from ltcam_cli.experiments.settings import Composed, Pipeline
 from ltcam_cli.experiments.train import logged_to, start_anew
-from ltcam_cli.files import exclusive, short_hash
+from ltcam_cli.files import exclusive
 from ltcam_cli.maps.method import StudentMethod
 from ltcam_cli.runs.folder import write_config
 from ltcam_cli.runs.identity import Identity
@@ -56,17 +56,14 @@ def train_with_teacher(session: Session, teacher: Pipeline) -> Row:
 def student_identity(session: Session, teacher: Pipeline) -> Identity:
     """All that decides what a student learns."""
     settings = session.settings
-    images = [(s.name, s.label, s.image_digest()) for s in session.training_images]
     return Identity(
         "student",
         {
-            "checkpoint": session.checkpoint,
+            **session.source_parts,
             "teacher": teacher,
             "calibration": calibration_digest(session, teacher),
-            "bf16": settings.bf16,
-            "ensemble": [member.checkpoint for member in session.members],
             "student": settings.student,
-            "images": short_hash(images, 16),
+            "images": session.training_digest,
             "seed": settings.seed,
         },
     )
