@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")  # before torch is imported
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; tests run side by side
 os.environ.setdefault("LTCAM_CACHE", tempfile.mkdtemp(prefix="ltcam-tests-"))
 
 import logging
