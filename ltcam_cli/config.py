@@ -64,6 +64,7 @@ Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Pixels = Annotated[int, Field(ge=0, le=1000)]
 Side = Annotated[int, Field(ge=32, le=16384)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Mixed = Literal["auto"] | bool
 Workers = Annotated[int, Field(ge=0, le=256)]
 FolderName = Annotated[
     str,

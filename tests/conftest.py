@@ -31,11 +31,13 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 SYNTHETIC = (
     "dataset=synthetic dataset.items=6 dataset.parts=4 dataset.height=64 dataset.width=64 "
-    "backbone=vgg16_slim trainer.epochs=1 trainer.images_per_epoch=12 threads=1 device=cpu"
+    "backbone=vgg16_slim trainer.epochs=1 trainer.images_per_epoch=12 trainer.amp=false "
+    "threads=1 device=cpu"
 ).split()
 KSDD = (
     "dataset.count=null dataset.height=64 dataset.width=48 "
-    "backbone=vgg16_slim trainer.epochs=1 trainer.images_per_epoch=12 threads=1 device=cpu"
+    "backbone=vgg16_slim trainer.epochs=1 trainer.images_per_epoch=12 trainer.amp=false "
+    "threads=1 device=cpu"
 ).split()
 
 

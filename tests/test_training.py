@@ -25,6 +25,7 @@ from ltcam_cli.classifier.backbones import build_classifier
 from ltcam_cli.classifier.checkpoint import load_classifier
 from ltcam_cli.classifier.config import BackboneConfig, TrainerConfig
 from ltcam_cli.classifier.loop import TrainingLoop, duration
+from ltcam_cli.classifier.precision import autocast_dtype, dtype_name
 from ltcam_cli.classifier.predictions import predict_images
 from ltcam_cli.classifier.train import classification_loss, remaining_hint, train
 from ltcam_cli.classifier.weights import IMAGENET_MEAN
@@ -33,9 +34,12 @@ from ltcam_cli.data.dataset import Dataset
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split
 from ltcam_cli.errors import LtcamError
+from ltcam_cli.experiments.session import training_identity
+from ltcam_cli.experiments.settings import Settings
 
 CPU = torch.device("cpu")
 SPEED = ["seconds", "images_per_second"]
+SPLIT = toy_split()
 DROPOUT = replace(SLIM, head="fc", hidden=16, dropout=0.5)
 
 
@@ -110,6 +114,38 @@ def test_workers_and_cache_change_nothing(tmp_path: Path, cache: bool) -> None:
     fit(tmp_path / "alone", backbone=DROPOUT, workers=0)
     fit(tmp_path / "helped", backbone=DROPOUT, workers=2, cache=cache)
     assert equal(weights(tmp_path / "alone"), weights(tmp_path / "helped"))
+
+
+def test_bfloat16_learns_what_float32_does(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"split": toy_split(18, 12), "epochs": 5, "images_per_epoch": 64}
+    backbone = replace(SLIM, head="max")
+    for amp in (False, True):
+        metrics = fit(tmp_path / str(amp), backbone=backbone, amp=amp, **options)
+        assert metrics["test_ap"] == 1.0
+    exact, mixed = (pd.read_csv(tmp_path / f"{amp}/history.csv")["loss"] for amp in (False, True))
+    assert mixed[0] != exact[0] and mixed[0] == pytest.approx(exact[0], rel=0.05)
+    assert all(value.dtype != torch.bfloat16 for value in weights(tmp_path / "True").values())
+
+
+@pytest.mark.parametrize(
+    ("mixed", "flags", "dtype"),
+    [
+        (True, {}, torch.bfloat16),
+        (False, {"avx512_bf16": True, "amx_bf16": True}, None),
+        ("auto", {"avx512_bf16": True, "amx_bf16": False}, torch.bfloat16),
+        ("auto", {"amx_bf16": True}, torch.bfloat16),
+        ("auto", {"avx512_f": True, "avx512_bf16": False}, None),
+        ("auto", {}, None),
+    ],
+)
+def test_the_dtype_fits_the_processor(
+    monkeypatch: pytest.MonkeyPatch, mixed: Any, flags: dict[str, bool], dtype: torch.dtype | None
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: flags, raising=False)
+    assert autocast_dtype(mixed, CPU) == dtype
+    identity = training_identity(Settings(dataset=TOYS, trainer=TrainerConfig(amp=mixed)), SPLIT)
+    assert identity.mapping["dtype"] == dtype_name(dtype)
+    assert "amp" not in identity.mapping["trainer"]
 
 
 def test_two_logits(tmp_path: Path) -> None:

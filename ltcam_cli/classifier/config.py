@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field
 
 from ltcam_cli.config import (
     NO_EFFECT,
+    Mixed,
     NotNegative,
     Positive,
     Says,
@@ -103,7 +104,8 @@ class TrainerConfig:
         threshold: `prior` (0.5 after correction for balanced sampling), or on the validation part
             `f1` (the highest F1) or `recall:R` (the highest threshold whose recall is R).
         clip: Greatest norm of the gradient; null: no limit.
-        amp: Whether to train in mixed precision on a GPU.
+        amp: Whether to train in mixed precision; `auto`: on a GPU, and on a CPU that has
+            instructions for bfloat16.
         cache: Whether resized images stay in memory, up to 2 GB.
         workers: Loading processes; null: none on a CPU, up to 8 beside a GPU.
         augment: Random changes of the images.
@@ -124,7 +126,7 @@ class TrainerConfig:
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.0
     threshold: ThresholdRule = "prior"
     clip: Positive | None = 1.0
-    amp: bool = True
+    amp: Annotated[Mixed, NO_EFFECT] = "auto"
     cache: Annotated[bool, NO_EFFECT] = True
     workers: Annotated[Workers | None, NO_EFFECT] = None
     augment: AugmentConfig = field(default_factory=AugmentConfig)

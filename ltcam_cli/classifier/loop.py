@@ -60,7 +60,7 @@ class TrainingLoop:
         total_steps: int,
         batch_size: int,
         clip: float | None,
-        amp: bool = False,
+        autocast_dtype: torch.dtype | None = None,
         hint: str = "",
     ) -> None:
         """Prepare a training that is kept in a folder.
@@ -72,7 +72,7 @@ class TrainingLoop:
             total_steps: Steps of the whole training.
             batch_size: Images of a step.
             clip: Greatest norm of the gradient; None: no limit.
-            amp: Whether to train in mixed precision on a GPU.
+            autocast_dtype: Type of 16 bits of mixed precision; None: float32.
             hint: Advice that follows the remaining time.
         """
         self.folder, self.name, self.device = folder, name, device
@@ -82,8 +82,8 @@ class TrainingLoop:
             clip,
             hint,
         )
-        self.autocast_dtype = half_precision(device) if amp else None
-        self.scaler = torch.amp.GradScaler(enabled=self.autocast_dtype == torch.float16)
+        self.autocast_dtype = autocast_dtype
+        self.scaler = torch.amp.GradScaler(enabled=autocast_dtype == torch.float16)
         self.history: list[dict[str, float]] = []
         self._bar: tqdm[Any] = tqdm(disable=True)
         self._first = self._done = 0  # steps before this process, and in it
@@ -216,13 +216,6 @@ class TrainingLoop:
 def one_cycle(optimizer: Optimizer, lr: float, steps: int) -> OneCycleLR:
     """Learning rates of one cycle up to `lr` (Smith and Topin 2019)."""
     return OneCycleLR(optimizer, lr, total_steps=steps + 1)
-
-
-def half_precision(device: torch.device) -> torch.dtype | None:
-    """Dtype of mixed precision on a GPU; None on other devices."""
-    if device.type != "cuda":
-        return None
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
 def duration(seconds: float) -> str:

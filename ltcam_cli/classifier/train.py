@@ -21,6 +21,7 @@ from ltcam_cli.classifier.checkpoint import Classifier, prior_shift
 from ltcam_cli.classifier.config import BackboneConfig, TrainerConfig
 from ltcam_cli.classifier.guidance import Guide, consistency, saliency
 from ltcam_cli.classifier.loop import TrainingLoop, one_cycle
+from ltcam_cli.classifier.precision import autocast_dtype
 from ltcam_cli.classifier.predictions import (
     choose_threshold,
     image_metrics,
@@ -153,6 +154,7 @@ def classification_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0) 
         labels: Labels (N,), 0 or 1, or as floats the share of a defect.
         smoothing: ε; the target becomes share (1 - ε) + ε/2 (Szegedy et al. 2016).
     """
+    logits = logits.float()
     if logits.shape[1] == 1:
         share = labels.float() * (1 - smoothing) + smoothing / 2
         return F.binary_cross_entropy_with_logits(logits[:, 0], share)
@@ -200,7 +202,7 @@ class _Training:
             total_steps=steps,
             batch_size=trainer.batch_size,
             clip=trainer.clip,
-            amp=trainer.amp,
+            autocast_dtype=autocast_dtype(trainer.amp, device),
             hint=remaining_hint(classifier.backbone, device),
         )
         default_lr = 3e-3 if classifier.backbone.weights is None else 1e-4

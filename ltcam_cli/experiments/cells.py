@@ -117,7 +117,6 @@ def _stem(session: Session, pipeline: Pipeline, supervision: str) -> str:
         pipeline.segmenter.label,
         settings.evaluation.images,
         *([] if settings.evaluation.split == "test" else [settings.evaluation.split]),
-        *(["bf16"] if settings.bf16 else []),
         *(["tta"] if pipeline.tta.label else []),
         *(["ensemble"] if settings.ensemble else []),
     ]
@@ -187,6 +186,7 @@ def _write(session: Session, job: CellJob, scored: Scores, loop: Row) -> None:
         method=job.pipeline.method,
         segmenter=job.pipeline.segmenter,
         tta=job.pipeline.tta,
+        bf16=session.autocast_dtype is not None,
     )
     if job.chosen.curve is not None:
         write_choice(job.chosen.curve, folder)
@@ -211,6 +211,8 @@ def write_choice(curve: pd.DataFrame, folder: Path) -> None:
 
 def _row(session: Session, job: CellJob) -> Row:
     """What a row of results says of how its scores were made."""
+    from ltcam_cli.classifier.precision import dtype_name
+
     settings, pipeline = session.settings, job.pipeline
     part = settings.evaluation.split
     return {
@@ -227,6 +229,7 @@ def _row(session: Session, job: CellJob) -> Row:
         **pipeline.method.columns(),
         "tta": pipeline.tta.label,
         "ensemble": " ".join(settings.ensemble) or None,
+        "dtype": dtype_name(session.autocast_dtype),
         "checkpoint": session.checkpoint[:12],
         "cell": job.folder.name,
         "run": session.run.name,

@@ -92,18 +92,20 @@ class Session:
     @property
     def source_parts(self) -> dict[str, Any]:
         """What decides heatmaps besides the method: parts of identities."""
+        from ltcam_cli.classifier.precision import dtype_name
+
         return {
             "checkpoint": self.checkpoint,
-            "bf16": self.settings.bf16,
+            "dtype": dtype_name(self.autocast_dtype),
             "ensemble": [member.checkpoint for member in self.members],
         }
 
     @property
     def autocast_dtype(self) -> torch.dtype | None:
         """Type that maps are computed in where that is safe; None: float32."""
-        import torch
+        from ltcam_cli.classifier.precision import autocast_dtype
 
-        return torch.bfloat16 if self.settings.bf16 else None
+        return autocast_dtype(self.settings.bf16, self.device)
 
     @cached_property
     def training_images(self) -> list[Sample]:
@@ -197,8 +199,11 @@ def session_of_run(composed: Composed) -> Session:
 
 def training_identity(settings: Settings, split: Split) -> Identity:
     """All that decides what a training learns: data, split, network, training, seed."""
+    from ltcam_cli.classifier.precision import autocast_dtype, dtype_name
+
     backbone, trainer = settings.backbone, guided(settings)
     weights, guide = backbone.weights, trainer.guide
+    dtype = autocast_dtype(trainer.amp, torch_device(settings.device))
     return Identity(
         "training",
         {
@@ -208,6 +213,7 @@ def training_identity(settings: Settings, split: Split) -> Identity:
             "weights": content_digest(Path(weights)) if weights and Path(weights).is_file() else "",
             "trainer": replace(trainer, guide=None),
             "guide": content_digest(Path(guide)) if guide else "",
+            "dtype": dtype_name(dtype),
             "seed": settings.seed,
         },
     )

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from ltcam_cli.classifier.config import BackboneConfig, TrainerConfig
-from ltcam_cli.config import NO_EFFECT, FolderName, Says, Seed, build, config
+from ltcam_cli.config import NO_EFFECT, FolderName, Mixed, Says, Seed, build, config
 from ltcam_cli.data.dataset import Dataset
 from ltcam_cli.data.ksdd import Ksdd
 from ltcam_cli.data.load import make_dataset
@@ -89,8 +89,8 @@ class Settings:
         seed: Seed of all random draws of a training.
         device: auto | cpu | cuda | cuda:1
         threads: CPU threads of torch; null: its own choice.
-        bf16: Whether maps are made in bfloat16 where that is safe: quicker on GPUs, other last
-            digits.
+        bf16: Whether maps are made in bfloat16 where that is safe; `auto`: on a GPU, and on a CPU
+            that has instructions for it.
         resume: Whether a stopped training goes on.
         overwrite: Whether what is there already is computed again.
     """
@@ -113,7 +113,7 @@ class Settings:
     seed: Seed = 0
     device: Annotated[Device, NO_EFFECT] = "auto"
     threads: Annotated[Annotated[int, Field(ge=1, le=256)] | None, NO_EFFECT] = None
-    bf16: bool = False
+    bf16: Annotated[Mixed, NO_EFFECT] = False
     resume: Annotated[bool, NO_EFFECT] = False
     overwrite: Annotated[bool, NO_EFFECT] = False
 

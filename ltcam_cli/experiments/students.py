@@ -55,6 +55,8 @@ def train_with_teacher(session: Session, teacher: Pipeline) -> Row:
 
 def student_identity(session: Session, teacher: Pipeline) -> Identity:
     """All that decides what a student learns."""
+    from ltcam_cli.classifier.precision import autocast_dtype, dtype_name
+
     settings = session.settings
     return Identity(
         "student",
@@ -64,6 +66,7 @@ def student_identity(session: Session, teacher: Pipeline) -> Identity:
             "calibration": calibration_digest(session, teacher),
             "student": settings.student,
             "images": session.training_digest,
+            "training_dtype": dtype_name(autocast_dtype(settings.student.amp, session.device)),
             "seed": settings.seed,
         },
     )

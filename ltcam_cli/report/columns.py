@@ -70,6 +70,7 @@ COLUMNS = (
     _text("weights", "weights", "Weights of the stages' maps; empty: all are 1."),
     _text("tta", "TTA", "Test-time augmentation: transformations over which heatmaps are averaged; "
           "empty: none."),
+    _text("dtype", "dtype", "Type that the network computed in."),
     _text("ensemble", "ensemble", "Runs whose maps and log-odds were averaged with the run's."),
     _text("target", "target", "The logit that is explained."),
     _text("supervision", "supervision", "Labels that chose δ and the pipeline: of images, or of "

@@ -19,7 +19,7 @@ C = TypeVar("C", bound="dict[str, Any] | pd.DataFrame")
 
 # Columns that may distinguish two cells of one method, in the order of a label.
 DISTINCTIONS = ("layers", "segmenter", "images", "scope", "form", "fusion", "normalize", "weights",
-                "tta", "ensemble", "target", "supervision", "split", "run")  # fmt: skip
+                "tta", "ensemble", "dtype", "target", "supervision", "split", "run")  # fmt: skip
 COUNTS = dict.fromkeys(("tp", "fp", "fn", "tn"), "int64")
 
 

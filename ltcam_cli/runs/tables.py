@@ -17,7 +17,7 @@ COLUMNS = (
     "pixel_ap aupro oracle_iou n_images seconds "
     "dataset split fold seed supervision target scope form fusion normalize regions_touched "
     "false_regions tp fp fn tn checkpoint cell skipped undefined_iou seg_miou seg_recall "
-    "weights tta ensemble pipeline"
+    "weights tta ensemble dtype pipeline"
 ).split()
 COUNTS = ("n_images", "fold", "seed", "tp", "fp", "fn", "tn", "skipped", "undefined_iou")
 # Columns of a printed table, the most important first.

@@ -10,6 +10,7 @@ from pydantic import Field
 from ltcam_cli.config import (
     NO_EFFECT,
     FolderName,
+    Mixed,
     NotNegative,
     Pixels,
     Positive,
@@ -160,6 +161,8 @@ class StudentConfig:
         ema: Decay, in [0, 1), of the weights' exponential moving average, which becomes the
             student; 0: the weights themselves.
         clip: Greatest norm of the gradient; null: no limit.
+        amp: Whether to train in mixed precision; `auto`: on a GPU, and on a CPU that has
+            instructions for bfloat16.
         overlays: Pictures of labels a round; null: all.
         labels: When a pixel of a defective image has a label.
     """
@@ -179,5 +182,6 @@ class StudentConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.98
     clip: Positive | None = 1.0
+    amp: Annotated[Mixed, NO_EFFECT] = "auto"
     overlays: Annotated[Annotated[int, Field(ge=0, le=1_000_000)] | None, NO_EFFECT] = 20
     labels: LabelConfig = field(default_factory=LabelConfig)

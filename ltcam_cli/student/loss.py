@@ -19,7 +19,7 @@ def segmentation_loss(logits: Tensor, labels: Tensor, config: LossConfig) -> Ten
         config: Weights and terms of the loss.
     """
     labelled = labels != IGNORED
-    scores, truth = logits[labelled], (labels[labelled] == DEFECT).float()
+    scores, truth = logits[labelled].float(), (labels[labelled] == DEFECT).float()
     losses = F.binary_cross_entropy_with_logits(scores, truth, reduction="none")
     if config.focal_gamma:
         losses = losses * (1 - torch.exp(-losses)).clamp_min(1e-6) ** config.focal_gamma

@@ -45,8 +45,15 @@ class MaskNet(nn.Module):
         top = laterals[-1]
         for lower, smooth in zip(laterals[-2::-1], self.smooth, strict=True):
             top = smooth(lower + _resized(top, lower))
-        logits: Tensor = _resized(self.mask(top), images)[:, 0]
+        logits: Tensor = _resized(self._mask_logits(top), images)[:, 0]
         return logits
+
+    def _mask_logits(self, top: Tensor) -> Tensor:
+        device = top.device.type
+        if not torch.is_autocast_enabled(device):
+            return self.mask(top)
+        with torch.autocast(device, enabled=False):  # 8 bits would make steps of a probability
+            return self.mask(top.float())
 
 
 class LightEncoder(nn.Module):

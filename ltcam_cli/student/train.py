@@ -15,6 +15,7 @@ from torch.optim import AdamW
 
 from ltcam_cli.classifier.checkpoint import Classifier
 from ltcam_cli.classifier.loop import TrainingLoop, one_cycle
+from ltcam_cli.classifier.precision import autocast_dtype
 from ltcam_cli.data.batches import Images, Item, prefetched
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import check_classes
@@ -109,6 +110,7 @@ class _Training:
             total_steps=config.rounds * config.steps,
             batch_size=config.batch_size,
             clip=config.clip,
+            autocast_dtype=autocast_dtype(config.amp, device),
         )
         self.round, self.step = 0, 0
 
