@@ -38,6 +38,7 @@ from ltcam_cli.data.synthetic import Synthetic
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.maps.capture import capture, frozen
 from ltcam_cli.maps.engine import CamEngine
+from ltcam_cli.maps.folding import folded
 from ltcam_cli.maps.multi_delta import multi_delta_maps
 from ltcam_cli.maps.spec import MapSpec
 from ltcam_cli.maps.truncation import keep, thresholds
@@ -137,7 +138,7 @@ def ours(model: nn.Module, x: Tensor) -> dict[str, Work]:
     """Maps of this package, by what is drawn."""
 
     def work(specs: list[MapSpec]) -> Work:
-        engine = CamEngine(model, specs)
+        engine = CamEngine(folded(model), specs)
         return lambda: engine(x)
 
     return {name: work(specs) for name, specs in SPECS.items()}

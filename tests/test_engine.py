@@ -15,6 +15,7 @@ from ltcam_cli.errors import LtcamError
 from ltcam_cli.maps import weightings
 from ltcam_cli.maps.capture import capture, frozen
 from ltcam_cli.maps.engine import CamEngine, explain
+from ltcam_cli.maps.folding import folded
 from ltcam_cli.maps.forwards import select_logit
 from ltcam_cli.maps.spec import Fusion, FusionRule, MapSpec
 from ltcam_cli.maps.weightings import get_weighting, weighting
@@ -600,3 +601,25 @@ def test_torchvision_models_by_module_names(build):
         for found, weights in ((maps[n], g[0]), (maps[n + len(layers)], cut)):
             M = (weights.mean(dim=(1, 2), keepdim=True) * A[0]).sum(dim=0).relu().numpy()
             np.testing.assert_allclose(found[0], bilinear(M, (64, 64)), atol=1e-9 * max(M.max(), 1))
+
+
+@pytest.mark.parametrize("name", ["vgg16_slim", "vgg16_bn", "resnet18", "mobilenet_v2"])
+def test_folded_batch_norms_change_nothing(name: str) -> None:
+    model = build_classifier(BackboneConfig(name, "avg", logits=2, weights=None), 3)
+    model = randomize(model).double().eval()
+    x = torch.randn(2, 3, 64, 48, dtype=torch.float64)
+    specs = [*specs_of(["gradcam", "layercam", "fullgrad"], [("all",)])]
+    copy = folded(model)
+    assert not any(isinstance(each, nn.BatchNorm2d) for each in copy.modules())
+    assert any(isinstance(each, nn.BatchNorm2d) for each in model.modules())
+    for mine, expected in zip(explain(copy, x, specs), explain(model, x, specs), strict=True):
+        assert_near(mine, expected, 1e-9)
+
+
+def test_a_convolution_that_is_read_is_not_folded() -> None:
+    model = randomize(build_classifier(BackboneConfig("resnet18", "avg", weights=None), 3)).eval()
+    copy = folded(model, keep=["conv1", "layer1.0.bn2"])
+    kept = [name for name, each in copy.named_modules() if isinstance(each, nn.BatchNorm2d)]
+    assert kept == ["bn1", "layer1.0.bn2"]
+    plain = build_classifier(BackboneConfig("squeezenet1_1", "avg", weights=None), 3)
+    assert folded(plain) is plain

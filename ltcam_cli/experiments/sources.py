@@ -14,8 +14,10 @@ from ltcam_cli.files import content_digest
 from ltcam_cli.maps.combined import CombinedSource
 from ltcam_cli.maps.engine import CamEngine, HeatmapSource
 from ltcam_cli.maps.ensemble import Ensemble
+from ltcam_cli.maps.folding import folded
 from ltcam_cli.maps.method import CamMethod, Method, StudentMethod
 from ltcam_cli.maps.spec import MapSpec
+from ltcam_cli.maps.stages import resolve_layers
 from ltcam_cli.maps.tta import with_tta
 from ltcam_cli.maps.tta_config import TtaConfig
 from ltcam_cli.runs.students import find_student
@@ -69,7 +71,8 @@ def _cam_source(
         for number in numbers
         if isinstance(method := methods[number], CamMethod)
     ]
-    engine = CamEngine(classifier.model, specs, session.autocast_dtype)
+    layers = [layer for spec in specs for layer in resolve_layers(classifier.model, spec)]
+    engine = CamEngine(folded(classifier.model, layers), specs, session.autocast_dtype)
     return [(with_tta(engine, tta, (classifier.height, classifier.width)), numbers)]
 
 
