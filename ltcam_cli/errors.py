@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
+import signal
 from collections.abc import Iterable
 from types import ModuleType
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # errors of a disk, quota or limit that is full
 
 
 class LtcamError(Exception):
@@ -29,12 +33,23 @@ def user_message(error: BaseException | None) -> str | None:
         )
     if type(error).__name__ == "OutOfMemoryError":
         return "the GPU's memory is full; lower trainer.batch_size or evaluation.batch_size"
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in text:
+        return (
+            "the memory is full; lower trainer.batch_size, student.batch_size, "
+            "evaluation.batch_size or predict.batch_size, or dataset.height and dataset.width"
+        )
     if isinstance(error, OSError) and error.errno is not None:
         where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror or text}; give another folder with outputs=DIR"
+        room = "make room, or " if error.errno in FULL else ""
+        return f"{where}{error.strerror or text}; {room}give another folder with outputs=DIR"
     if type(error).__module__.startswith(("hydra.", "omegaconf.")):
         return user_message(error.__cause__) or text
     return None
+
+
+def interrupted_status(interruption: KeyboardInterrupt) -> int:
+    """Exit status after an interruption: 128 and its signal's number, SIGINT's if none is given."""
+    return 128 + (interruption.args[0] if interruption.args else signal.SIGINT)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -1,4 +1,7 @@
-"""Atomic writes, locks and hashes. Importable by every station."""
+"""Atomic writes, locks and hashes. Importable by every station.
+
+What is promised, and to whom: docs/reliability.md.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ import hashlib
 import json
 import logging
 import os
+import re
 import sqlite3
+import stat
 import tempfile
 import threading
 import time
@@ -20,9 +25,16 @@ from typing import Any
 import platformdirs
 from filelock import FileLock, Timeout
 
+try:
+    import fcntl
+except ImportError:  # Windows: temporary files of killed processes stay
+    fcntl = None  # type: ignore[assignment]
+
 log = logging.getLogger(__name__)
 
 RACY = 3.0  # seconds for which a changed file may change again unseen
+TEMPORARY = ".ltcam-"  # begins the names of temporary files; short, since a name has 255 bytes
+TEMPORARY_NAME = re.compile(r"\.ltcam-[a-z0-9_]{8}(\..*)?")
 _DIGESTS_LOCK = threading.Lock()
 
 
@@ -30,18 +42,88 @@ _DIGESTS_LOCK = threading.Lock()
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary path in the same folder, renamed to `path` if the block succeeds.
 
-    Whoever reads `path` sees the old content or the new one, never a part.
+    Whoever reads `path` sees the old content or the new one, never a part; also after a power cut,
+    since the content is on the disk before it has the name.
+
+    Raises:
+        OSError: If it cannot be written; it names `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    temporary.chmod(0o666 & ~_umask())  # mkstemp makes it private; a result is to be shared
+    handle, temporary = _temporary(path)
     try:
-        yield temporary
-        temporary.replace(path)
+        with _naming(path, temporary):
+            temporary.chmod(0o666 & ~_umask())  # mkstemp makes it private; a result is to be shared
+            yield temporary
+            with temporary.open("rb") as written:  # may be another file than that of the handle
+                os.fsync(written.fileno())
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _temporary(path: Path) -> tuple[int, Path]:
+    """Handle and path of an empty file beside `path`, locked for as long as the handle is open."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY, suffix=path.suffix[:20])
+        if _try_lock(handle) and os.fstat(handle).st_nlink:
+            return handle, Path(name)
+        os.close(handle)  # swept before it was locked
+
+
+@contextmanager
+def _naming(path: Path, temporary: Path) -> Iterator[None]:
+    """Let errors of writing name the file that is meant, not the temporary one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # numpy's and Pillow's, of a full disk
+            raise OSError(errno.EIO, f"cannot be written ({error})", str(path)) from error
+        if error.filename in {None, str(temporary)}:
+            error.filename = str(path)
+        raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files below a folder that processes left when they were killed.
+
+    A living process holds the lock of each of its own, on whatever machine it runs. Sub-folders
+    with a lock file in them are left to whoever takes that lock.
+    """
+    for here, folders, names in os.walk(folder):
+        if Path(here) != folder and any(name.endswith(".lock") for name in names):
+            folders.clear()
+            continue
+        for name in filter(TEMPORARY_NAME.fullmatch, names):
+            _remove_without_owner(Path(here, name))
+
+
+def _remove_without_owner(path: Path) -> None:
+    with suppress(OSError):  # another process was faster, or may not be disturbed
+        handle = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+        try:
+            if fcntl is not None and _try_lock(handle, without_locks=False):
+                path.unlink(missing_ok=True)
+        finally:
+            os.close(handle)
+
+
+def _try_lock(handle: int, without_locks: bool = True) -> bool:
+    """Whether a file could be locked until its handle is closed.
+
+    Args:
+        handle: File.
+        without_locks: Result where the system or the file system has no locks.
+    """
+    if fcntl is None:
+        return without_locks
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return without_locks
+    return True
 
 
 def write_text(path: Path, text: str) -> None:
@@ -61,13 +143,14 @@ def read_json(path: Path) -> Any:
 
 
 def append(path: Path, text: str) -> None:
-    """Append whole lines to a file, as UTF-8; all of them, or none if the disk is full."""
+    """Append whole lines to a file, as UTF-8, on the disk; all, or none if that is full."""
     content = text.encode("utf-8", "surrogateescape")
     with path.open("ab", buffering=0) as stream:
         size = stream.tell()
         if stream.write(content) != len(content):
             stream.truncate(size)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        os.fsync(stream.fileno())
 
 
 def lock(path: Path) -> FileLock:
@@ -78,7 +161,10 @@ def lock(path: Path) -> FileLock:
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Hold the lock of `path` for long work; says so if another process has it, and waits."""
+    """Hold the lock of a folder or file for long work, without what killed processes left there.
+
+    Says so if another process has it, and waits.
+    """
     guard = lock(path)
     try:
         guard.acquire(timeout=0)
@@ -86,6 +172,7 @@ def exclusive(path: Path) -> Iterator[None]:
         log.info("%s: another process is at work there; waiting for it", path.parent)
         guard.acquire()
     try:
+        remove_leftovers(path if path.is_dir() else path.parent)
         yield
     finally:
         guard.release()
@@ -100,23 +187,41 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def regular(path: Path) -> os.stat_result:
+    """Status of a regular file, or of a link to one; opening anything else may wait for ever.
+
+    Raises:
+        OSError: If it is a folder, FIFO, socket or device, or cannot be looked at.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "is no regular file, but a folder, FIFO or device", str(path))
+    return status
+
+
 def content_digest(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes; the file is read again only if its size, time or inode change.
+    """Hex SHA-256 of a file's bytes; it is read again only if its size, times or inode change.
 
     Digests are kept in the user's cache folder, or in that of the environment's `LTCAM_CACHE`. As
     with git's index, a file that was changed within the last seconds is not kept: it might change
-    once more within the clock's step.
+    once more within the clock's step. The time of modification can be set back (`cp -p`, `rsync
+    -t`); that of the inode's change cannot.
+
+    Raises:
+        OSError: If it is no regular file, or cannot be read.
     """
-    stat = path.stat()
-    key = str(path.resolve())
-    seen = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ino}"
+    status = regular(path)
+    key = os.fsencode(path.resolve())  # bytes: not every name is UTF-8
+    seen = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
     with _digests() as known:
-        row = known.execute("SELECT digest FROM digests WHERE path = ? AND seen = ?", (key, seen))
-        if held := row.fetchone():
-            return str(held[0])
+        select = "SELECT digest FROM digests WHERE path = ? AND seen = ?"
+        with suppress(sqlite3.Error):  # a damaged or full cache costs reading the file
+            if held := known.execute(select, (key, seen)).fetchone():
+                return str(held[0])
         digest = sha256(path)
-        if time.time() - stat.st_mtime > RACY:
-            known.execute("REPLACE INTO digests VALUES (?, ?, ?)", (key, seen, digest))
+        if time.time() - max(status.st_mtime, status.st_ctime) > RACY:
+            with suppress(sqlite3.Error):
+                known.execute("REPLACE INTO digests VALUES (?, ?, ?)", (key, seen, digest))
     return digest
 
 
@@ -127,7 +232,7 @@ def _digests() -> Iterator[sqlite3.Connection]:
         folder = Path(os.environ.get("LTCAM_CACHE") or platformdirs.user_cache_dir("ltcam"))
         connection = _connection(folder / "digests.sqlite")
         yield connection
-        with suppress(sqlite3.OperationalError):  # another process writes; it costs a digest
+        with suppress(sqlite3.Error):  # another process writes; it costs a digest
             connection.commit()
 
 

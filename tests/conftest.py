@@ -27,6 +27,8 @@ from typer.testing import CliRunner, Result
 
 from ltcam_cli.cli import app
 
+os.fsync = lambda handle: None  # tests write thousands of files, and outlive no power cut
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 SYNTHETIC = (

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ltcam_cli.classifier.backbones import build_classifier
 from ltcam_cli.classifier.config import BackboneConfig
-from ltcam_cli.classifier.tensors import read_tensors
+from ltcam_cli.classifier.tensors import read_tensors, write_tensors
 from ltcam_cli.config import build
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import atomic
@@ -85,8 +85,8 @@ class Classifier:
             "state_dict": state,
             **{k: list(v) if isinstance(v, tuple) else v for k, v in metadata.items()},
         }
-        with atomic(path) as temporary, temporary.open("wb") as stream:
-            torch.save(content, stream)  # a path's name would get into the file
+        with atomic(path) as temporary:
+            write_tensors(content, temporary)
 
 
 def load_classifier(path: str | Path, device: str | torch.device = "cpu") -> Classifier:

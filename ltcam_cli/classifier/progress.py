@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from ltcam_cli.classifier.tensors import read_tensors
+from ltcam_cli.classifier.tensors import read_tensors, write_tensors
 from ltcam_cli.files import atomic
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ def save_progress(folder: Path, state: dict[str, Any]) -> None:
     its last state would not write it again.
     """
     with atomic(folder / "last.pt") as resumed, atomic(folder / "history.csv") as table:
-        torch.save(state, resumed)
+        write_tensors(state, resumed)
         pd.DataFrame(state["history"]).to_csv(table, index=False)
 
 

@@ -1,4 +1,4 @@
-"""Safe reading of files of tensors."""
+"""Files of tensors: written whole or not at all, and read safely."""
 
 from __future__ import annotations
 
@@ -30,3 +30,23 @@ def read_tensors(path: Path, remedy: str, device: str | torch.device = "cpu") ->
         ) from error
     except Exception as error:  # torch raises many kinds for damaged files
         raise LtcamError(f"{path}: is damaged ({type(error).__name__}); {remedy}") from error
+
+
+def write_tensors(content: Any, path: Path) -> None:
+    """Write a file of `torch.save`.
+
+    To a stream, since the name of a path would get into the file.
+
+    Raises:
+        OSError: If the disk is full.
+    """
+    try:
+        with path.open("wb") as stream:
+            torch.save(content, stream)
+    except (OSError, RuntimeError) as error:
+        fault = error.__context__ if isinstance(error, RuntimeError) else error  # the stream's own
+        if isinstance(fault, OSError):
+            fault.filename = str(path)
+        if isinstance(fault, (OSError, KeyboardInterrupt)):
+            raise fault from None
+        raise

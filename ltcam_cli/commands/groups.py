@@ -1,4 +1,4 @@
-"""Groups of commands: a user's mistake is one line with status 2, an interruption status 130."""
+"""Groups of commands: a user's mistake is one line and status 2, a signal 128 and its number."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from ltcam_cli.errors import user_message
+from ltcam_cli.errors import interrupted_status, user_message
 
 
 class Group(TyperGroup):
@@ -19,9 +19,9 @@ class Group(TyperGroup):
         """Run the command."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interruption:
             typer.echo("ltcam: interrupted; what was complete stays", err=True)
-            raise typer.Exit(130) from None
+            raise typer.Exit(interrupted_status(interruption)) from None
         except BrokenPipeError:  # ltcam config train | head
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None

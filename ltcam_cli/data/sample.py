@@ -13,7 +13,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
 from ltcam_cli.errors import LtcamError
-from ltcam_cli.files import content_digest, short_hash
+from ltcam_cli.files import content_digest, regular, short_hash
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 
@@ -62,7 +62,7 @@ class Sample:
         return self.read_mask() if self.read_mask else None
 
     def image_digest(self) -> str:
-        """Hex SHA-256 of the image's file, recipe or pixels; `missing` if there is no such file."""
+        """Hex SHA-256 of the image's file, recipe or pixels; `missing` if it cannot be read."""
         return _digest(self.path, self.recipe, self.read_image)
 
     def mask_digest(self) -> str:
@@ -82,7 +82,7 @@ def _digest(path: Path | None, recipe: str | None, read: Callable[[], np.ndarray
     if path is not None:
         try:
             return content_digest(path)
-        except FileNotFoundError:
+        except OSError:
             return "missing"  # an error, if anybody reads it
     if recipe is None:
         pixels = read()
@@ -97,6 +97,7 @@ def read_image_file(path: Path) -> np.ndarray:
         LtcamError: if the file is missing, empty, truncated or no image.
     """
     try:
+        regular(path)
         with Image.open(path) as image:
             if isinstance(image, TiffImageFile) and _is_deep_colour(image):
                 import tifffile
@@ -120,6 +121,7 @@ def read_mask_file(path: Path) -> np.ndarray:
         LtcamError: if the file is missing, empty, truncated or no image.
     """
     try:
+        regular(path)
         with Image.open(path) as image:
             pixels = np.asarray(image)
             colours = [band != "A" for band in image.getbands()]
@@ -138,7 +140,8 @@ def _is_deep_colour(image: TiffImageFile) -> bool:
 def _unreadable(path: Path, error: BaseException) -> LtcamError:
     if path.is_file() and path.stat().st_size == 0:
         return LtcamError(f"{path}: the file is empty; delete or replace it (or on_error=skip)")
-    reason = " ".join(str(error).split()) or type(error).__name__
+    text = str(getattr(error, "strerror", None) or error)
+    reason = " ".join(text.split()) or type(error).__name__
     return LtcamError(f"{path}: cannot be read ({reason}); replace it (or on_error=skip)")
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ltcam_cli.classifier.checkpoint import Classifier
 from ltcam_cli.classifier.config import BackboneConfig
-from ltcam_cli.classifier.tensors import read_tensors
+from ltcam_cli.classifier.tensors import read_tensors, write_tensors
 from ltcam_cli.config import build
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import atomic
@@ -65,8 +65,8 @@ class Student:
             "classifier": self.classifier,
             "state_dict": state,
         }
-        with atomic(path) as temporary, temporary.open("wb") as stream:
-            torch.save(content, stream)  # a path's name would get into the file
+        with atomic(path) as temporary:
+            write_tensors(content, temporary)
 
 
 def load_student(path: Path, device: str | torch.device = "cpu") -> Student:

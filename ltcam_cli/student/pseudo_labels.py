@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ltcam_cli.classifier.tensors import read_tensors
+from ltcam_cli.classifier.tensors import read_tensors, write_tensors
 from ltcam_cli.data.batches import Images, Item
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
@@ -67,7 +67,9 @@ class PseudoLabels:
             )
         self._draw(labels, path.with_suffix(""))
         with atomic(path) as temporary:
-            torch.save({name: torch.from_numpy(label) for name, label in labels.items()}, temporary)
+            write_tensors(
+                {name: torch.from_numpy(label) for name, label in labels.items()}, temporary
+            )
         return labels
 
     def statistics(self, number: int, labels: Labels) -> dict[str, float]:
