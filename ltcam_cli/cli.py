@@ -177,13 +177,13 @@ def export(
 def import_(
     call: Call,
     weights: Annotated[Path, typer.Argument(help="State dict of a torchvision model.")],
-    defect: Annotated[int, typer.Option(help="Index of the logit of defects.")] = -1,
+    target: Annotated[int | None, typer.Option(help="Logit of defects, of more than two.")] = None,
 ) -> None:
     """Make a run of your own trained model, to be explained.
 
     [dim]ltcam import mine.pth --backbone resnet18 dataset.height=224 dataset.width=224[/]
     """
-    commands.experiments.import_state(call, weights, defect)
+    commands.experiments.import_state(call, weights, target)
 
 
 @command(student_app, RUN, *MASKS, DEVICE, RESUME, OVERWRITE, name="train", multirun=True)

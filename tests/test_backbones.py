@@ -25,7 +25,6 @@ from ltcam_cli.classifier.heads import LsePool
 from ltcam_cli.classifier.train import classification_loss
 from ltcam_cli.classifier.weights import (
     _is_name,
-    from_torchvision,
     load_weights,
     read_state,
 )
@@ -253,12 +252,31 @@ def squeezenet(weights: str | Path) -> BackboneConfig:
         lambda state: {"state_dict": state, "epoch": 7},
         lambda state: {"model": state},
         lambda state: {"state_dict": {f"module.{k}": v for k, v in state.items()}},
+        lambda state: {
+            "epoch": 3,
+            "state_dict": {f"model._orig_mod.module.{k}": v for k, v in state.items()}
+            | {"loss.pos_weight": torch.ones(1)},
+        },
+        lambda state: {
+            "model_state_dict": {"net": {f"_orig_mod.{k}": v for k, v in state.items()}}
+        },
+        lambda state: {"net": OrderedDict((f"net.{k}", v) for k, v in state.items()), "acc": 0.9},
         lambda state: {k: v for k, v in state.items() if k.startswith("features.")},
         lambda state: {
             k.removeprefix("features."): v for k, v in state.items() if k.startswith("features.")
         },
     ],
-    ids=["whole", "state_dict", "model", "module.", "features.", "features alone"],
+    ids=[
+        "whole",
+        "state_dict",
+        "model",
+        "module.",
+        "Lightning",
+        "compiled",
+        "net.",
+        "features.",
+        "features alone",
+    ],
 )
 def test_weights_from_a_file(tmp_path: Path, squeeze: dict[str, Tensor], wrap: Any) -> None:
     torch.save(wrap(squeeze), tmp_path / "weights.pth")
@@ -432,15 +450,13 @@ def test_a_failed_download_names_the_ways_out(
 
 
 def unchanged(name: str, classes: int) -> nn.Module:
-    """torchvision's own model; SqueezeNet's without the ReLU that no logit can go below."""
+    """torchvision's own model, with other batch norms than a new one's."""
     torch.manual_seed(3)
     model = getattr(models, name)(num_classes=classes).eval()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 1.5)
-    if name == "squeezenet1_1":
-        model.classifier[2] = nn.Identity()
     return model
 
 
@@ -456,10 +472,8 @@ def unchanged(name: str, classes: int) -> nn.Module:
 )
 def test_imported_models_have_the_same_logits(name: str) -> None:
     theirs = unchanged(name, 4)
-    head = BACKBONES[name].torchvision_head[0]
-    mine = config(name, head, 4)
-    ours = build_classifier(mine, 3).eval()
-    ours.load_state_dict(from_torchvision(theirs.state_dict(), mine))
+    ours = build_classifier(config(name, "own", 4), 3).eval()
+    ours.load_state_dict(theirs.state_dict())
     images = torch.randn(2, 3, 70, 64)
     with torch.no_grad():
         expected = theirs(images)
@@ -467,9 +481,9 @@ def test_imported_models_have_the_same_logits(name: str) -> None:
         torch.testing.assert_close(ours(images), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_importing_asks_for_the_models_own_head() -> None:
-    with pytest.raises(LtcamError, match=r"backbone\.head=max: .* resnet18 has backbone\.head=avg"):
-        from_torchvision({}, config("resnet18", "max"))
+def test_slim_has_no_head_of_torchvision() -> None:
+    with pytest.raises(LtcamError, match=r"backbone\.head=own: vgg16_slim is not torchvision's"):
+        build_classifier(config("vgg16_slim", "own"), 3)
 
 
 # Checkpoints

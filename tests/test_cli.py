@@ -822,7 +822,7 @@ def test_import(cli: Cli, unseen: dict[str, tuple[int, int]], classes: int, defe
     model = models.resnet18(num_classes=classes).eval()
     torch.save(model.state_dict(), "mine.pth")
     size = ["dataset.height=64", "dataset.width=64"]
-    option = ["--defect", defect] if defect >= 0 else []
+    option = ["--target", defect] if defect >= 0 else []
     shown = cli.ok("import", "mine.pth", "--backbone", "resnet18", *option, *size, "--name", "mine")
     assert shown.startswith("outputs/mine\n")
     classifier = load_classifier("outputs/mine")

@@ -388,8 +388,12 @@ def test_import_of_what_does_not_fit(cli: Cli) -> None:
     says = ["mine.pth", "has shape", "no state dict of resnet50"]
     cli.fault("import", "mine.pth", "--backbone", "resnet50", says=says)
     resnet = ["import", "mine.pth", "--backbone", "resnet18"]
-    cli.fault(*resnet, "--defect", 2, says=["--defect 2", "0..1"])
-    cli.fault(*resnet, "backbone.head=max", says=["backbone.head=max", "backbone.head=avg"])
+    cli.fault(*resnet, "--target", 2, says=["--target 2", "0..1"])
+    cli.fault(*resnet, "backbone.head=max", says=["backbone.head=max", "its own head"])
+    torch.save(torchvision.models.resnet18().state_dict(), "imagenet.pth")
+    says = ["imagenet.pth", "1000 classes", "--target 0..999"]
+    cli.fault("import", "imagenet.pth", "--backbone", "resnet18", says=says)
+    cli.fault("import", "mine.pth", "backbone=vgg16_slim", says=["vgg16_slim", "resnet18"])
     torch.save({"model": Bomb()}, "unsafe.pth")
     cli.fault("import", "unsafe.pth", "backbone=resnet18", says=["unsafe.pth", "for safety"])
     assert not Path("executed").exists() and not Path("outputs").exists()

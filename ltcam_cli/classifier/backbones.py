@@ -18,6 +18,7 @@ from torchvision.models.vgg import VGG, make_layers
 
 from ltcam_cli.classifier.config import BackboneConfig
 from ltcam_cli.classifier.heads import make_head
+from ltcam_cli.errors import LtcamError
 
 SLIM = [16, 16, "M", 32, 32, "M", 64, 64, 64, "M", 128, 128, 128, "M", 128, 128, 128, "M"]
 
@@ -38,22 +39,21 @@ class Backbone:
     """Family member: how it is built, where its stages are, and how a head is attached.
 
     Attributes:
-        build: Function that gives the torchvision model with its own head and random weights.
+        build: Function that gives the torchvision model with its own head and random weights; takes
+            `num_classes`.
         channels: Channels of the last feature map.
         stages: Function from the built model to module names by layer name s1.., p1...
         attach: Function that puts (pooling, classifier) into the model.
         head: Prefix of the parameters that belong to the head.
-        torchvision_head: Kind of torchvision's own head, `fc` or `avg`, and name of its last layer.
-        published: Whether torchvision has weights of it.
+        last: Last layer of torchvision's own head; None: it has none, and no published weights.
     """
 
-    build: Callable[[], nn.Module]
+    build: Callable[..., nn.Module]
     channels: int
     stages: Callable[[nn.Module], dict[str, str]]
     attach: Callable[[nn.Module, nn.Module, nn.Module], None]
     head: str
-    torchvision_head: tuple[str, str]
-    published: bool = True
+    last: str | None
 
 
 def build_classifier(config: BackboneConfig, in_channels: int) -> nn.Module:
@@ -65,14 +65,22 @@ def build_classifier(config: BackboneConfig, in_channels: int) -> nn.Module:
 
     Returns:
         Model that maps (N, in_channels, H, W) to logits (N, config.logits).
+
+    Raises:
+        LtcamError: if the head is `own`, and the network is not torchvision's.
     """
     backbone = BACKBONES[config.name]
-    model = backbone.build()
+    own = config.head == "own"
+    if own and backbone.last is None:
+        raise LtcamError(
+            f"backbone.head=own: {config.name} is not torchvision's; it has no own head"
+        )
+    model = backbone.build(num_classes=config.logits) if own else backbone.build()
     if config.head == "fc" and config.name in {"vgg16", "vgg16_bn"}:
         classifier = model.classifier  # the paper's: two layers of 4096, which weights may fill
         assert isinstance(classifier, nn.Sequential)
         classifier[-1] = nn.Linear(4096, config.logits)
-    else:
+    elif not own:
         pool, classifier = make_head(
             config.head, backbone.channels, config.logits, config.hidden, config.dropout
         )
@@ -148,17 +156,16 @@ def _slim() -> nn.Module:
         return VGG(features)
 
 
-VGG_HEAD, RESNET_HEAD = ("fc", "classifier.6"), ("avg", "fc")
 BACKBONES: dict[str, Backbone] = {
-    "vgg16": Backbone(models.vgg16, 512, _vgg_stages, _attach_vgg, "classifier.", VGG_HEAD),
-    "vgg16_bn": Backbone(models.vgg16_bn, 512, _vgg_stages, _attach_vgg, "classifier.", VGG_HEAD),
-    "vgg16_slim": Backbone(
-        _slim, 128, _vgg_stages, _attach_vgg, "classifier.", VGG_HEAD, published=False
+    "vgg16": Backbone(models.vgg16, 512, _vgg_stages, _attach_vgg, "classifier.", "classifier.6"),
+    "vgg16_bn": Backbone(
+        models.vgg16_bn, 512, _vgg_stages, _attach_vgg, "classifier.", "classifier.6"
     ),
-    "resnet18": Backbone(models.resnet18, 512, _resnet_stages, _attach_resnet, "fc.", RESNET_HEAD),
-    "resnet50": Backbone(models.resnet50, 2048, _resnet_stages, _attach_resnet, "fc.", RESNET_HEAD),
+    "vgg16_slim": Backbone(_slim, 128, _vgg_stages, _attach_vgg, "classifier.", None),
+    "resnet18": Backbone(models.resnet18, 512, _resnet_stages, _attach_resnet, "fc.", "fc"),
+    "resnet50": Backbone(models.resnet50, 2048, _resnet_stages, _attach_resnet, "fc.", "fc"),
     "mobilenet_v2": Backbone(
-        MobileNet, 1280, _mobilenet_stages, _attach_vgg, "classifier.", ("avg", "classifier.1")
+        MobileNet, 1280, _mobilenet_stages, _attach_vgg, "classifier.", "classifier.1"
     ),
     "squeezenet1_1": Backbone(
         models.squeezenet1_1,
@@ -166,6 +173,6 @@ BACKBONES: dict[str, Backbone] = {
         _squeezenet_stages,
         _attach_squeezenet,
         "classifier.",
-        ("avg", "classifier.1"),
+        "classifier.1",
     ),
 }

@@ -44,7 +44,8 @@ class BackboneConfig:
 
     Attributes:
         name: Architecture.
-        head: Pooling and last layers: fully connected, or average, max or log-sum-exp pooling.
+        head: Pooling and last layers: fully connected, or average, max or log-sum-exp pooling; own:
+            those of torchvision, of imported models.
         logits: Outputs: 1 (defective) or 2 (good, defective); imported models may have more.
         hidden: Width of the hidden layer of head `fc`; VGG16 has its own two of 4096.
         dropout: Probability of dropout in head `fc`, in [0, 1).
@@ -61,7 +62,7 @@ class BackboneConfig:
         "mobilenet_v2",
         "squeezenet1_1",
     ] = "vgg16"
-    head: Literal["fc", "avg", "max", "lse"] = "fc"
+    head: Literal["fc", "avg", "max", "lse", "own"] = "fc"
     logits: Annotated[int, Field(ge=1, le=100_000)] = 1
     hidden: Annotated[int, Field(ge=1, le=65_536)] = 4096
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5

@@ -125,8 +125,12 @@ def new_classifier(
     """Untrained classifier, from scratch or with pre-trained weights.
 
     Raises:
-        LtcamError: if it has more than two logits, or weights do not fit.
+        LtcamError: if it has more than two logits or torchvision's head, or weights do not fit.
     """
+    if backbone.head == "own":
+        raise LtcamError(
+            "backbone.head=own: is for imported models; train with fc, avg, max or lse"
+        )
     if backbone.logits > 2:
         raise LtcamError(f"backbone.logits={backbone.logits}: training takes 1 or 2")
     pretrained = backbone.weights is not None

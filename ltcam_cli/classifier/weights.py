@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 from torchvision import models
@@ -16,6 +17,10 @@ from ltcam_cli.errors import LtcamError, nearest
 
 log = logging.getLogger(__name__)
 
+# Where trainings of others keep a state dict, and what they put before its keys: Lightning, torch's
+# DataParallel and torch.compile.
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
+PREFIXES = ("model.", "module.", "_orig_mod.", "net.")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -68,33 +73,11 @@ def check_fit(
             )
 
 
-def from_torchvision(state: Mapping[str, Tensor], config: BackboneConfig) -> dict[str, Tensor]:
-    """State dict of an unchanged torchvision model, renamed to the head's parameters here.
-
-    Raises:
-        LtcamError: if `config.head` is not the kind of head that torchvision's model has.
-    """
-    backbone = BACKBONES[config.name]
-    head, last = backbone.torchvision_head
-    if config.head != head:
-        raise LtcamError(
-            f"backbone.head={config.head}: an unchanged {config.name} has backbone.head={head}"
-        )
-    renamed = {}
-    for key, value in state.items():
-        if key.startswith(f"{last}.") and head == "avg":
-            leaf = key.rsplit(".", 1)[1]
-            key = f"{backbone.head}{'2.' if config.name == 'squeezenet1_1' else ''}{leaf}"
-            value = value.flatten(1) if value.ndim == 4 else value
-        renamed[key] = value
-    return renamed
-
-
 def read_state(path: Path) -> dict[str, Tensor]:
     """State dict of a file; only tensors are unpickled.
 
-    Accepts a bare state dict, or one below the key `state_dict` or `model`; a prefix `module.`
-    (DataParallel) is removed.
+    Accepts a bare state dict, or one below the `WRAPPERS`; `PREFIXES` of its keys are removed, and
+    then what has none of them, such as a loss's weights, is left out.
 
     Raises:
         LtcamError: if the file is missing, unsafe, or holds no state dict.
@@ -102,12 +85,17 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise LtcamError(f"{path}: no such weights; give a file, a torchvision name or null")
     state = read_tensors(path, "give the model's state_dict() alone")
-    for key in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
+    while isinstance(state, dict) and (inner := [state[k] for k in WRAPPERS if _holds(state, k)]):
+        state = inner[0]
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise LtcamError(f"{path}: holds no state dict; save the model's state_dict()")
-    return {key.removeprefix("module."): value for key, value in state.items()}
+    while prefix := next((p for p in PREFIXES if any(key.startswith(p) for key in state)), None):
+        state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    return dict(state)
+
+
+def _holds(state: Mapping[str, Any], key: str) -> bool:
+    return isinstance(state.get(key), dict)
 
 
 def _is_name(weights: str) -> bool:
@@ -116,7 +104,7 @@ def _is_name(weights: str) -> bool:
 
 def _published(config: BackboneConfig) -> dict[str, Tensor]:
     offline = "give a local file with backbone.weights=FILE, or train from scratch with null"
-    if not BACKBONES[config.name].published:
+    if BACKBONES[config.name].last is None:
         raise LtcamError(
             f"backbone.weights={config.weights}: {config.name} has no published weights; {offline}"
         )

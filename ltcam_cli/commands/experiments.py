@@ -98,13 +98,13 @@ def export(call: Call, out: Path | None) -> None:
     print(f"Now: ltcam predict FOLDER --runtime onnx --model {path}")
 
 
-def import_state(call: Call, path: Path, defect: int) -> None:
+def import_state(call: Call, path: Path, target: int | None) -> None:
     """Make a run folder of a state dict; print where it is."""
-    composed = compose("import", call.preceded_by("backbone.weights=null"))
+    composed = compose("import", call.preceded_by("backbone.weights=null", "backbone.head=own"))
     Settings.of(composed.values)
     from ltcam_cli.experiments.importing import import_state as import_run
 
-    run = import_run(composed, path, defect)
+    run = import_run(composed, path, target)
     print(
         f"{run.path}\nNow: ltcam predict FOLDER --run {run.name}, "
         f"or ltcam evaluate --run {run.name}"
