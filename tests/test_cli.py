@@ -39,7 +39,8 @@ from ltcam_cli.experiments.settings import Settings
 from ltcam_cli.maps.method import CamMethod
 from ltcam_cli.report import overlay
 from ltcam_cli.runs.folder import RunFolder
-from ltcam_cli.runs.tables import add_rows, as_markdown
+from ltcam_cli.runs.prediction_tables import REGIONS, SCORES, PredictionTables
+from ltcam_cli.runs.tables import add_rows, as_markdown, once
 
 # DESIGN.md 4, word for word.
 RESULTS = (
@@ -378,13 +379,42 @@ def test_results_table(cli: Cli, own_run: Run) -> None:
         assert shown["tp"].isdigit()
 
 
-def test_a_checkpoint_hash_of_digits_stays_as_it_is(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path)
-    for cell, digest in (("a", "012345678901"), ("b", "12345678e901"), ("c", "ab")):
-        add_rows(run, [{"method": "gradcam", "cell": cell, "checkpoint": digest, "iou": 0.1 + 0.2}])
+def test_texts_that_look_like_numbers_or_like_nothing_stay_as_they_are(tmp_path: Path) -> None:
+    texts = ["NA", "null", "nan", "None", "007", "1e5", "", "012345678901", "True", "-inf"]
+    run, keys = RunFolder(tmp_path), ("dataset", "checkpoint", "segmenter", "ensemble", "weights")
+    for cell, text in enumerate(texts):  # each is read and written again by those that follow
+        of_cell = dict.fromkeys(keys, text) | {"iou": None if cell else 0.1 + 0.2, "tp": cell}
+        add_rows(run, [{"method": text or "m", "cell": f"{cell}", **of_cell}])
     table = run.results()
-    assert table["checkpoint"].tolist() == ["012345678901", "12345678e901", "ab"]
-    assert table["iou"].tolist() == [0.1 + 0.2] * 3
+    with (tmp_path / "results.csv").open(encoding="utf-8", newline="") as stream:
+        written = list(csv.DictReader(stream))
+    for key in keys:
+        assert [row[key] for row in written] == table[key].fillna("").tolist() == texts
+    assert table["cell"].tolist() == [f"{cell}" for cell in range(len(texts))]
+    assert table["iou"][0] == 0.1 + 0.2 and table["iou"][1:].isna().all()
+    assert table["tp"].tolist() == list(range(len(texts)))
+    shown = (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert all(f"| {text} " in shown for text in texts)
+
+
+def test_what_a_multirun_makes_twice_is_one_row() -> None:
+    rows = [
+        {"run": run, "cell": cell, "loop": n} for n, (run, cell) in enumerate(["ax", "bx", "ax"])
+    ]
+    assert [row["loop"] for row in once(rows)] == [0, 1]
+    assert [row["run"] for row in once([{"run": "b"}, {"run": "a"}, {"run": "b"}])] == ["b", "a"]
+
+
+def test_predictions_of_images_with_such_names(tmp_path: Path) -> None:
+    names = ["NA", "null", "007", "1e5", "nan"]
+    tables = PredictionTables(tmp_path)
+    row = dict.fromkeys(SCORES, 1) | {"probability": 0.1 + 0.2}
+    tables.write(pd.DataFrame(columns=SCORES), pd.DataFrame(columns=REGIONS))
+    tables.append([row | {"name": name, "path": name, "content": name} for name in names], [])
+    table, _ = tables.read()
+    for key in ("name", "path", "content"):
+        assert table[key].tolist() == names
+    assert table["probability"].tolist() == [0.1 + 0.2] * 5 and table["area"].sum() == 5
 
 
 def test_markdown() -> None:

@@ -72,6 +72,9 @@ def test_in_commands(cli: Cli, own_run: Run) -> None:
     cli.ok("train", *own_run.overrides, "seed=1", "name=other")
     call = ["--run", own_run.name, "threads=1", "--method", "layercam"]
     cli.ok("evaluate", *call)
+    cli.fault(
+        "evaluate", *call, "ensemble=[other,other]", says=["ensemble=other", "once"], logs=True
+    )
     cli.ok("evaluate", *call, "ensemble=[other]", "tta=flips")
     table = pd.read_csv(own_run.path / "results.csv")
     assert table["ensemble"].fillna("").tolist() == ["", "other"]
@@ -96,6 +99,8 @@ def test_runs_that_do_not_fit(cli: Cli, own_run: Run) -> None:
     other = own_run.outputs / "other"
     (other / "train").mkdir(parents=True)
     config = yaml.safe_load((own_run.path / "train/config.yaml").read_text())
+    says = [f"ensemble={own_run.name}", "once"]
+    cli.fault(*call, f"ensemble=[{own_run.name}]", says=says, logs=True)
     changed = copy.deepcopy(config)
     changed["dataset"]["split_seed"] = 7
     (other / "train/config.yaml").write_text(yaml.safe_dump(changed))

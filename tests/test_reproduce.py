@@ -29,6 +29,7 @@ reproduce:
   entries:
     - {method: gradcam}
     - {method: ltlayercam, method.delta: 50, method.layers: s3+s5}
+    - {method: gradcam}  # once more, by mistake
 """
 GIVEN = "reproduce.entries=[{method: "
 COUNTS = ["tp", "fp", "fn", "tn", "n_images"]
@@ -123,7 +124,7 @@ def test_a_killed_reproduction_goes_on(
     cli: Cli, mine: str, ksdd_like: KsddLike, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ksdd_like((1, 2, 11, 12, 21, 26), parts=2)
-    args = ["reproduce", mine, *KSDD, "--folds", "0,1,2", "--seeds", "0,1"]
+    args = ["reproduce", mine, *KSDD, "--folds", "0,1,2,1", "--seeds", "0,1,0"]
     with monkeypatch.context() as patch:
         calls = Calls(patch, kill_at=3)
         assert cli(*args).exit_code == 130
@@ -258,7 +259,13 @@ def test_table2_and_table3_on_the_layout_of_ksdd2(cli: Cli) -> None:
 
 
 def test_curves_and_stages(cli: Cli, own_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    args = ["--run", own_run.name, "threads=1", "evaluation.deltas=[0,90]", "reproduce.pictures=2"]
+    args = [
+        "--run",
+        own_run.name,
+        "threads=1",
+        "evaluation.deltas=[0,90,90]",
+        "reproduce.pictures=2",
+    ]
     calls = Calls(monkeypatch)
     for number, part in ((8, "train"), (9, "test")):
         what = f"figure{number}"

@@ -10,7 +10,7 @@ from ltcam_cli.experiments.sweep import mark_chosen
 
 SCORES = ["iou", "precision", "recall", "f1", "pixel_ap", "aupro", "oracle_iou", "mean_iou"]
 COUNTS = ["tp", "fp", "fn", "tn", "n_images"]
-GRID = ["--method", "ltgradcam,ltlayercam,gradcam,ltfullgrad", "--delta", "0:90:45"]
+GRID = ["--method", "ltgradcam,ltlayercam,gradcam,ltfullgrad,gradcam", "--delta", "0:90:45,45"]
 
 
 def swept(run: Run, part: str = "test") -> pd.DataFrame:
@@ -20,8 +20,9 @@ def swept(run: Run, part: str = "test") -> pd.DataFrame:
 
 
 def test_a_grid_is_what_single_evaluations_give(cli: Cli, own_run: Run) -> None:
-    shown = cli.ok("sweep", *GRID, "--layers", "all,s3+s5", *own_run.overrides)
+    shown = cli.ok("sweep", *GRID, "--layers", "all,s3+s5,all", *own_run.overrides)
     table = swept(own_run)
+    # What is given twice is one cell.
     assert len(table) == 4 * 3 * 2 and "24 cells: loop" in shown
     results = pd.read_csv(own_run.outputs / own_run.name / "results.csv")
     assert set(table["cell"]) <= set(results["cell"])

@@ -13,7 +13,7 @@ from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.session import settings_from
 from ltcam_cli.experiments.settings import Settings, named_keys
 from ltcam_cli.report.terminal import print_table, spent
-from ltcam_cli.runs.tables import SHOWN, write_results
+from ltcam_cli.runs.tables import SHOWN, once, write_results
 
 TRAINED = ("run", "head", "seed", "test_ap", "test_auroc", "test_accuracy", "threshold", "seconds")
 STUDENT = ("run", "student", "defect_share", "ignored_share", "without_defect", "change", "loss",
@@ -37,7 +37,7 @@ def run_task(job: str, task: Task, call: Call, columns: Sequence[str]) -> list[R
     import pandas as pd
 
     failed = [str(row["error"]) for row in rows if "error" in row]
-    rows = [row for row in rows if "error" not in row]
+    rows = once(row for row in rows if "error" not in row)
     if not rows and not failed:
         raise LtcamError("nothing to run: a sweep of the overrides has no values")
     if rows:

@@ -61,14 +61,18 @@ def method_candidates(
 
 
 def segmenter_candidates(compose: ComposeSettings, settings: Settings) -> list[Candidate]:
-    """Segmenters of `search.segmenters`.
+    """Segmenters of `search.segmenters`, each once.
 
     Raises:
         LtcamError: Naming what of an entry does not exist.
     """
     overrides = [entry_overrides(keys) for keys in settings.search.segmenters]
+    segmenters: dict[str, Candidate] = {}
     with named("search.segmenters"):
-        return [Candidate(compose(words).segmenter, words) for words in overrides]
+        for words in overrides:
+            segmenter = compose(words).segmenter
+            segmenters.setdefault(repr(segmenter), Candidate(segmenter, words))
+    return list(segmenters.values())
 
 
 @contextmanager

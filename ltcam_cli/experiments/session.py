@@ -75,9 +75,10 @@ class Session:
         """Sessions of the runs of `ensemble`, besides this one.
 
         Raises:
-            LtcamError: If there is no such run, its training is not finished, or it may have seen
-                this run's test images.
+            LtcamError: If there is no such run, its training is not finished, it may have seen
+                this run's test images, or its classifier would count twice.
         """
+        counted = {self.checkpoint}
         runs = [
             finished_run(self.settings.root, name, "ensemble") for name in self.settings.ensemble
         ]
@@ -87,6 +88,12 @@ class Session:
                     f"ensemble={run.name}: was trained on another data set, split or size than "
                     f"{self.run.name}"
                 )
+            if (digest := content_digest(run.checkpoint)) in counted:
+                raise LtcamError(
+                    f"ensemble={run.name}: its classifier is averaged already; name each run once, "
+                    f"and not {self.run.name}"
+                )
+            counted.add(digest)
         return [Session(replace(self.settings, ensemble=[]), run) for run in runs]
 
     @property

@@ -37,6 +37,11 @@ def passes(pipelines: Sequence[Pipeline]) -> list[list[int]]:
     return list(groups.values())
 
 
+def distinct(pipelines: Sequence[Pipeline]) -> list[Pipeline]:
+    """The pipelines, each once."""
+    return list({repr(pipeline): pipeline for pipeline in pipelines}.values())
+
+
 def heatmap_source(session: Session, methods: Sequence[Method], tta: TtaConfig) -> HeatmapSource:
     """One map a method, augmented at test time, of an ensemble if the settings name one.
 

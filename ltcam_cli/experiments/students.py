@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
@@ -20,7 +19,7 @@ from ltcam_cli.experiments.settings import Composed, Pipeline
 from ltcam_cli.experiments.train import logged_to, start_anew
 from ltcam_cli.files import exclusive
 from ltcam_cli.maps.method import StudentMethod
-from ltcam_cli.runs.folder import write_config
+from ltcam_cli.runs.folder import read_table, write_config
 from ltcam_cli.runs.identity import Identity
 from ltcam_cli.runs.masking import mask_images
 from ltcam_cli.student.train import train_student
@@ -78,7 +77,7 @@ def _train(session: Session, teacher: Pipeline, folder: Path, identity: Identity
     head = {"run": run.name, "student": folder.name}
     if (folder / "checkpoint.pt").is_file() and not settings.overwrite:
         log.info("%s: is trained already; overwrite=true trains it anew", folder)
-        table = pd.read_csv(folder / "history.csv")
+        table = read_table(folder / "history.csv")
         last: Row = {str(key): value for key, value in table.iloc[-1].items()}
         return head | last | {"seconds": table["seconds"].sum()}
     start_anew(settings, folder, folder, "history.csv", "labels/*.pt")

@@ -14,6 +14,7 @@ from ltcam_cli.experiments.cells import Row
 from ltcam_cli.experiments.evaluate import evaluate_pipelines
 from ltcam_cli.experiments.session import Session, find_session
 from ltcam_cli.experiments.settings import Composed, Pipeline
+from ltcam_cli.experiments.sources import distinct
 from ltcam_cli.maps.method import CamMethod, Method
 from ltcam_cli.report.curves import draw_delta_curve
 from ltcam_cli.runs.folder import write_config
@@ -65,18 +66,18 @@ class Sweep:
     def run(self, session: Session) -> Row:
         """Evaluate the grid on each part, and mark the row that the training part chose."""
         rows: list[Row] = []
-        loop = 0.0
+        loop, pipelines = 0.0, distinct(self.pipelines)
         for part in self.parts:
             evaluation = replace(session.settings.evaluation, split=part, overlays=0)
             of_part = session.with_settings(evaluation=evaluation)
-            part_rows, seconds = evaluate_pipelines(of_part, self.pipelines)
+            part_rows, seconds = evaluate_pipelines(of_part, pipelines)
             loop += seconds
             rows += [row | {"part": part} for row in part_rows]
         table = mark_chosen(pd.DataFrame(rows))
         identity = Identity("sweep", {"cells": [row["cell"] for row in rows], "parts": self.parts})
-        names = "+".join(dict.fromkeys(pipeline.method.name for pipeline in self.pipelines))
+        names = "+".join(dict.fromkeys(pipeline.method.name for pipeline in pipelines))
         folder = session.run.path / "sweep" / f"{names}-{identity.hash}"
-        cells = [asdict(pipeline) for pipeline in self.pipelines]
+        cells = [asdict(pipeline) for pipeline in pipelines]
         write_config(folder, {**asdict(session.settings), "cells": cells})
         identity.write(folder)
         marked: list[dict[str, Any]] = [

@@ -13,7 +13,7 @@ import yaml
 
 from ltcam_cli.errors import LtcamError, nearest
 from ltcam_cli.files import read_json
-from ltcam_cli.runs.folder import RunFolder
+from ltcam_cli.runs.folder import RunFolder, read_table
 
 C = TypeVar("C", bound="dict[str, Any] | pd.DataFrame")
 
@@ -60,7 +60,7 @@ class Cell:
     def curve(self) -> pd.DataFrame | None:
         """Precision-recall curve of the pixels in per cent; None if there is none."""
         path = self.path / "curve.csv"
-        return _read(path, pd.read_csv, ("recall", "precision")) if path.is_file() else None
+        return _read(path, read_table, ("recall", "precision")) if path.is_file() else None
 
 
 def sweep_tables(run: RunFolder) -> list[pd.DataFrame]:
@@ -71,8 +71,7 @@ def sweep_tables(run: RunFolder) -> list[pd.DataFrame]:
     """
     paths = sorted(run.path.glob("sweep/*/sweep.csv"))
     return [
-        _read(path, pd.read_csv, ("cell", "delta", "iou", "chosen"), "sweep again")
-        for path in paths
+        _read(path, read_table, ("cell", "delta", "iou", "chosen"), "sweep again") for path in paths
     ]
 
 
@@ -85,9 +84,7 @@ def _yaml(path: Path) -> dict[str, Any]:
 
 
 def _images(path: Path) -> pd.DataFrame:
-    empty = {column: [""] for column in ("iou", "precision", "recall", "f1")}
-    exact: Any = {"name": str, "group": str, **COUNTS}  # NA is a name, too
-    return pd.read_csv(path, dtype=exact, keep_default_na=False, na_values=empty)
+    return read_table(path, dtype={"name": str, "group": str, **COUNTS})
 
 
 def _read(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import yaml
 
@@ -19,9 +19,11 @@ from ltcam_cli.runs.dotted import with_lists
 if TYPE_CHECKING:
     import pandas as pd
 
-# Columns of results.csv that are no numbers even where they look like one.
-TEXT_COLUMNS = dict.fromkeys(("method", "layers", "dataset", "split", "target", "checkpoint",
-                              "cell", "run"), str)  # fmt: skip
+# Columns of tables that are texts even where they look like a number, or like none: 007, 1e5, NA.
+TEXTS = (
+    "run name group path content method layers segmenter images dataset split supervision target "
+    "scope form fusion normalize weights tta ensemble pipeline checkpoint cell part refine"
+).split()
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class RunFolder:
         if not path.is_file():
             return pd.DataFrame()
         try:
-            return pd.read_csv(path, dtype=TEXT_COLUMNS)
+            return read_table(path)
         except (ValueError, OSError) as error:
             raise LtcamError(f"{path}: is damaged; delete it and evaluate anew") from error
 
@@ -188,6 +190,22 @@ def find_trained(outputs: Path, digest: str, name: str, command: str) -> RunFold
     raise LtcamError(
         f"no trained classifier fits this config (hash {digest}); train it with: {command} — "
         f"or choose one with --run (trained: {', '.join(runs) or 'none'})"
+    )
+
+
+def read_table(source: Path | IO[bytes], dtype: Any = None, converters: Any = None) -> pd.DataFrame:
+    """A table of ours: its texts stay as they are, and only an empty field is missing.
+
+    Args:
+        source: CSV file.
+        dtype: Types of columns, as of `pandas.read_csv`; None: the `TEXTS` are str.
+        converters: Functions that read columns, as of `pandas.read_csv`.
+    """
+    import pandas as pd
+
+    dtype = dict.fromkeys(TEXTS, str) if dtype is None else dtype
+    return pd.read_csv(
+        source, dtype=dtype, converters=converters, keep_default_na=False, na_values=[""]
     )
 
 

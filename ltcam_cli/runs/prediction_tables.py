@@ -17,7 +17,7 @@ import pandas as pd
 
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import append, read_json, write_json
-from ltcam_cli.runs.folder import write_table
+from ltcam_cli.runs.folder import read_table, write_table
 from ltcam_cli.runs.shards import Shard
 
 SCORES = ["name", "path", "probability", "predicted", "regions", "area", "content"]
@@ -165,10 +165,5 @@ def _read(path: Path, columns: list[str]) -> pd.DataFrame:
     whole = content[: content.rfind(b"\n") + 1]  # a machine that crashed may leave half a line
     if not whole:
         return pd.DataFrame(columns=columns)
-    # NA is a name, too; and pandas 2 loses a digit where Python's own float does not.
-    return pd.read_csv(
-        io.BytesIO(whole),
-        dtype={"name": str, "content": str},
-        keep_default_na=False,
-        converters=dict.fromkeys(FLOATS, float),
-    )
+    # pandas 2 loses a digit where Python's own float does not
+    return read_table(io.BytesIO(whole), converters=dict.fromkeys(FLOATS, float))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ltcam_cli.files import lock, write_text
-from ltcam_cli.runs.folder import RunFolder, write_table
+from ltcam_cli.runs.folder import RunFolder, read_table, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,6 +20,7 @@ COLUMNS = (
     "weights tta ensemble dtype pipeline"
 ).split()
 COUNTS = ("n_images", "fold", "seed", "tp", "fp", "fn", "tn", "skipped", "undefined_iou")
+MADE = ("run", "cell", "student", "out", "shard")  # what tells rows of a multirun apart
 # Columns of a printed table, the most important first.
 SHOWN = (
     "method delta layers segmenter images iou precision recall f1 iou_low iou_high mean_iou "
@@ -38,7 +39,7 @@ def add_rows(run: RunFolder, rows: Sequence[Mapping[str, Any]]) -> None:
     with lock(path):
         tables = [pd.DataFrame(rows)]
         if path.is_file():
-            older = pd.read_csv(path, dtype=str)  # as text, so that no digit of it changes
+            older = read_table(path, dtype=str)  # as text, so that no digit of it changes
             tables.insert(0, older[~older["cell"].isin(tables[0]["cell"])])
         write_table(path, in_order(pd.concat(tables)))
         write_text(path.with_suffix(".md"), as_markdown(in_order(run.results())))
@@ -66,6 +67,14 @@ def write_results(
     write_table(folder / f"{stem}.csv", table)
     write_text(folder / f"{stem}.md", as_markdown(table))
     return table
+
+
+def once(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of a multirun, one for each thing that was made, also where it was asked for twice."""
+    things: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in rows:
+        things.setdefault(tuple(row.get(key) for key in MADE), dict(row))
+    return list(things.values())
 
 
 def as_markdown(table: pd.DataFrame, columns: Sequence[str] | None = None) -> str:

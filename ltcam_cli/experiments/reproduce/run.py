@@ -68,15 +68,15 @@ class Reproduction:
         return rows
 
     def _expanded(self, session: Session) -> list[Entry]:
-        """The entries, over deltas for curves, stage by stage for stages."""
-        settings = session.settings
+        """The entries, over deltas for curves, stage by stage for stages; each once."""
+        settings, entries = session.settings, self.entries
         if settings.reproduce.kind == "curves":
             deltas = settings.evaluation.deltas
-            return [one for entry in self.entries for one in over_deltas(entry, deltas)]
+            entries = [one for entry in entries for one in over_deltas(entry, deltas)]
         if settings.reproduce.kind == "stages":
             names = stage_names(session)
-            return [one for entry in self.entries for one in over_stages(entry, names)]
-        return self.entries
+            entries = [one for entry in entries for one in over_stages(entry, names)]
+        return list({entry.text: entry for entry in entries}.values())
 
     def _with_students(self, session: Session, entries: Sequence[Entry]) -> list[Entry]:
         """The entries with the settings' student, trained if it is not there."""
