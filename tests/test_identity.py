@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import Cli, Run
 from PIL import Image
 from toys import SLIM, TOYS, toy_split
@@ -37,6 +39,7 @@ def of_training(**changes: object) -> str:
         {"trainer": TrainerConfig(cutmix=0.5)},
         {"backbone": replace(SLIM, hidden=17)},
         {"dataset": replace(TOYS, height=64)},
+        {"threads": 3},
     ],
 )
 def test_another_training_has_another_identity(changes: dict[str, object]) -> None:
@@ -55,6 +58,40 @@ def test_another_training_has_another_identity(changes: dict[str, object]) -> No
 )
 def test_what_changes_no_result_is_no_part_of_it(changes: dict[str, object]) -> None:
     assert of_training(**changes) == of_training()
+
+
+def checkpoint(run: Run) -> Path:
+    return run.path / "train/checkpoint.pt"
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Puts torch's number of threads back to what it was."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_the_number_of_threads_that_is_used_counts(threads: None) -> None:
+    torch.set_num_threads(2)
+    assert of_training() == of_training(threads=2) != of_training(threads=1)
+    torch.set_num_threads(1)
+    assert of_training() == of_training(threads=1)
+
+
+def test_runs_of_another_number_of_threads(own_run: Run, cli: Cli, threads: None) -> None:
+    others = [word for word in own_run.overrides if word != "threads=1"]
+    assert cli.ok("runs", "why", own_run.name, "threads=2") == "threads: 1 -> 2\n"
+    result = cli("evaluate", *others, "threads=2", "--method", "gradcam")
+    assert result.exit_code == 0, result.output
+    assert own_run.name in result.stderr and "number of threads" in result.stderr
+    assert (own_run.path / "results.csv").is_file()
+    weights = content_digest(checkpoint(own_run))
+    checkpoint(own_run).unlink()
+    torch.set_num_threads(2)
+    assert "with 1 threads, as it was begun" in cli("train", *others, "--resume").stderr
+    assert content_digest(checkpoint(own_run)) == weights
+    assert len(list(own_run.outputs.iterdir())) == 1
 
 
 def test_no_class_lists_fields_elsewhere() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from ltcam_cli.config import Mixed
@@ -20,6 +22,21 @@ def autocast_dtype(mixed: Mixed, device: torch.device) -> torch.dtype | None:
     if device.type == "cuda" and not torch.cuda.is_bf16_supported():
         return torch.float16
     return torch.bfloat16
+
+
+def rounding(mixed: Mixed, device: torch.device, threads: int | None) -> dict[str, Any]:
+    """What rounds a training's sums: parts of its identity, besides the config.
+
+    On a CPU the gradients of a batch are summed in as many parts as there are threads, so that
+    their number changes the last digits of all weights; of maps and scores it changes none.
+
+    Args:
+        mixed: As of `autocast_dtype`.
+        device: Device of the training.
+        threads: CPU threads that were set; None: torch's own choice, which is read.
+    """
+    count = (threads or torch.get_num_threads()) if device.type == "cpu" else None
+    return {"dtype": dtype_name(autocast_dtype(mixed, device)), "threads": count}
 
 
 def dtype_name(dtype: torch.dtype | None) -> str:

@@ -21,7 +21,7 @@ from ltcam_cli.experiments.settings import (
 )
 from ltcam_cli.files import content_digest
 from ltcam_cli.runs.folder import RunFolder, find_run, find_trained, finished_run, open_run
-from ltcam_cli.runs.identity import Identity, differences
+from ltcam_cli.runs.identity import Identity, differences, same_but_rounding
 
 if TYPE_CHECKING:
     import torch
@@ -163,11 +163,11 @@ def find_session(composed: Composed) -> Session:
         split = load_split(settings.dataset)
         identity = training_identity(settings, split)
         name = run_name(settings, identity)
-        if settings.name:
+        if settings.name and not same_but_rounding(settings.root / name / "train", identity):
             open_run(settings.root, settings.name, identity.hash)
         words = [word.lstrip("+") for word in composed.overrides_of((*TRAINING, *PLACES))]
         command = shlex.join(["ltcam", "train", *words])
-        session = Session(settings, find_trained(settings.root, identity.hash, name, command))
+        session = Session(settings, find_trained(settings.root, identity, name, command))
         session.split = split
         return session
     settings, run = settings_of_run(composed)
@@ -206,11 +206,10 @@ def session_of_run(composed: Composed) -> Session:
 
 def training_identity(settings: Settings, split: Split) -> Identity:
     """All that decides what a training learns: data, split, network, training, seed."""
-    from ltcam_cli.classifier.precision import autocast_dtype, dtype_name
+    from ltcam_cli.classifier.precision import rounding
 
     backbone, trainer = settings.backbone, guided(settings)
     weights, guide = backbone.weights, trainer.guide
-    dtype = autocast_dtype(trainer.amp, torch_device(settings.device))
     return Identity(
         "training",
         {
@@ -220,7 +219,7 @@ def training_identity(settings: Settings, split: Split) -> Identity:
             "weights": content_digest(Path(weights)) if weights and Path(weights).is_file() else "",
             "trainer": replace(trainer, guide=None),
             "guide": content_digest(Path(guide)) if guide else "",
-            "dtype": dtype_name(dtype),
+            **rounding(trainer.amp, torch_device(settings.device), settings.threads),
             "seed": settings.seed,
         },
     )

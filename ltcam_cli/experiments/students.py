@@ -16,7 +16,7 @@ from ltcam_cli.experiments.cells import Row, masks_of
 from ltcam_cli.experiments.delta import choose_deltas
 from ltcam_cli.experiments.session import Session, find_session
 from ltcam_cli.experiments.settings import Composed, Pipeline
-from ltcam_cli.experiments.train import logged_to, start_anew
+from ltcam_cli.experiments.train import as_begun, logged_to, start_anew
 from ltcam_cli.files import exclusive
 from ltcam_cli.maps.method import StudentMethod
 from ltcam_cli.runs.folder import read_table, write_config
@@ -46,6 +46,8 @@ def train_with_teacher(session: Session, teacher: Pipeline) -> Row:
         )
     [chosen] = choose_deltas(session, [teacher])
     identity = student_identity(session, chosen.pipeline)
+    if as_begun(session.settings, session.run.path.glob("student/*"), identity):
+        identity = student_identity(session, chosen.pipeline)
     name = f"{session.settings.student.name}-{identity.hash}"
     folder = session.run.path / "student" / name
     with exclusive(folder):
@@ -54,7 +56,7 @@ def train_with_teacher(session: Session, teacher: Pipeline) -> Row:
 
 def student_identity(session: Session, teacher: Pipeline) -> Identity:
     """All that decides what a student learns."""
-    from ltcam_cli.classifier.precision import autocast_dtype, dtype_name
+    from ltcam_cli.classifier.precision import rounding
 
     settings = session.settings
     return Identity(
@@ -65,7 +67,7 @@ def student_identity(session: Session, teacher: Pipeline) -> Identity:
             "calibration": calibration_digest(session, teacher),
             "student": settings.student,
             "images": session.training_digest,
-            "training_dtype": dtype_name(autocast_dtype(settings.student.amp, session.device)),
+            "training": rounding(settings.student.amp, session.device, settings.threads),
             "seed": settings.seed,
         },
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,17 @@ from typing import Any
 from ltcam_cli.data.load import load_split
 from ltcam_cli.data.split import Split
 from ltcam_cli.errors import LtcamError
-from ltcam_cli.experiments.session import guided, run_name, torch_device, training_identity
+from ltcam_cli.experiments.session import (
+    guided,
+    run_name,
+    torch_device,
+    training_identity,
+    use_threads,
+)
 from ltcam_cli.experiments.settings import Composed, Settings
 from ltcam_cli.files import exclusive
-from ltcam_cli.runs.folder import RunFolder, open_run, write_config
-from ltcam_cli.runs.identity import Identity
+from ltcam_cli.runs.folder import RunFolder, list_runs, open_run, write_config
+from ltcam_cli.runs.identity import Identity, kept_threads, same_but_rounding
 
 log = logging.getLogger("ltcam_cli")
 
@@ -33,6 +39,8 @@ def train_classifier(settings: Settings) -> dict[str, Any]:
     """
     split = load_split(settings.dataset)
     identity = training_identity(settings, split)
+    if as_begun(settings, (run.train for run in list_runs(settings.root)), identity):
+        identity = training_identity(settings, split)
     run = open_run(settings.root, run_name(settings, identity), identity.hash)
     with exclusive(run.train):
         open_run(settings.root, run.name, identity.hash)  # another process may have begun it
@@ -67,6 +75,26 @@ def _train(settings: Settings, split: Split, run: RunFolder, identity: Identity)
             *(metrics[f"test_{name}"] for name in ("ap", "auroc", "accuracy")),
         )
     return head | _figures(metrics)
+
+
+def as_begun(settings: Settings, folders: Iterable[Path], identity: Identity) -> bool:
+    """Take the CPU threads of the unfinished training that differs in their number alone.
+
+    So a training that goes on elsewhere, on other cores, ends with the weights that it would have
+    had. Not without `resume`, nor where `threads` is set.
+
+    Returns:
+        Whether there is one; the identity is another then.
+    """
+    if not settings.resume or settings.threads is not None:
+        return False
+    for folder in folders:
+        begun = (folder / "last.pt").is_file() and not (folder / "checkpoint.pt").is_file()
+        if begun and same_but_rounding(folder, identity) and (threads := kept_threads(folder)):
+            log.info("%s: goes on with %d threads, as it was begun", folder, threads)
+            use_threads(threads)
+            return True
+    return False
 
 
 def start_anew(settings: Settings, folder: Path, named: Path, *results: str) -> None:

@@ -14,7 +14,7 @@ from ltcam_cli.experiments.session import Session, settings_of_run, training_ide
 from ltcam_cli.experiments.settings import TRAINING, Composed, with_kept_parts
 from ltcam_cli.runs.cells import Cell
 from ltcam_cli.runs.folder import find_run
-from ltcam_cli.runs.identity import FILE, differences, kept_identity
+from ltcam_cli.runs.identity import FILE, differences, kept_identity, kept_threads
 
 
 def identity_differences(
@@ -44,8 +44,11 @@ def _of_run(name: str, composed: Composed) -> list[tuple[str, Any, Any]]:
     settings, _ = settings_of_run(
         Composed({**composed.values, "run": str(run.path)}, composed.overrides)
     )
+    kept = _kept(run.train)
+    if settings.threads is None:
+        settings = replace(settings, threads=kept_threads(run.train))
     now = training_identity(settings, load_split(settings.dataset))
-    return differences(_kept(run.train), now.mapping)
+    return differences(kept, now.mapping)
 
 
 def _of_cell(cell: Cell, composed: Composed) -> list[tuple[str, Any, Any]]:

@@ -5,6 +5,7 @@ outputs/<name>/train/…, outputs/<name>/evaluate/<cell>/…, outputs/<name>/res
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,12 @@ import yaml
 from ltcam_cli.errors import LtcamError, nearest
 from ltcam_cli.files import atomic, read_json, write_text
 from ltcam_cli.runs.dotted import with_lists
+from ltcam_cli.runs.identity import Identity, same_but_rounding
 
 if TYPE_CHECKING:
     import pandas as pd
 
+log = logging.getLogger("ltcam_cli")
 # Columns of tables that are texts even where they look like a number, or like none: 007, 1e5, NA.
 TEXTS = (
     "run name group path content method layers segmenter images dataset split supervision target "
@@ -160,36 +163,47 @@ def finished_run(outputs: Path, name: str, key: str) -> RunFolder:
     return run
 
 
-def fitting_run(outputs: Path, digest: str, name: str = "") -> RunFolder | None:
-    """The finished run with this training hash; the one called `name` first if several have it."""
-    for run in sorted(list_runs(outputs), key=lambda run: run.name != name):
+def fitting_run(outputs: Path, identity: Identity, name: str = "") -> RunFolder | None:
+    """The finished run of a training; the one called `name` first if several are.
+
+    Of runs that differ in rounding alone, such as by the number of threads, one is taken if there
+    is no other.
+    """
+    finished = [run for run in list_runs(outputs) if run.checkpoint.is_file()]
+    finished.sort(key=lambda run: run.name != name)
+    for run in finished:
         try:
             kept = run.config.get("hash")
         except LtcamError:
             continue  # a damaged run must not stop a healthy one
-        if kept == digest and run.checkpoint.is_file():
+        if kept == identity.hash:
+            return run
+    for run in finished:
+        if same_but_rounding(run.train, identity):
+            log.info("%s: fits, but for its number of threads or device: ltcam runs why %s",
+                     run.path, run.name)  # fmt: skip
             return run
     return None
 
 
-def find_trained(outputs: Path, digest: str, name: str, command: str) -> RunFolder:
-    """The finished run with this training hash.
+def find_trained(outputs: Path, identity: Identity, name: str, command: str) -> RunFolder:
+    """The finished run of a training.
 
     Args:
         outputs: Folder of the runs.
-        digest: Hash of the training.
+        identity: Identity of the training.
         name: Name of the run that goes first if several have it.
         command: Command that would train it; named if there is none.
 
     Raises:
         LtcamError: Listing the runs there are.
     """
-    if run := fitting_run(outputs, digest, name):
+    if run := fitting_run(outputs, identity, name):
         return run
     runs = [run.name for run in list_runs(outputs) if run.checkpoint.is_file()]
     raise LtcamError(
-        f"no trained classifier fits this config (hash {digest}); train it with: {command} — "
-        f"or choose one with --run (trained: {', '.join(runs) or 'none'})"
+        f"no trained classifier fits this config (hash {identity.hash}); train it with: {command} "
+        f"— or choose one with --run (trained: {', '.join(runs) or 'none'})"
     )
 
 

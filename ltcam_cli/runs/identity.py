@@ -81,6 +81,25 @@ def kept_identity(folder: Path) -> dict[str, Any] | None:
     return kept
 
 
+def same_but_rounding(folder: Path, identity: Identity) -> bool:
+    """Whether a folder's training differs from an identity in threads or kind of device alone.
+
+    See `classifier.precision.rounding`.
+    """
+    try:
+        kept = kept_identity(folder)
+    except LtcamError:  # a damaged run must not stop a healthy one
+        return False
+    keys = {key.split(".")[-1] for key, *_ in differences(kept or {}, identity.mapping)}
+    return "threads" in keys and keys <= {"threads", "dtype"}
+
+
+def kept_threads(folder: Path) -> int | None:
+    """CPU threads of the training that a folder holds; None if it was on a GPU."""
+    kept = flat(kept_identity(folder) or {})
+    return kept.get("threads", kept.get("training.threads"))
+
+
 def differences(kept: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """Dotted keys in which two identities differ, with both values; None where a key is absent."""
     first, second = flat(kept), flat(now)

@@ -100,7 +100,7 @@ class Reproduction:
         if composed.values.get("run") is None:
             settings = Settings.of(composed.values)
             identity = training_identity(settings, load_split(settings.dataset))
-            if fitting_run(settings.root, identity.hash) is None:
+            if fitting_run(settings.root, identity) is None:
                 train_classifier(replace(settings, resume=True, overwrite=False))
         return find_session(composed)
 
