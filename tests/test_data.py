@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zlib import compress, crc32
 
 import numpy as np
 import pandas as pd
@@ -26,13 +28,16 @@ from toys import fault, picture, square, toy, toys
 
 from ltcam_cli.classifier.augment import AugmentConfig, BalancedOrder, augmentation
 from ltcam_cli.config import descriptions, effective
+from ltcam_cli.data import image_files
 from ltcam_cli.data.batches import Images, batches, collate, prefetched, to_channels
 from ltcam_cli.data.dataset import Dataset
 from ltcam_cli.data.folder import Folder
+from ltcam_cli.data.image_files import ImageReader, white_level
 from ltcam_cli.data.ksdd import TWINS, Ksdd
 from ltcam_cli.data.ksdd2 import Ksdd2
 from ltcam_cli.data.load import DATASETS, load_split, make_dataset
-from ltcam_cli.data.sample import Sample, read_image_file, read_mask_file
+from ltcam_cli.data.mask_files import MaskReader
+from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split, check_classes, split_fraction
 from ltcam_cli.data.synthetic import Synthetic
 from ltcam_cli.errors import LtcamError
@@ -93,7 +98,7 @@ def test_lossless_images(
     tmp_path: Path, name: str, write: Callable[[Path], None], expected: np.ndarray
 ) -> None:
     write(tmp_path / name)
-    pixels = read_image_file(tmp_path / name)
+    pixels = ImageReader()(tmp_path / name)
     if expected.dtype.kind == "f":
         assert pixels.dtype == np.float32 and pixels.min() == 0 and pixels.max() == 1
     else:
@@ -107,7 +112,7 @@ def test_lossy_images(tmp_path: Path, pixels: np.ndarray, suffix: str) -> None:
     path = tmp_path / f"image.{suffix}"
     options = {"compression": "jpeg"} if suffix == "tif" else {}
     Image.fromarray(pixels).save(path, quality=95, **options)
-    read = read_image_file(path)
+    read = ImageReader()(path)
     if suffix == "webp" and pixels.ndim == 2:  # knows colour only
         pixels = np.repeat(pixels[..., None], 3, axis=-1)
     assert read.dtype == np.uint8 and read.shape == pixels.shape
@@ -119,7 +124,7 @@ def test_the_colours_of_a_palette_image_count(tmp_path: Path, suffix: str) -> No
     paletted = Image.fromarray(COLOUR).quantize(8)
     paletted.save(tmp_path / f"image.{suffix}")
     expected = np.asarray(paletted.convert("RGB"))
-    np.testing.assert_array_equal(read_image_file(tmp_path / f"image.{suffix}"), expected)
+    np.testing.assert_array_equal(ImageReader()(tmp_path / f"image.{suffix}"), expected)
 
 
 def paletted_mask(indices: np.ndarray, colours: list[int]) -> Image.Image:
@@ -136,20 +141,26 @@ INDICES = np.array([[0, 1, 2], [2, 0, 0]])
 @pytest.mark.parametrize(
     "colours",
     [
-        [255, 255, 255, 0, 0, 0, 0, 0, 0],  # white background, black defects
-        [0, 0, 0, 0, 0, 0, 255, 255, 255],  # index 1 as black as the background
+        [0, 0, 0, 85, 85, 85, 170, 170, 170],  # KolektorSDD's
+        [0, 0, 0, 128, 0, 0, 0, 128, 0],  # a colour a class
+        [9, 9, 9, 9, 9, 9, 9, 9, 9],  # says nothing: indices count
     ],
 )
-def test_the_indices_of_a_palette_mask_count(
+def test_all_classes_of_a_palette_mask_are_defects(
     tmp_path: Path, suffix: str, colours: list[int]
 ) -> None:
     paletted_mask(INDICES, colours).save(tmp_path / f"mask.{suffix}")
-    mask = read_mask_file(tmp_path / f"mask.{suffix}")
+    mask = MaskReader()(tmp_path / f"mask.{suffix}")
     assert mask.dtype == np.bool_
     np.testing.assert_array_equal(mask, INDICES > 0)
 
 
-DEFECT = np.array([[0, 0, 1, 0], [3, 255, 0, 0], [0, 0, 0, 77]], dtype=np.uint8)
+def test_what_a_viewer_shows_white_is_defect(tmp_path: Path) -> None:
+    paletted_mask(INDICES, [255, 255, 255, 0, 0, 0, 0, 0, 0]).save(tmp_path / "swapped.png")
+    np.testing.assert_array_equal(MaskReader()(tmp_path / "swapped.png"), INDICES == 0)
+
+
+DEFECT = np.array([[0, 0, 255, 0], [0, 255, 0, 0], [0, 0, 0, 255]], dtype=np.uint8)
 ZEROS = np.zeros_like(DEFECT)
 
 
@@ -163,20 +174,194 @@ ZEROS = np.zeros_like(DEFECT)
         ("blue.png", pillow(np.dstack([ZEROS, ZEROS, DEFECT]))),
         ("opaque.png", pillow(np.dstack([DEFECT, ZEROS, ZEROS, ZEROS + 255]))),
         ("opaque-grey.png", pillow(np.dstack([DEFECT, ZEROS + 255]))),
+        ("classes.png", pillow(DEFECT // 85 - DEFECT // 250 * (np.arange(4) % 2).astype("uint8"))),
+        ("ones.png", pillow(DEFECT // 255)),
+        ("alpha.png", pillow(np.dstack([ZEROS + 255] * 3 + [DEFECT]))),
+        ("alpha-grey.png", pillow(np.dstack([ZEROS + 255, DEFECT]))),
+        ("clear.png", pillow(np.dstack([DEFECT, ZEROS, ZEROS, DEFECT]))),
+        ("hidden.png", pillow(np.dstack([255 - DEFECT, DEFECT, ZEROS, DEFECT]))),
+        ("float.tif", tiff((DEFECT / 255).astype(np.float32))),
+        ("double.tif", tiff(DEFECT.astype(np.float64))),
+        ("white-is-zero.tif", tiff(255 - DEFECT, photometric="miniswhite")),
+        ("deep-white-is-zero.tif", tiff((255 - DEFECT) * np.uint16(257), photometric="miniswhite")),
+        ("quantized.gif", lambda path: Image.fromarray(DEFECT).quantize(2).save(path)),
     ],
 )
 def test_masks_of_other_kinds(tmp_path: Path, name: str, write: Callable[[Path], None]) -> None:
     write(tmp_path / name)
-    np.testing.assert_array_equal(read_mask_file(tmp_path / name), DEFECT > 0)
+    np.testing.assert_array_equal(MaskReader()(tmp_path / name), DEFECT > 0)
 
 
-@pytest.mark.parametrize("read", [read_image_file, read_mask_file])
+AREA = np.zeros((64, 64), bool)
+AREA[20:32, 8:20] = True
+CRACK = np.zeros((64, 64), bool)
+CRACK[40, 5:60] = True
+
+
+def blurred(area: np.ndarray) -> Image.Image:
+    """A mask, 0 and 255, with what a drawing tool puts between."""
+    large = Image.fromarray(area.astype(np.uint8) * 255).resize((256, 256))
+    return large.resize((64, 64), Image.Resampling.LANCZOS)
+
+
+@pytest.mark.parametrize("quality", [50, 75, 95])
+def test_a_compressed_mask_is_what_was_compressed(tmp_path: Path, quality: int) -> None:
+    Image.fromarray(AREA.astype(np.uint8) * 255).save(tmp_path / "m.jpg", quality=quality)
+    assert (MaskReader()(tmp_path / "m.jpg") == AREA).all()
+    Image.fromarray(AREA.astype(np.uint8) * 0).save(tmp_path / "none.jpg", quality=quality)
+    assert not MaskReader()(tmp_path / "none.jpg").any()
+
+
+def test_an_antialiased_mask_is_cut_in_the_middle(tmp_path: Path) -> None:
+    blurred(AREA).save(tmp_path / "m.png")
+    mask = MaskReader().read(tmp_path / "m.png")
+    assert (mask.defect == AREA).all() and mask.oddities == ()
+    faint = np.asarray(blurred(CRACK))
+    assert 0 < faint.max() < 255  # thinner than a pixel of the first drawing: no solid area
+    Image.fromarray(faint).save(tmp_path / "thin.png")
+    assert (MaskReader()(tmp_path / "thin.png") == (faint > faint.max() / 2)).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "says", "settled"),
+    [
+        ("inverted.png", pillow(np.where(AREA, 0, 255).astype(np.uint8)), "inverted? 96 %", [0]),
+        (
+            "many.png",
+            pillow(np.where(AREA, 255, np.where(np.eye(64, dtype=bool), 90, 10)).astype(np.uint8)),
+            "values: it has 3 main ones (10, 90, 255)",
+            [255],
+        ),
+        ("pages.tif", tiff(np.stack([AREA, ~AREA]).astype(np.uint8)), "pages: it has 2", [1]),
+    ],
+)
+def test_unclear_masks_are_said_and_settled(
+    tmp_path: Path, name: str, write: Callable[[Path], None], says: str, settled: list[float]
+) -> None:
+    write(tmp_path / name)
+    assert [says in oddity for oddity in MaskReader().read(tmp_path / name).oddities] == [True]
+    assert (MaskReader(tuple(settled))(tmp_path / name) == AREA).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_and_masks_are_upright(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turns = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+             4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+             6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+             8: Image.Transpose.ROTATE_90}  # fmt: skip
+
+    def turned(pixels: np.ndarray) -> np.ndarray:
+        image = Image.fromarray(pixels)
+        return np.asarray(image.transpose(turns[orientation]) if orientation > 1 else image)
+
+    mask = (GREY > 200).astype(np.uint8) * 255
+    for suffix, options in (("png", {}), ("tif", {}), ("webp", {"lossless": True})):
+        path = tmp_path / f"i.{suffix}"
+        Image.fromarray(COLOUR).save(path, exif=exif, **options)
+        np.testing.assert_array_equal(ImageReader()(path), turned(COLOUR))
+        Image.fromarray(mask).save(path, exif=exif, **options)
+        np.testing.assert_array_equal(MaskReader()(path), turned(mask) > 0)
+    Image.fromarray(COLOUR // 8).save(tmp_path / "i.jpg", exif=exif, quality=95)
+    assert ImageReader()(tmp_path / "i.jpg").shape == turned(COLOUR).shape
+    tag = [(0x0112, "H", 1, orientation, True)]
+    tifffile.imwrite(tmp_path / "deep.tif", COLOUR16, photometric="rgb", extratags=tag)
+    deep = np.dstack([turned((COLOUR16[..., k] >> 8).astype(np.uint8)) for k in range(3)])
+    read = ImageReader()(tmp_path / "deep.tif") * 65535
+    np.testing.assert_array_equal(read.round().astype(int) >> 8, deep)
+    Image.fromarray(GREY16).save(tmp_path / "lzw.tif", compression="tiff_lzw", exif=exif)
+    assert ImageReader()(tmp_path / "lzw.tif").shape == turned(GREY).shape
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_pixels_that_are_no_numbers_are_refused(tmp_path: Path, dtype: Any, value: float) -> None:
+    pixels = np.full((5, 6), 0.5, dtype)
+    pixels[2, 3] = value
+    tifffile.imwrite(tmp_path / "hole.tif", pixels)
+    for read in (ImageReader(), MaskReader()):
+        with pytest.raises(LtcamError, match=r"hole\.tif: 1 of its pixels .*on_error=skip"):
+            read(tmp_path / "hole.tif")
+
+
+@pytest.mark.parametrize(
+    ("pixels", "white"),
+    [
+        (GREY16 >> 6, 1023.0),
+        (GREY16 >> 4, 4095.0),
+        (GREY16 >> 2, 16383.0),
+        (GREY16, 65535.0),
+        ((GREY16 >> 1).astype(np.int16), 32767.0),
+        (GREY16.astype(np.int32) << 8, 2.0**24 - 1),
+        (GREY.astype(np.float32), 255.0),
+        ((GREY / 255).astype(np.float32), 1.0),
+        (COLOUR16 >> 4, 4095.0),
+    ],
+)
+def test_white_is_the_power_of_two_that_the_images_need(
+    tmp_path: Path,
+    pixels: np.ndarray,
+    white: float,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(image_files, "_said", set())
+    path, eight = tmp_path / "deep.tif", tmp_path / "eight.png"
+    tifffile.imwrite(path, pixels, photometric="rgb" if pixels.ndim == 3 else "minisblack")
+    pillow(GREY)(eight)
+    assert white_level([eight, path]) == white and white_level([eight]) == "file"
+    read = ImageReader(white)(path)
+    np.testing.assert_array_equal(read, (pixels / np.float64(white)).astype(np.float32))
+    np.testing.assert_array_equal(ImageReader(white)(eight), GREY)
+    assert not caplog.records
+    assert ImageReader(white / 2)(path).max() == 1
+    assert "deep.tif: has values from" in caplog.text and "dataset.white" in caplog.text
+
+
+def test_zero_may_be_white(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "x.tif", 4095 - (GREY16 >> 4), photometric="miniswhite")
+    read = ImageReader(4095.0)(tmp_path / "x.tif")
+    assert np.abs(read - (GREY16 >> 4) / 4095).max() < 1e-6
+
+
+def deep_png(path: Path, pixels: np.ndarray) -> None:
+    """A colour PNG of 16 bits, which Pillow cannot write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc32(kind + data))
+
+    height, width, _ = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", compress(rows)) + chunk(b"IEND", b"")
+    )
+
+
+def test_png_keeps_the_depth_of_colours(tmp_path: Path) -> None:
+    deep_png(tmp_path / "deep.png", COLOUR16 >> 4)
+    read = ImageReader(white_level([tmp_path / "deep.png"]))(tmp_path / "deep.png")
+    np.testing.assert_array_equal(read, ((COLOUR16 >> 4) / np.float64(4095)).astype(np.float32))
+
+
+def test_large_images_are_read_if_the_limit_is_raised(tmp_path: Path) -> None:
+    pillow(GREY)(tmp_path / "large.png")
+    tifffile.imwrite(tmp_path / "large.tif", GREY16)
+    for name in ("large.png", "large.tif"):
+        for read in (ImageReader(max_pixels=220), MaskReader(max_pixels=220)):
+            with pytest.raises(LtcamError, match=r"13 x 17 pixels; raise dataset\.max_pixels"):
+                read(tmp_path / name)
+        assert ImageReader(max_pixels=221)(tmp_path / name).shape == (13, 17)
+
+
+@pytest.mark.parametrize("read", [ImageReader(), MaskReader()])
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif", "webp"])
 def test_broken_files_are_named(
     tmp_path: Path, read: Callable[[Path], np.ndarray], suffix: str
 ) -> None:
     path = tmp_path / f"broken.{suffix}"
-    with pytest.raises(LtcamError, match=r"no such (image|mask); .*on_error=skip") as raised:
+    with pytest.raises(LtcamError, match=r"no such file; .*on_error=skip") as raised:
         read(path)
     assert str(path) in one_line(raised)
     path.touch()
@@ -184,13 +369,13 @@ def test_broken_files_are_named(
         read(path)
     assert str(path) in one_line(raised)
     path.write_bytes(b"This is no image.\n" * 9)
-    with pytest.raises(LtcamError, match=r"cannot be read .*on_error=skip") as raised:
+    with pytest.raises(LtcamError, match=r"(no image|cannot be read).*on_error=skip") as raised:
         read(path)
     assert str(path) in one_line(raised)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
-@pytest.mark.parametrize("read", [read_image_file, read_mask_file])
+@pytest.mark.parametrize("read", [ImageReader(), MaskReader()])
 @pytest.mark.parametrize(
     ("name", "write"),
     [
@@ -221,14 +406,13 @@ def test_truncated_files_never_pass_nor_crash(
 
 def test_the_first_page_counts(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "pages.tif", np.stack([GREY, 255 - GREY]))
-    np.testing.assert_array_equal(read_image_file(tmp_path / "pages.tif"), GREY)
+    np.testing.assert_array_equal(ImageReader()(tmp_path / "pages.tif"), GREY)
 
 
-def test_deep_colour_in_planes_is_refused(tmp_path: Path) -> None:
+def test_deep_colour_in_planes(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "x.tif", np.moveaxis(COLOUR16, -1, 0), photometric="rgb")
-    with pytest.raises(LtcamError, match=r"x\.tif: expected a grey or RGB image") as raised:
-        read_image_file(tmp_path / "x.tif")
-    one_line(raised)
+    read = ImageReader()(tmp_path / "x.tif")
+    np.testing.assert_array_equal(read, (COLOUR16 / 65535).astype(np.float32))
 
 
 def test_files_are_read_lazily_and_anew(tmp_path: Path) -> None:
@@ -384,7 +568,7 @@ def test_a_missing_mask_is_named(kolektor: Path, tmp_path: Path) -> None:
     (root / "kos03" / "Part1_label.bmp").unlink()
     split = load_split(ksdd(root))
     assert len(split.test) == 30
-    with pytest.raises(LtcamError, match=r"kos03/Part1_label\.bmp: no such mask"):
+    with pytest.raises(LtcamError, match=r"kos03/Part1_label\.bmp: no such file"):
         _ = split.train
 
 

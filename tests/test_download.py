@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from ltcam_cli import files
-from ltcam_cli.data import download
+from ltcam_cli.data import archive, download
 from ltcam_cli.data.download import download_archive
 from ltcam_cli.data.ksdd import Ksdd
 from ltcam_cli.errors import LtcamError
@@ -101,13 +101,13 @@ CONTENT = {
 
 def zipped(content: dict[str, bytes], *, link: str | None = None) -> bytes:
     stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as content_of:
         for name, data in content.items():
             info = zipfile.ZipInfo("placeholder")
             info.filename = info.orig_filename = name
             if name == link:
                 info.external_attr = (stat.S_IFLNK | 0o777) << 16
-            archive.writestr(info, data)
+            content_of.writestr(info, data)
     return stream.getvalue()
 
 
@@ -256,6 +256,22 @@ def test_symbolic_link(server: Server, target: Path) -> None:
 def test_bad_archive(server: Server, target: Path, content: bytes, reason: str) -> None:
     server.content = content
     fails(server, target, reason)
+    assert beside(target) == set()
+
+
+def test_an_archive_that_would_fill_the_disk(
+    server: Server, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as content:
+        content.writestr("a/black.bmp", bytes(10**6))
+    server.content = stream.getvalue()
+    monkeypatch.setattr(archive, "FREE_BYTES", 10**5)
+    monkeypatch.setattr(archive, "MAX_RATIO", 9)
+    fails(server, target, "unpacks from .* to 1000000 bytes, .* 9 times as many")
+    monkeypatch.setattr(archive, "FREE_BYTES", 10**6)
+    monkeypatch.setattr(archive, "MAX_BYTES", 10**6 - 1)
+    fails(server, target, "more than 999999 in all")
     assert beside(target) == set()
 
 

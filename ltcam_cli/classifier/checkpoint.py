@@ -14,10 +14,11 @@ from ltcam_cli.classifier.backbones import build_classifier
 from ltcam_cli.classifier.config import BackboneConfig
 from ltcam_cli.classifier.tensors import read_tensors, write_tensors
 from ltcam_cli.config import build
+from ltcam_cli.data.image_files import White
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import atomic
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass
@@ -32,6 +33,7 @@ class Classifier:
         mean, std: Normalisation of images in [0, 1], per channel.
         classes: Names of the classes, in the order of two or more logits.
         defect: Index of the logit of defects; -1, the last one, for models trained here.
+        white: Level of white of image files with more than 8 bits, or `file`.
         prior_shift: Number added to the logit, so that probabilities speak of the training part's
             share of defects and not of the balanced batches'.
         threshold: Probability from which an image is predicted defective.
@@ -47,6 +49,7 @@ class Classifier:
     std: tuple[float, ...]
     classes: tuple[str, ...] = ("good", "defective")
     defect: int = -1
+    white: White = "file"
     prior_shift: float = 0.0
     threshold: float = 0.5
     metrics: dict[str, Any] = field(default_factory=dict)

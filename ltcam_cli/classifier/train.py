@@ -31,6 +31,7 @@ from ltcam_cli.classifier.predictions import (
 from ltcam_cli.classifier.weights import IMAGENET_MEAN, IMAGENET_STD, load_weights
 from ltcam_cli.data.batches import Batch, Images, collate, default_workers, read_batches
 from ltcam_cli.data.dataset import Dataset
+from ltcam_cli.data.load import white_of
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split, check_classes, split_fraction
 from ltcam_cli.errors import LtcamError
@@ -74,6 +75,8 @@ def train(
     Raises:
         LtcamError: if a class is missing, weights do not fit, or the loss is no finite number.
     """
+    white = white_of(dataset, split.listed_train)
+    split = split.read_by(dataset.image_reader(white), dataset.mask_reader())
     samples = split.train
     check_classes(samples, "training")
     check_classes(split.test, "test")
@@ -84,6 +87,7 @@ def train(
 
     torch.manual_seed(seed)
     classifier = new_classifier(samples, dataset, backbone, device)
+    classifier.white = white
     training = _Training(folder, classifier, samples, dataset.on_error, trainer, seed, device)
     training.run(validation, resume)
 

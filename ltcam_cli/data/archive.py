@@ -9,9 +9,14 @@ import shutil
 import stat
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
+
+MAX_BYTES = 100 * 10**9  # of all members; published data sets have a few GB
+MAX_RATIO = 100  # of all members to the archive; black masks alone reach 1000
+FREE_BYTES = 10**9  # for which no ratio counts
 
 
 class BadArchiveError(Exception):
@@ -24,13 +29,14 @@ def unpack(archive: Path, folder: Path, title: str, progress: bool) -> None:
     If all its content lies in one folder, that folder's content becomes the new folder's.
 
     Raises:
-        BadArchiveError: if it is no zip archive, is damaged, or holds members that would leave the
-            folder or have one name.
+        BadArchiveError: if it is no zip archive, is damaged, unpacks to too much, or holds members
+            that would leave the folder or have one name.
     """
     try:
         with zipfile.ZipFile(archive) as content:
             if _entries(archive) != len(content.infolist()) % (1 << 16):
                 raise BadArchiveError("its table of contents is not complete")
+            _check_size(archive, content.infolist())
             members = _members(content)
             for member, steps in tqdm(members, desc=title, unit="file", disable=not progress):
                 path = folder.joinpath(*steps)
@@ -56,6 +62,20 @@ def _entries(archive: Path) -> int:
         tail = stream.read()
     start = tail.rfind(b"PK\x05\x06")
     return int.from_bytes(tail[start + 10 : start + 12], "little")
+
+
+def _check_size(archive: Path, members: Sequence[zipfile.ZipInfo]) -> None:
+    """Refuse what would fill the disk; no member unpacks to more than it states.
+
+    Raises:
+        BadArchiveError: if all members together are too large, or too large for the archive.
+    """
+    total, packed = sum(member.file_size for member in members), archive.stat().st_size
+    if total > MAX_BYTES or total > FREE_BYTES + MAX_RATIO * packed:
+        raise BadArchiveError(
+            f"unpacks from {packed} to {total} bytes, more than {MAX_BYTES} in all or "
+            f"{MAX_RATIO} times as many; unpack it by hand if that is right"
+        )
 
 
 def _members(archive: zipfile.ZipFile) -> list[tuple[zipfile.ZipInfo, tuple[str, ...]]]:

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ltcam_cli.config import NO_EFFECT, Count, FolderName, Says, Side, config
+from ltcam_cli.config import (
+    NO_EFFECT,
+    Count,
+    FolderName,
+    NotNegative,
+    Positive,
+    Says,
+    Side,
+    config,
+)
+from ltcam_cli.data.decoding import MAX_PIXELS
+from ltcam_cli.data.image_files import ImageReader, White
+from ltcam_cli.data.mask_files import MaskReader
 from ltcam_cli.data.split import Split
 from ltcam_cli.errors import LtcamError
 
@@ -27,6 +40,11 @@ class Dataset:
         labels: CSV `name,label` of image labels, 0 good or 1 defective; null: the data set's own.
         drop_leaks: Whether training images of items that are tested are dropped, not refused.
         on_error: What happens to an image that cannot be read: raise, or skip and count it.
+        white: Level of white of images with more than 8 bits: a number; `file`, by the bits of
+            each file; `auto`, the least 2^n - 1 that no training image exceeds, or 1 for floats up
+            to 1. The checkpoint keeps it.
+        mask_values: Grey values of defects in the masks; empty: the brighter of two main values.
+        max_pixels: Most pixels of an image or mask.
         count: Number of images that must be there; null: any.
     """
 
@@ -41,6 +59,9 @@ class Dataset:
     labels: Annotated[str | None, NO_EFFECT] = None
     drop_leaks: bool = True
     on_error: Annotated[Literal["raise", "skip"], NO_EFFECT] = "raise"
+    white: Literal["auto", "file"] | Positive = "auto"
+    mask_values: Annotated[list[NotNegative], Field(max_length=256)] = field(default_factory=list)
+    max_pixels: Annotated[Count, NO_EFFECT] = MAX_PIXELS
     count: Annotated[Count | None, NO_EFFECT] = None
 
     def __post_init__(self) -> None:
@@ -54,6 +75,15 @@ class Dataset:
             LtcamError: if the images are not there.
         """
         raise NotImplementedError
+
+    def image_reader(self, white: White, skip: str = "dataset.on_error=skip") -> ImageReader:
+        """Reader of its images; `white` counts where the key is `auto`."""
+        level = white if self.white == "auto" else self.white
+        return ImageReader(level, self.max_pixels, skip)
+
+    def mask_reader(self) -> MaskReader:
+        """Reader of its masks."""
+        return MaskReader(tuple(self.mask_values), self.max_pixels)
 
     def folds(self) -> dict[str, int]:
         """Number of folds of each split that has folds."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,10 @@ from typing import Any
 from ltcam_cli.config import build, shown
 from ltcam_cli.data.dataset import Dataset
 from ltcam_cli.data.folder import Folder
+from ltcam_cli.data.image_files import White, white_level
 from ltcam_cli.data.ksdd import Ksdd
 from ltcam_cli.data.ksdd2 import Ksdd2
+from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split, read_labels, without_leaks
 from ltcam_cli.data.synthetic import Synthetic
 from ltcam_cli.errors import LtcamError
@@ -65,4 +67,13 @@ def load_split(dataset: Dataset) -> Split:
             "complete the data set, or set dataset.count=null"
         )
     labels = read_labels(Path(dataset.labels)) if dataset.labels else None
+    split = split.read_by(dataset.image_reader("file"), dataset.mask_reader())
     return without_leaks(replace(split, labels=labels), drop=dataset.drop_leaks)
+
+
+def white_of(dataset: Dataset, samples: Sequence[Sample]) -> White:
+    """Level of white of training images; see `Dataset.white`."""
+    if dataset.white != "auto":
+        return dataset.white
+    paths = [sample.path for sample in samples if sample.path is not None]
+    return white_level(paths, dataset.max_pixels)

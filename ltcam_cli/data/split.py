@@ -12,6 +12,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from ltcam_cli.data.image_files import ImageReader
+from ltcam_cli.data.mask_files import MaskReader
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import short_hash
@@ -62,6 +64,12 @@ class Split:
         if name not in {"train", "test", "all"}:
             raise LtcamError(f"evaluation.split={name}: must be train, test or all")
         return self.train + self.test if name == "all" else getattr(self, name)
+
+    def read_by(self, images: ImageReader, masks: MaskReader) -> Split:
+        """This split, whose files are read so."""
+        parts = (self.listed_train, self.listed_test)
+        train, test = ([sample.read_by(images, masks) for sample in part] for part in parts)
+        return replace(self, listed_train=train, listed_test=test)
 
     def fingerprint(self) -> str:
         """Sixteen hex digits of what stands on which side, wherever the data set lies.

@@ -138,7 +138,12 @@ class Prediction:
         digest = short_hash([predictor.identity.mapping, places])
         name = f"{settings.method.name}-{settings.segmenter.label}-{digest}"
         out = Path(config.out) if config.out else predictor.folder / "predict" / name
-        samples = find_images([Path(path) for path in self.paths], besides=out)
+        dataset = settings.dataset
+        reader = dataset.image_reader(predictor.classifier.white, "predict.on_error=skip")
+        samples = [
+            sample.read_by(reader, dataset.mask_reader())
+            for sample in find_images([Path(path) for path in self.paths], besides=out)
+        ]
         claim(
             out, predictor.identity, asdict(replace(settings, predict=replace(config, shard=None)))
         )

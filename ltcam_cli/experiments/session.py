@@ -51,7 +51,14 @@ class Session:
         Raises:
             LtcamError: If it is not there.
         """
-        return load_split(self.settings.dataset)
+        return self.as_trained(load_split(self.settings.dataset))
+
+    def as_trained(self, split: Split) -> Split:
+        """A split whose images have the training's level of white."""
+        dataset = self.settings.dataset
+        if dataset.white != "auto" or self.classifier.white == "file":
+            return split
+        return split.read_by(dataset.image_reader(self.classifier.white), dataset.mask_reader())
 
     @cached_property
     def checkpoint(self) -> str:
@@ -168,7 +175,7 @@ def find_session(composed: Composed) -> Session:
         words = [word.lstrip("+") for word in composed.overrides_of((*TRAINING, *PLACES))]
         command = shlex.join(["ltcam", "train", *words])
         session = Session(settings, find_trained(settings.root, identity, name, command))
-        session.split = split
+        session.split = session.as_trained(split)
         return session
     settings, run = settings_of_run(composed)
     if not run.checkpoint.is_file():

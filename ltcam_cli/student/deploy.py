@@ -124,6 +124,7 @@ def export(
         "height": student.height,
         "width": student.width,
         "range": [0, 1],
+        "white": classifier.white,
         "threshold": classifier.threshold,
         "classes": list(classifier.classes),
         "differences": differences,
@@ -212,6 +213,7 @@ def onnx_classifier(metadata: dict[str, Any]) -> OnnxClassifier:
         mean=(0.0,) * channels,
         std=(1.0,) * channels,
         classes=tuple(metadata["classes"]),
+        white=metadata["white"],
         threshold=float(metadata["threshold"]),
     )
 
