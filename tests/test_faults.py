@@ -76,7 +76,7 @@ def damage(path: Path, how: str) -> None:
     [
         ("empty", "the file is empty"),
         ("truncated", "cannot be read"),
-        ("foreign", "cannot be read"),
+        ("foreign", "is no image"),
     ],
 )
 def test_unreadable_image(cli: Cli, ksdd_like: KsddLike, how: str, says: str) -> None:
@@ -169,7 +169,7 @@ def test_nothing_to_predict(cli: Cli, tiny_run: Run) -> None:
     Path("notes.txt").write_text("no image")
     cli.fault("predict", "empty", *run, says=["empty: no image there"])
     cli.fault("predict", "nowhere", *run, says=["nowhere: no such image or folder"])
-    cli.fault("predict", "notes.txt", *run, says=["notes.txt: cannot be read"])
+    cli.fault("predict", "notes.txt", *run, says=["notes.txt: is no image"])
     cli.fault("predict", "method=gradcam", *run, says=["name an image or a folder"])
     for name in ("a/x.png", "b/x.png"):
         Path(name).parent.mkdir()

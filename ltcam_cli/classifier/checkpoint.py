@@ -18,7 +18,7 @@ from ltcam_cli.data.image_files import White
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import atomic
 
-FORMAT = 2
+FORMAT = 1
 
 
 @dataclass
