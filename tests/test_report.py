@@ -19,6 +19,7 @@ import torch
 from conftest import SYNTHETIC, Cli, Run, working_in
 from PIL import Image, ImageDraw
 from scipy import ndimage
+from skimage.measure import approximate_polygon, find_contours
 from torchvision import models
 
 from ltcam_cli.commands.compose import compose, composer
@@ -27,7 +28,7 @@ from ltcam_cli.data.ksdd import Ksdd
 from ltcam_cli.experiments.invocation import command_of_cell, command_of_run
 from ltcam_cli.experiments.settings import Settings
 from ltcam_cli.report import curves
-from ltcam_cli.report.gallery import HEAT, PHOTO, outline, webp
+from ltcam_cli.report.gallery import HEAT, PHOTO, outline, simplified, webp
 from ltcam_cli.report.grids import wrapped_title
 from ltcam_cli.report.overlay import coloured, shrunk_size
 from ltcam_cli.runs.cells import Cell
@@ -276,6 +277,17 @@ def test_an_outline_encloses_its_mask() -> None:
     filled = np.asarray(drawn)
     assert (filled & mask).sum() / (filled | mask).sum() > 0.9
     assert outline(np.zeros((5, 5), bool)) == ""
+    # As good as another implementation of Douglas and Peucker, which takes equals in another order.
+    rings = find_contours(np.pad(mask.astype(float), 1), 0.5)
+    lines = simplified(rings, 0.7)
+    others = [approximate_polygon(ring, 0.7) for ring in rings]
+    assert 0.95 < sum(map(len, lines)) / sum(map(len, others)) < 1.05
+    for ring, line in zip(rings, lines, strict=True):
+        along, to = np.diff(line, axis=0), ring[:, None] - line[:-1]
+        share = ((to * along).sum(axis=2) / (along**2).sum(axis=1)).clip(0, 1)
+        nearest = np.linalg.norm(to - share[..., None] * along, axis=2).min(axis=1)
+        assert nearest.max() <= 0.7 + 1e-9
+        assert np.array_equal(line[[0, -1]], ring[[0, -1]])
     dot = np.zeros((5, 7), bool)
     dot[2, 3] = True
     assert outline(dot).startswith("M") and outline(dot).endswith("z")
@@ -291,7 +303,7 @@ def test_kolektor_stays_below_twenty_megabytes(real_ksdd: Path) -> None:
         for sigma in (6, 10, 20, 40):  # from a map of crumbs to one of a blob
             noise = random.random(sample.image.shape, dtype=np.float32)
             heatmap = ndimage.gaussian_filter(noise, sigma)
-            heat = coloured(heatmap, shrunk_size(heatmap, HEAT)).astype(np.uint8)
+            heat = coloured(heatmap, shrunk_size(heatmap, HEAT))
             total += len(webp(Image.fromarray(heat), 80))
             total += len(outline(heatmap > np.quantile(heatmap, 0.8)))
     assert 0.5e6 < 10 * total < 20e6

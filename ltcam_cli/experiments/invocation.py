@@ -58,17 +58,23 @@ def differing(
         groups: Choice of each config group; left out where there is no such config any more.
         compose: Composes a command's config of overrides.
     """
-    choices: list[str] = []
-    for group, name in groups.items():
-        try:
-            compose(job, [f"{group}={name}"])
-        except LtcamError:
-            continue
-        choices.append(f"{group}={name}")
-    composed = compose(job, choices)
+    choices = [f"{group}={name}" for group, name in groups.items()]
+    try:
+        composed = compose(job, choices)
+    except LtcamError:
+        choices = [choice for choice in choices if _exists(job, choice, compose)]
+        composed = compose(job, choices)
     given = flat(with_lists(asdict(Settings.of(composed.values))))
     return choices + [
         f"{key}={override_text(value)}"
         for key, value in kept.items()
         if key not in given or given[key] != value
     ]
+
+
+def _exists(job: str, choice: str, compose: Compose) -> bool:
+    try:
+        compose(job, [choice])
+    except LtcamError:
+        return False
+    return True

@@ -75,6 +75,7 @@ class Session:
         """Trained classifier, on the device."""
         from ltcam_cli.classifier.checkpoint import load_classifier
 
+        use_threads(self.settings.threads)  # of commands that launch no task, too
         return load_classifier(self.run.checkpoint, self.device)
 
     @cached_property

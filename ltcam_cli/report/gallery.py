@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from contourpy import contour_generator
 from PIL import Image
-from skimage.measure import approximate_polygon, find_contours
 
+from ltcam_cli.data.batches import Item
 from ltcam_cli.report.overlay import as_rgb, coloured, shrunk_mask, shrunk_size
 from ltcam_cli.runs.masking import ImageResult, true_mask
 from ltcam_cli.runs.scoring import Scores
@@ -39,9 +40,15 @@ class Gallery:
     cells: list[dict[int, dict[str, Any]]]
     images: list[dict[str, Any]] = field(default_factory=list)
     _numbers: dict[str, int] = field(default_factory=dict)
+    _last: tuple[Item, int] | None = None
 
     def number(self, result: ImageResult) -> int:
         """Number of the image, which is added if its name with these pixels is new."""
+        if self._last is None or self._last[0] is not result.item:  # an image's results come
+            self._last = result.item, self._number(result)  # one after another
+        return self._last[1]
+
+    def _number(self, result: ImageResult) -> int:
         original, truth = result.item.original, true_mask(result.item)
         assert original is not None
         name = result.item.sample.name
@@ -81,7 +88,7 @@ class Visitor:
         image = self.gallery.images[number]
         heat = coloured(result.heatmap, shrunk_size(result.heatmap, HEAT))
         self.gallery.cells[self.cells[result.job]][number] = {
-            "heat": webp(Image.fromarray(heat.astype(np.uint8)), 80),
+            "heat": webp(Image.fromarray(heat), 80),
             "mask": outline(shrunk_mask(result.mask, (image["width"], image["height"]))),
         }
 
@@ -95,7 +102,7 @@ class Visitor:
 def webp(image: Image.Image, quality: int) -> str:
     """An image as a data URI."""
     stream = io.BytesIO()
-    image.save(stream, "WEBP", quality=quality, method=4)
+    image.save(stream, "WEBP", quality=quality, method=1)  # a third of the time, a sixth more bytes
     return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
@@ -105,10 +112,48 @@ def outline(mask: np.ndarray) -> str:
     Corners are rounded to whole pixels, and deviations below 0.7 pixels are drawn straight: half
     the size of the exact border, and no visible difference.
     """
+    rings = contour_generator(z=np.pad(mask.astype(np.float32), 1)).lines(0.5)
     parts = []
-    for contour in find_contours(np.pad(mask.astype(np.float32), 1), 0.5):
-        corners = np.rint(approximate_polygon(contour, 0.7) - 0.5).astype(int)[:, ::-1]
+    for ring in simplified([np.asarray(ring) for ring in rings], 0.7):
+        corners = np.rint(ring - 0.5).astype(int)
         steps = np.diff(corners, axis=0)
-        moves = " ".join(f"{x} {y}" for x, y in steps[:-1] if x or y)
+        moves = " ".join(f"{x} {y}" for x, y in steps[:-1].tolist() if x or y)
         parts.append(f"M{corners[0, 0]} {corners[0, 1]}l{moves or '0 0'}z")
     return "".join(parts).replace(" -", "-")
+
+
+def simplified(lines: Sequence[np.ndarray], tolerance: float) -> list[np.ndarray]:
+    """Lines (N, 2) without the points that lie within a tolerance of what stays.
+
+    Douglas and Peucker 1973, all parts of all lines at once: each round keeps, of every part, the
+    point that is farthest from the straight line between its ends.
+    """
+    if not lines:
+        return []
+    points = np.concatenate(lines)
+    ends = np.cumsum([len(line) for line in lines])
+    kept = np.zeros(len(points), dtype=bool)
+    kept[ends - 1] = kept[ends[:-1]] = kept[0] = True
+    step = np.diff(points, axis=0)
+    turns = np.append(True, np.append((step[1:] != step[:-1]).any(axis=1), True))
+    left = np.flatnonzero(turns | kept)  # points of parts that may need another one
+    while left.size:
+        anchors = np.flatnonzero(kept[left])
+        part = np.cumsum(kept[left]) - 1
+        start, stop = (points[left[np.append(anchors, anchors[-1])[part + n]]] for n in (0, 1))
+        distances = _distances(points[left], start, stop)
+        farthest = np.maximum.reduceat(distances, anchors)[part]
+        found = np.flatnonzero((farthest > tolerance) & (distances == farthest))
+        kept[left[found[np.unique(part[found], return_index=True)[1]]]] = True
+        rest = farthest > tolerance
+        rest[1:] |= rest[:-1] & kept[left[1:]]  # the end of an open part
+        left = left[rest]
+    return [line[stay] for line, stay in zip(lines, np.split(kept, ends[:-1]), strict=True)]
+
+
+def _distances(points: np.ndarray, start: np.ndarray, stop: np.ndarray) -> np.ndarray:
+    """Distances (N,) of points (N, 2) from the straight lines between `start` and `stop` (N, 2)."""
+    along, to = stop - start, points - start
+    square = (along**2).sum(axis=1)
+    share = (to * along).sum(axis=1) / np.where(square > 0, square, 1)
+    return np.hypot(*(to - np.clip(share, 0, 1)[:, None] * along).T)

@@ -18,6 +18,10 @@ COLOURS = np.array(
     [(0, 0, 20), (60, 15, 110), (140, 40, 110), (215, 75, 65), (250, 150, 30), (250, 250, 160)],
     dtype=np.float32,
 )
+STEPS = np.linspace(0, 1, 1024)  # finer than 8 bits show
+PALETTE = np.stack(
+    [np.interp(STEPS, np.linspace(0, 1, len(COLOURS)), c) for c in COLOURS.T], axis=-1
+).astype(np.uint8)
 
 
 def draw_strip(result: ImageResult, path: Path) -> None:
@@ -66,12 +70,11 @@ def blended(image: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
 
 
 def coloured(heatmap: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Heatmap, scaled to its own range, in colours at (width, height): (H, W, 3) in 0..255."""
+    """Heatmap, scaled to its own range, in colours at (width, height): (H, W, 3) uint8."""
     low, high = float(heatmap.min()), float(heatmap.max())
     values = (heatmap - low) / (high - low) if high > low else np.zeros_like(heatmap)
     resized = np.asarray(Image.fromarray(values.astype(np.float32)).resize(size))
-    places = np.linspace(0, 1, len(COLOURS))
-    return np.stack([np.interp(resized, places, COLOURS[:, c]) for c in range(3)], axis=-1)
+    return PALETTE[(resized.clip(0, 1) * (len(PALETTE) - 1) + 0.5).astype(np.uint16)]
 
 
 def shrunk_size(pixels: np.ndarray, longest: int) -> tuple[int, int]:
