@@ -36,6 +36,7 @@ from ltcam_cli.data.ksdd import Ksdd
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.overrides import quoted
 from ltcam_cli.experiments.settings import Settings
+from ltcam_cli.files import write_json
 from ltcam_cli.maps.method import CamMethod
 from ltcam_cli.report import overlay
 from ltcam_cli.runs.folder import RunFolder
@@ -575,12 +576,33 @@ def test_the_run_of_that_name_goes_before_one_of_equal_training(cli: Cli, own_ru
 def test_runs(cli: Cli, own_run: Run) -> None:
     (row,) = table_on(cli.ok("runs"))
     assert (row["run"], row["trained"], row["cells"]) == (own_run.name, "yes", "0")
+    metrics = json.loads((own_run.path / "train/metrics.json").read_text())
+    counts = [metrics[f"test_{name}"] for name in ("tp", "fp", "fn", "tn")]
+    assert row["tp/fp/fn/tn"] == "/".join(map(str, counts))
+    assert row["balanced_accuracy"] == f"{metrics['test_balanced_accuracy']:.2f}"
     cli.fault("runs", own_run.name, says=["nothing evaluated yet", "ltcam evaluate --run"])
     cli.ok("evaluate", "--run", own_run.name)
     (row,) = table_on(cli.ok("runs", own_run.name))
     assert row["method"] == "ltgradcam"
     assert table_on(cli.ok("runs", "--outputs", own_run.outputs))[0]["cells"] == "1"
     cli.fault("runs", "--outputs", "none", says=["none", "ltcam train"])
+
+
+def test_a_run_that_learnt_nothing_is_named_wherever_it_is_used(cli: Cli, own_run: Run) -> None:
+    path = own_run.path / "train/metrics.json"
+    none = {"tp": 126, "fp": 30, "fn": 0, "tn": 0, "auroc": 0.51, "accuracy": 0.81}
+    none |= {"balanced_accuracy": 0.5, "images": 156}
+    write_json(path, json.loads(path.read_text()) | {f"test_{k}": v for k, v in none.items()})
+    said = f"{own_run.name}: no better than always saying defective"
+    used = ["--run", own_run.name, "threads=1"]
+    for call in (["runs"], ["evaluate", *used], ["report", own_run.name, "threads=1"],
+                 ["train", *own_run.overrides]):  # fmt: skip
+        result = cli(*call)
+        assert result.exit_code == 0 and result.stderr.count(said) == 1, result.output
+    page = (own_run.path / "report.html").read_text(encoding="utf-8")
+    assert "The classifier is no better than always saying defective" in page
+    assert "balanced accuracy" in page
+    assert "balanced_accuracy" in cli.ok("train", *own_run.overrides)
 
 
 def test_runs_can_be_listed_by_the_full_word(cli: Cli, own_run: Run) -> None:

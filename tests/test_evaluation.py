@@ -23,7 +23,7 @@ from ltcam_cli.data.batches import Item
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.config import EvaluationConfig
-from ltcam_cli.experiments.session import use_threads
+from ltcam_cli.experiments.devices import use_threads
 from ltcam_cli.experiments.settings import Settings
 from ltcam_cli.maps.engine import CamEngine, Heatmaps
 from ltcam_cli.maps.spec import MapSpec

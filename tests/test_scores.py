@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import ndimage
+from scipy import ndimage, stats
 from sklearn import metrics
 
 from ltcam_cli.errors import LtcamError
@@ -14,6 +14,7 @@ from ltcam_cli.scores.curves import BINS, PixelCurves
 from ltcam_cli.scores.pixels import PixelCounts, pooled
 from ltcam_cli.scores.regions import touched_regions
 from ltcam_cli.scores.samples import seg_miou, seg_recall
+from ltcam_cli.scores.skill import fisher, mann_whitney, no_skill
 
 few = settings(max_examples=25, deadline=None)
 seeds = st.integers(0, 2**32 - 1)
@@ -415,3 +416,69 @@ def test_intervals_and_means_leave_nan_out():
         intervals.bootstrap_iou([half], ["a", "b"])
     with pytest.raises(ValueError, match="level"):
         intervals.bootstrap_iou([half], ["a"], level=95)
+
+
+# Whether anything was learnt
+
+
+@few
+@given(seeds, st.integers(0, 40), st.integers(0, 40))
+def test_tests_of_skill_are_scipys(seed, positive, negative):
+    rng = np.random.default_rng(seed)
+    labels = np.repeat([1, 0], [positive, negative])
+    predicted = (rng.random(labels.size) < rng.random()).astype(int)
+    if positive and negative:
+        table = metrics.confusion_matrix(labels, predicted, labels=[1, 0])
+        expected = stats.fisher_exact(table, alternative="greater").pvalue
+        assert fisher(table[0, 0], table[1, 0], table[0, 1], table[1, 1]) == close(expected, 1e-9)
+        scores = rng.normal(size=labels.size) + labels
+        expected = stats.mannwhitneyu(
+            scores[labels == 1], scores[labels == 0], alternative="greater",
+            use_continuity=False, method="asymptotic",
+        ).pvalue  # fmt: skip
+        auroc = metrics.roc_auc_score(labels, scores)
+        assert mann_whitney(auroc, positive, negative) == close(expected, 1e-9)
+        balanced = metrics.balanced_accuracy_score(labels, predicted)
+        assert images.balanced_accuracy(labels, predicted) == close(balanced)
+    else:
+        assert images.balanced_accuracy(labels, predicted) == nan
+
+
+def scores_of(labels, predicted, scores):
+    return {
+        "test_auroc": metrics.roc_auc_score(labels, scores),
+        "test_accuracy": metrics.accuracy_score(labels, predicted),
+        "test_balanced_accuracy": metrics.balanced_accuracy_score(labels, predicted),
+        **{f"test_{k}": v for k, v in images.confusion(labels, predicted).items()},
+    }
+
+
+def of(labels, scores, threshold):
+    scores = np.asarray(scores)
+    return no_skill(scores_of(labels, scores >= threshold, scores))
+
+
+def test_always_saying_the_same_is_no_skill():
+    labels = np.repeat([1, 0], [126, 30])
+    noise = np.random.default_rng(0).random(156)
+    said = of(labels, noise, 0.0)
+    assert said.startswith("no better than always saying defective: it calls 156 of 156")
+    assert "accuracy 0.81, balanced accuracy 0.50, tp 126, fp 30, fn 0, tn 0" in said
+    assert "nothing was learnt" in said and "trainer.lr" in said
+    said = of(1 - labels, noise, 2.0)
+    assert "always saying good: it calls 0 of 156" in said
+    assert "nothing was learnt" in of(labels, noise, 0.5)
+    # The order is right, and the threshold is not.
+    said = of(labels, noise + labels, 0.0)
+    assert "always saying defective" in said and "trainer.threshold=f1" in said
+
+
+def test_skill_is_not_doubted():
+    labels = np.repeat([1, 0], [10, 70])
+    noise = np.random.default_rng(0).random(80)
+    assert of(labels, noise + labels, 1.0) is None
+    # Finds nearly all and calls a third of the good ones defective: below "always good" (88 %).
+    assert of(labels, noise + 0.6 * labels, 0.65) is None
+    assert of([1, 1, 0, 0], [0.9, 0.8, 0.2, 0.1], 0.5) is None  # too few to be sure, and all right
+    assert of([1, 1, 0, 0], [0.9, 0.1, 0.8, 0.2], 0.5)
+    assert no_skill({}) is None and no_skill({"test_tp": 1, "test_auroc": None}) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    balanced_accuracy_score,
+    f1_score,
+    roc_auc_score,
+)
 from torch import Tensor, nn
 from toys import SLIM, TOYS, fault, tiny_classifier, toy, toy_split, toys
 
@@ -25,9 +31,10 @@ from ltcam_cli.classifier.backbones import build_classifier
 from ltcam_cli.classifier.checkpoint import load_classifier
 from ltcam_cli.classifier.config import BackboneConfig, TrainerConfig
 from ltcam_cli.classifier.loop import TrainingLoop, duration
+from ltcam_cli.classifier.loss import Chance, classification_loss
 from ltcam_cli.classifier.precision import autocast_dtype, dtype_name
 from ltcam_cli.classifier.predictions import predict_images
-from ltcam_cli.classifier.train import classification_loss, remaining_hint, train
+from ltcam_cli.classifier.train import remaining_hint, train
 from ltcam_cli.classifier.weights import IMAGENET_MEAN
 from ltcam_cli.data.batches import Images, batches
 from ltcam_cli.data.dataset import Dataset
@@ -402,6 +409,46 @@ def test_a_collapsed_training_is_said(tmp_path: Path, caplog: pytest.LogCaptureF
     assert "collapsed" not in caplog.text
 
 
+@pytest.mark.parametrize("logits", [1, 2])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("shares", [[0.0, 1.0], [0.0, 0.0, 0.0, 1.0], [0.0, 0.3, 1.0, 1.0]])
+def test_a_guess_has_the_lowest_loss_of_one_answer(
+    shares: list[float], smoothing: float, logits: int
+) -> None:
+    """Found by trying answers: the loss of no constant lies below the guess's."""
+    labels = torch.tensor(shares)
+    losses = {}
+    for answer in np.linspace(-3, 3, 601):
+        values = torch.full((len(labels), 1), answer)
+        values = values if logits == 1 else torch.cat([torch.zeros_like(values), values], dim=1)
+        losses[answer] = classification_loss(values, labels, smoothing)
+    chance = Chance(smoothing)
+    chance.update(min(losses.values()), labels)
+    warning = chance.warning()
+    assert warning is not None
+    loss, guess = map(float, re.findall(r"\d\.\d{4}", warning))
+    assert loss == pytest.approx(guess, abs=2e-4)
+    chance.start()
+    chance.update(0.9 * min(losses.values()), labels)
+    assert chance.warning() is None
+
+
+def test_a_training_that_learns_nothing_is_said_in_time(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    fit(tmp_path / "a", epochs=4, lr=1e-9)
+    told = [record.message for record in caplog.records if "that of a guess" in record.message]
+    assert len(told) == 1 and told[0].startswith("epoch 2: the loss 0.")
+    assert "(0.6931)" in told[0] and "a lower trainer.lr (now 1e-09)" in told[0]
+    assert "backbone.weights" in told[0]
+    messages = [record.message for record in caplog.records]
+    assert messages.index(told[0]) < next(n for n, m in enumerate(messages) if "epoch 3" in m)
+    caplog.clear()
+    fit(tmp_path / "b", epochs=4, images_per_epoch=64)
+    assert "a guess" not in caplog.text
+
+
 # Validation and threshold
 
 
@@ -576,6 +623,8 @@ def test_images_and_metrics_agree(fitted: Path) -> None:
     assert metrics["test_ap"] == pytest.approx(average_precision_score(label, table["logit"]))
     assert metrics["test_auroc"] == pytest.approx(roc_auc_score(label, table["logit"]))
     assert metrics["test_accuracy"] == pytest.approx((label == predicted).mean())
+    balanced = balanced_accuracy_score(label, predicted)
+    assert metrics["test_balanced_accuracy"] == pytest.approx(balanced)
     counts = pd.crosstab(label, predicted).reindex(index=[0, 1], columns=[0, 1], fill_value=0)
     assert [
         metrics[f"test_{k}"] for k in ("tn", "fp", "fn", "tp")

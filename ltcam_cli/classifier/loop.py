@@ -107,6 +107,12 @@ class TrainingLoop:
         """Duration of all steps, those before a resumption included."""
         return sum(row["seconds"] for row in self.history)
 
+    @property
+    def highest_lr(self) -> float:
+        """Highest learning rate of the schedule."""
+        [group] = self.optimizer.param_groups
+        return float(group.get("max_lr", group["initial_lr"]))  # of one cycle, or of another
+
     @contextmanager
     def progress(self, done: int) -> Iterator[None]:
         """Show a progress bar, beginning at `done` steps, while the block runs."""
@@ -207,10 +213,8 @@ class TrainingLoop:
         return float(self.schedule.get_last_lr()[0])
 
     def _divergence(self, fault: str) -> LtcamError:
-        [group] = self.optimizer.param_groups
-        rate = group.get("max_lr", group["initial_lr"])  # of one cycle, or of another schedule
         saved = "; the last finite weights are in last.pt" if self.history else ""
-        return LtcamError(f"{fault}: lower {self.name}.lr (now {rate:g}){saved}")
+        return LtcamError(f"{fault}: lower {self.name}.lr (now {self.highest_lr:g}){saved}")
 
 
 def one_cycle(optimizer: Optimizer, lr: float, steps: int) -> OneCycleLR:

@@ -96,6 +96,7 @@ def image_metrics(table: pd.DataFrame) -> dict[str, Any]:
         "test_ap": image_scores.average_precision(labels, logits),
         "test_auroc": image_scores.auroc(labels, logits),
         "test_accuracy": image_scores.accuracy(labels, predicted),
+        "test_balanced_accuracy": image_scores.balanced_accuracy(labels, predicted),
         **{f"test_{k}": v for k, v in image_scores.confusion(labels, predicted).items()},
         "test_images": len(table),
     }

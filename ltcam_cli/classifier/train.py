@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR
@@ -21,6 +21,7 @@ from ltcam_cli.classifier.checkpoint import Classifier, prior_shift
 from ltcam_cli.classifier.config import BackboneConfig, TrainerConfig
 from ltcam_cli.classifier.guidance import Guide, consistency, saliency
 from ltcam_cli.classifier.loop import TrainingLoop, one_cycle
+from ltcam_cli.classifier.loss import Chance, classification_loss
 from ltcam_cli.classifier.precision import autocast_dtype
 from ltcam_cli.classifier.predictions import (
     choose_threshold,
@@ -154,22 +155,6 @@ def new_classifier(
     )
 
 
-def classification_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Binary cross-entropy of one logit, cross-entropy of two.
-
-    Args:
-        logits: Logits (N, 1) or (N, 2).
-        labels: Labels (N,), 0 or 1, or as floats the share of a defect.
-        smoothing: ε; the target becomes share (1 - ε) + ε/2 (Szegedy et al. 2016).
-    """
-    logits = logits.float()
-    if logits.shape[1] == 1:
-        share = labels.float() * (1 - smoothing) + smoothing / 2
-        return F.binary_cross_entropy_with_logits(logits[:, 0], share)
-    target = torch.stack([1 - labels, labels], dim=1) if labels.is_floating_point() else labels
-    return F.cross_entropy(logits, target, label_smoothing=smoothing)
-
-
 class _Training:
     """Batches, loss and epochs of one training."""
 
@@ -200,7 +185,7 @@ class _Training:
             on_error=on_error,
         )
         self.loader = self._loader(images)
-        self.cutmix = CutMix(trainer.cutmix)
+        self.cutmix, self.chance = CutMix(trainer.cutmix), Chance(trainer.label_smoothing)
         self.guide = None if trainer.guide is None else Guide(Path(trainer.guide), classifier)
         steps = trainer.epochs * len(self.loader)
         self.loop = TrainingLoop(
@@ -253,10 +238,14 @@ class _Training:
                     row["validation_ap"] = validation_ap(self.classifier, validation, self.on_error)
                 self.loop.record(row)
                 log.info("%s: loss %.4f, %.1f s", where, result.loss, result.seconds)
+                third = epoch + 1 == math.ceil(self.trainer.epochs / 3)
+                if third and (warning := self.chance.warning()):
+                    log.warning("%s: %s; %s", where, warning, self._remedies())
 
     def _epoch(self, epoch: int) -> Iterator[Batch]:
         """Batches of an epoch; they and all that is random follow from seed and epoch alone."""
         self.order.epoch = epoch
+        self.chance.start()
         torch.manual_seed(int(np.random.default_rng([self.seed, epoch, 1]).integers(2**31)))
         self.classifier.model.train()
         if self.classifier.backbone.freeze_bn:
@@ -266,13 +255,23 @@ class _Training:
     def _loss(self, batch: Batch) -> Tensor:
         pixels, labels = self.cutmix(batch.images, batch.labels)
         images, labels = self.classifier.prepare(pixels), labels.to(self.device)
-        smoothing = self.trainer.label_smoothing
         if self.guide is None:
-            return classification_loss(self.classifier.model(images), labels, smoothing)
-        prior = self.guide.maps(pixels)
-        logits, maps = saliency(self.classifier, images, differentiable=True)
-        loss = classification_loss(logits, labels, smoothing)
-        return loss + self.trainer.guide_weight * consistency(maps, prior, labels)
+            logits, guided = self.classifier.model(images), None
+        else:
+            prior = self.guide.maps(pixels)
+            logits, maps = saliency(self.classifier, images, differentiable=True)
+            guided = self.trainer.guide_weight * consistency(maps, prior, labels)
+        loss = classification_loss(logits, labels, self.trainer.label_smoothing)
+        self.chance.update(loss, labels)
+        return loss if guided is None else loss + guided
+
+    def _remedies(self) -> str:
+        rate = f"a lower trainer.lr (now {self.loop.highest_lr:g})"
+        weights = "" if self.classifier.backbone.weights else "pre-trained backbone.weights, "
+        return (
+            f"if it stays so, try {rate}, {weights}more trainer.epochs or a larger dataset.height "
+            "and dataset.width"
+        )
 
 
 def make_optimizer(model: nn.Module, trainer: TrainerConfig, lr: float) -> Optimizer:

@@ -29,8 +29,9 @@ import ltcam_cli
 from ltcam_cli.commands.faults import readable_errors, unresolved
 from ltcam_cli.commands.options import Call
 from ltcam_cli.errors import LtcamError, nearest, user_message
+from ltcam_cli.experiments.devices import use_threads
 from ltcam_cli.experiments.overrides import Compose, quoted
-from ltcam_cli.experiments.session import settings_from, use_threads
+from ltcam_cli.experiments.session import settings_from
 from ltcam_cli.experiments.settings import Composed, Settings, named_keys
 
 Row = dict[str, Any]

@@ -14,8 +14,9 @@ from ltcam_cli.experiments.session import settings_from
 from ltcam_cli.experiments.settings import Settings, named_keys
 from ltcam_cli.report.terminal import print_table, spent
 from ltcam_cli.runs.tables import SHOWN, once, write_results
+from ltcam_cli.scores.skill import SCORES
 
-TRAINED = ("run", "head", "seed", "test_ap", "test_auroc", "test_accuracy", "threshold", "seconds")
+TRAINED = ("run", *(f"test_{name}" for name in SCORES), "seconds", "threshold", "head", "seed")
 STUDENT = ("run", "student", "defect_share", "ignored_share", "without_defect", "change", "loss",
            "seconds")  # fmt: skip
 TEACHER = "ltcam_plus"  # pipeline that makes a student's first labels

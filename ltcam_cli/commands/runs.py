@@ -9,6 +9,7 @@ from pathlib import Path
 from ltcam_cli.commands.options import Call
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.runs.folder import RunFolder, find_run, list_runs
+from ltcam_cli.scores.skill import confusion_text, no_skill
 
 
 def runs(outputs: Path, name: str | None) -> None:
@@ -25,7 +26,10 @@ def runs(outputs: Path, name: str | None) -> None:
         raise LtcamError(f"no run in {outputs}; train one with: ltcam train")
     import pandas as pd
 
-    print_table(pd.DataFrame([_run_row(run) for run in folders]))
+    table = pd.DataFrame([_run_row(run) for run in folders])
+    print_table(table.drop(columns="warning"))
+    for row in table.dropna(subset="warning").itertuples():
+        print(f"{row.run}: {row.warning}", file=sys.stderr)
 
 
 def _run_row(run: RunFolder) -> dict[str, object]:
@@ -33,14 +37,17 @@ def _run_row(run: RunFolder) -> dict[str, object]:
         metrics, results = run.metrics, run.results()
     except LtcamError as error:  # a damaged run must not hide the others
         print(f"ltcam: {error}", file=sys.stderr)
-        return {"run": run.name, "trained": "damaged"}
+        return {"run": run.name, "trained": "damaged", "warning": None}
     return {
         "run": run.name,
         "trained": "yes" if run.checkpoint.is_file() else "unfinished",
+        "cells": len(results),
         "test_ap": metrics.get("test_ap"),
         "test_auroc": metrics.get("test_auroc"),
+        "test_balanced_accuracy": metrics.get("test_balanced_accuracy"),
+        "tp/fp/fn/tn": confusion_text(metrics),
         "seconds": metrics.get("seconds"),
-        "cells": len(results),
+        "warning": no_skill(metrics),
     }
 
 

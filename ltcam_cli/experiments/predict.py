@@ -14,7 +14,8 @@ from ltcam_cli.classifier.checkpoint import Classifier
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.calibration import calibration_digest
 from ltcam_cli.experiments.cells import Row, masks_of
-from ltcam_cli.experiments.session import session_of_run, settings_from, torch_device
+from ltcam_cli.experiments.devices import torch_device
+from ltcam_cli.experiments.session import session_of_run, settings_from
 from ltcam_cli.experiments.settings import Composed, Settings, with_kept_parts
 from ltcam_cli.experiments.sources import resolved
 from ltcam_cli.files import content_digest, exclusive, lock, short_hash

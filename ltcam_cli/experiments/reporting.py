@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from ltcam_cli.report.gallery import Gallery, Visitor
 from ltcam_cli.runs.cells import Cell, chosen_by_training, find_cells, newest
 from ltcam_cli.runs.folder import RunFolder
 from ltcam_cli.runs.scoring import evaluate
+from ltcam_cli.scores.skill import no_skill
 
 KEPT = ("method", "segmenter", "tta", "ensemble")  # parts of a cell that no override changes
 
@@ -81,6 +83,8 @@ def draw_cells(
             settings.dataset, settings.evaluation.split, gate, settings.bf16, settings.ensemble,
         )  # fmt: skip
         groups.setdefault(repr(alike), []).append((settings, number))
+    if warning := no_skill(run.metrics):
+        print(f"{run.name}: {warning}", file=sys.stderr)
     left_out, classifier = 0, None
     for group in groups.values():
         session = Session(group[0][0], run)

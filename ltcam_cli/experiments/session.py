@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,6 +14,7 @@ from ltcam_cli.data.load import load_split
 from ltcam_cli.data.sample import Sample, content_of
 from ltcam_cli.data.split import Split
 from ltcam_cli.errors import LtcamError
+from ltcam_cli.experiments.devices import torch_device, use_threads
 from ltcam_cli.experiments.settings import (
     TRAINING,
     Composed,
@@ -22,6 +24,7 @@ from ltcam_cli.experiments.settings import (
 from ltcam_cli.files import content_digest
 from ltcam_cli.runs.folder import RunFolder, find_run, find_trained, finished_run, open_run
 from ltcam_cli.runs.identity import Identity, differences, same_but_rounding
+from ltcam_cli.scores.skill import no_skill
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from ltcam_cli.classifier.checkpoint import Classifier
     from ltcam_cli.runs.masking import Loading
 
+log = logging.getLogger("ltcam_cli")
 PLACES = ("experiment", "outputs", "name")  # keys besides TRAINING that `ltcam train` needs
 
 
@@ -177,11 +181,14 @@ def find_session(composed: Composed) -> Session:
         command = shlex.join(["ltcam", "train", *words])
         session = Session(settings, find_trained(settings.root, identity, name, command))
         session.split = session.as_trained(split)
-        return session
-    settings, run = settings_of_run(composed)
-    if not run.checkpoint.is_file():
-        raise LtcamError(f"{run.path}: its training is not finished; run: ltcam train --resume")
-    return Session(settings, run)
+    else:
+        settings, run = settings_of_run(composed)
+        if not run.checkpoint.is_file():
+            raise LtcamError(f"{run.path}: its training is not finished; run: ltcam train --resume")
+        session = Session(settings, run)
+    if warning := no_skill(session.run.metrics):
+        log.warning("%s: %s", session.run.name, warning)
+    return session
 
 
 def settings_from(composed: Composed) -> Settings:
@@ -275,29 +282,3 @@ def run_name(settings: Settings, identity: Identity) -> str:
     return (
         f"{dataset.display_name}-{settings.backbone.name}-{split}-s{settings.seed}-{identity.hash}"
     )
-
-
-def torch_device(name: str) -> torch.device:
-    """The device of that name; `auto` takes a GPU where there is one.
-
-    Raises:
-        LtcamError: If it is not there.
-    """
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise LtcamError(f"device={name}: is not there; use auto or cpu") from error
-    return device
-
-
-def use_threads(count: int | None) -> None:
-    """Let torch use `count` CPU threads; None leaves its own choice."""
-    if count is not None:
-        import torch
-
-        torch.set_num_threads(count)

@@ -11,17 +11,13 @@ from typing import Any
 from ltcam_cli.data.load import load_split
 from ltcam_cli.data.split import Split
 from ltcam_cli.errors import LtcamError
-from ltcam_cli.experiments.session import (
-    guided,
-    run_name,
-    torch_device,
-    training_identity,
-    use_threads,
-)
+from ltcam_cli.experiments.devices import torch_device, use_threads
+from ltcam_cli.experiments.session import guided, run_name, training_identity
 from ltcam_cli.experiments.settings import Composed, Settings
 from ltcam_cli.files import exclusive
 from ltcam_cli.runs.folder import RunFolder, list_runs, open_run, write_config
 from ltcam_cli.runs.identity import Identity, kept_threads, same_but_rounding
+from ltcam_cli.scores.skill import SCORES, no_skill
 
 log = logging.getLogger("ltcam_cli")
 
@@ -51,6 +47,7 @@ def _train(settings: Settings, split: Split, run: RunFolder, identity: Identity)
     head = {"run": run.name, "head": settings.backbone.head, "seed": settings.seed}
     if run.checkpoint.is_file() and run.metrics and not settings.overwrite:
         log.info("%s: is trained already; overwrite=true trains it anew", run.path)
+        _warn(run.name, run.metrics)
         return head | _figures(run.metrics)
     start_anew(settings, run.train, run.path, "metrics.json")
     write_config(run.train, {"hash": identity.hash, **settings.training_part()})
@@ -71,10 +68,17 @@ def _train(settings: Settings, split: Split, run: RunFolder, identity: Identity)
             resume=settings.resume,
         )
         log.info(
-            "test AP %.4f, AUROC %.4f, accuracy %.4f",
-            *(metrics[f"test_{name}"] for name in ("ap", "auroc", "accuracy")),
+            "test AP %.4f, AUROC %.4f, accuracy %.4f, balanced accuracy %.4f, tp %d, fp %d, fn %d, "
+            "tn %d",
+            *(metrics[f"test_{name}"] for name in SCORES),
         )
+        _warn(run.name, metrics)
     return head | _figures(metrics)
+
+
+def _warn(name: str, metrics: dict[str, Any]) -> None:
+    if warning := no_skill(metrics):
+        log.warning("%s: %s", name, warning)
 
 
 def as_begun(settings: Settings, folders: Iterable[Path], identity: Identity) -> bool:

@@ -29,6 +29,7 @@ from ltcam_cli.report.gallery import Gallery
 from ltcam_cli.runs.cells import Cell, cell_labels, chosen_by_training, results_of, sweep_tables
 from ltcam_cli.runs.dotted import flat
 from ltcam_cli.runs.folder import RunFolder
+from ltcam_cli.scores.skill import no_skill
 
 TEMPLATES = Path(__file__).with_name("page")
 CELL_PARTS = ("method", "tta", "segmenter", "evaluation")
@@ -125,6 +126,7 @@ def _run(run: RunFolder, command: str) -> dict[str, Any]:
         "seed": config.get("seed"),
         "size": f"{dataset.get('height')} × {dataset.get('width')}",
         "metrics": metrics,
+        "warning": no_skill(metrics),
         "settings": flat({k: v for k, v in config.items() if k != "hash"}),
         "command": command,
         "imported": config.get("imported"),

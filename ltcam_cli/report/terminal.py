@@ -51,7 +51,8 @@ def print_table(
         table: Values; numbers have two decimals, None and NaN are empty, and so are columns that
             hold nothing else: they are not printed.
         columns: Names of columns, the most important first; those that the table lacks are
-            ignored. None: all. `<name>_low` and `<name>_high` become one column `95 %`.
+            ignored. None: all. `<name>_low` and `<name>_high` become one column `95 %`, and
+            `test_<name>` is called `<name>`.
         rest: File that holds all columns; a last line names it if some were not printed.
     """
     names = list(table.columns) if columns is None else [c for c in columns if c in table.columns]
@@ -85,7 +86,8 @@ def _columns(table: pd.DataFrame, names: Sequence[str]) -> list[_Column]:
             columns.append(_Column("95 %", texts, True))
         else:
             number = all(isinstance(value, Number) for value in values.dropna())
-            columns.append(_Column(name, list(map(text_of, values)), number))
+            title = name.removeprefix("test_")
+            columns.append(_Column(title, list(map(text_of, values)), number))
     return columns
 
 

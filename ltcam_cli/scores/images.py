@@ -49,6 +49,15 @@ def accuracy(labels: ArrayLike, predicted: ArrayLike) -> float:
     return (counts["tp"] + counts["tn"]) / total if total else float("nan")
 
 
+def balanced_accuracy(labels: ArrayLike, predicted: ArrayLike) -> float:
+    """Mean of the shares of defective and of good images labelled right; NaN if one class only."""
+    counts = confusion(labels, predicted)
+    defective, good = counts["tp"] + counts["fn"], counts["fp"] + counts["tn"]
+    if not defective or not good:
+        return float("nan")
+    return (counts["tp"] / defective + counts["tn"] / good) / 2
+
+
 def max_f1_threshold(labels: ArrayLike, scores: ArrayLike) -> float:
     """The score that as threshold gives the highest F1; of equals, the highest.
 
