@@ -208,8 +208,9 @@ def data_download(
 
 @command(data_app, DATASET, name="check")
 def data_check(call: Call) -> None:
-    """Count images, classes and items, and find images that stand on both sides of the split."""
-    commands.data.check(call)
+    """Count images, classes and items, and name what is odd; status 1 where it contradicts."""
+    if not commands.data.check(call):
+        raise typer.Exit(1)
 
 
 @command(data_app, name="synth")

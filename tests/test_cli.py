@@ -904,7 +904,7 @@ def test_data_check(cli: Cli, ksdd_like: KsddLike) -> None:
     root = ksdd_like(folders=(1, 2, 26, 41))
     check = ["data", "check", "dataset.count=null"]
     shown = cli.ok(*check)
-    assert "kos26 = kos01" in shown and "no image stands on both sides" in shown
+    assert "kos26 = kos01" in shown and "nothing contradicts itself" in shown
     assert table_on(shown) == [
         {"part": "train", "images": "9", "good": "6", "defective": "3", "items": "2"},
         {"part": "test", "images": "3", "good": "2", "defective": "1", "items": "1"},
@@ -913,9 +913,8 @@ def test_data_check(cli: Cli, ksdd_like: KsddLike) -> None:
     assert "dropped from training, since their item is tested: 3 (kos01)" in shown
     (root / "kos41/Part0.jpg").write_bytes((root / "kos02/Part1.jpg").read_bytes())
     result = cli(*check)
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert "equal images across train and test: kos02/Part1 = kos41/Part0" in result.stdout
-    assert result.stderr.startswith("ltcam: 1 images stand in train and in test")
 
 
 @pytest.mark.real

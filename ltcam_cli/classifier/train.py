@@ -79,12 +79,12 @@ def train(
     white = white_of(dataset, split.listed_train)
     split = split.read_by(dataset.image_reader(white), dataset.mask_reader())
     samples = split.train
-    check_classes(samples, "training")
-    check_classes(split.test, "test")
+    check_classes(samples, "training", split)
+    check_classes(split.test, "test", split)
     validation: list[Sample] = []
     if trainer.validation:
         samples, validation = split_fraction(samples, trainer.validation, seed)
-        check_classes(validation, "validation")
+        check_classes(validation, "validation", "change trainer.validation, or add such images")
 
     torch.manual_seed(seed)
     classifier = new_classifier(samples, dataset, backbone, device)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,14 +14,28 @@ from pydantic import Field
 
 from ltcam_cli.config import NO_EFFECT, Seed, config
 from ltcam_cli.data.dataset import Dataset
-from ltcam_cli.data.sample import IMAGE_SUFFIXES, Sample
+from ltcam_cli.data.listing import (
+    IMAGE_SUFFIXES,
+    entries,
+    file_name,
+    list_images,
+    mask_of,
+    pair_masks,
+    readable,
+    said,
+    without_twins,
+)
+from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split, split_by, split_by_csv, split_fraction
+from ltcam_cli.data.tables import DEFECT, GOOD, plain
 from ltcam_cli.errors import LtcamError
+
+MASKS = frozenset({"mask", "masks", "groundtruth", "gt"})
 
 
 @config("dataset")
 class Folder(Dataset):
-    """A folder of images.
+    """A folder of images, and of folders of images.
 
     It holds `good/`, `defect/` and perhaps `masks/` with the same stems; or `train/good`,
     `test/<kind>` and perhaps `ground_truth/<kind>`.
@@ -45,60 +60,131 @@ class Folder(Dataset):
     def listed(self) -> Split:
         """Both parts; labels are in the folders' names."""
         root = self.folder()
-        is_tree = (root / "train" / "good").is_dir()
+        is_tree = any(_subfolders(part, GOOD) for part in _subfolders(root, {"train"}))
         table = Path(self.split_file) if self.split_file else root / "split.csv"
         split: str = self.split
         if split == "auto":
             by_tree = "given" if is_tree else "fraction"
             split = "csv" if self.split_file or table.is_file() else by_tree
-        samples = _tree_samples(root) if is_tree else _flat_samples(root)
-        if split == "csv":
-            return split_by_csv(samples, table)
-        if split == "fraction":
-            return Split(*split_fraction(samples, self.test_fraction, self.split_seed))
-        if not is_tree:
+        if split == "given" and not is_tree:
             raise LtcamError(f"dataset.split=given: {root} has no train/good; use csv or fraction")
-        return split_by(samples, lambda sample: sample.name.startswith("test/"))
+        found = _Found(root)
+        found.tree() if is_tree else found.flat()
+        if not found.samples:
+            raise LtcamError(
+                f"dataset.root={self.root}: no image in good/ or defect/ below it, and no "
+                f"train/good{''.join(f'; {note}' for note in found.notes)}"
+            )
+        if split == "csv":
+            parts = split_by_csv(found.samples, table)
+        elif split == "fraction":
+            parts = Split(*split_fraction(found.samples, self.test_fraction, self.split_seed))
+            parts.remedy = "choose another dataset.split_seed or dataset.test_fraction"
+        else:
+            parts = split_by(found.samples, lambda sample: sample.name.startswith("test/"))
+            parts.remedy = "use dataset.split=fraction"
+        parts.notes = found.notes
+        return parts
 
 
-def images_in(folder: Path) -> list[Path]:
-    """Image files directly in `folder`, by name; empty if there is no such folder."""
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+class _Found:
+    """What a folder holds: samples, and notes on what is none."""
 
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.samples: list[Sample] = []
+        self.left_out: Counter[str] = Counter()
+        self.masks: list[Path] = []  # of no image
+        self.beside = 0  # masks that lie beside their images
 
-def _flat_samples(root: Path) -> list[Sample]:
-    masks = {path.stem: path for path in images_in(root / "masks")}
-    samples = [
-        Sample.from_files(path, masks.get(path.stem), name=path.stem, group=path.stem, label=label)
-        for kind, label in (("good", 0), ("defect", 1))
-        for path in images_in(root / kind)
-    ]
-    if not samples:
-        raise LtcamError(
-            f"dataset.root={root}: no image in good/ or defect/ below it, and no train/good"
+    def flat(self) -> None:
+        """Samples of `good/`, `defect/` and `masks/`, called as the file below its folder."""
+        images: list[tuple[str, Path]] = []
+        labels: dict[Path, int] = {}
+        for words, label in ((GOOD, 0), (DEFECT, 1)):
+            for folder in _subfolders(self.root, words):
+                listed = self._listed(folder)
+                images += listed
+                labels |= dict.fromkeys((path for _, path in listed), label)
+        masks = [pair for folder in _subfolders(self.root, MASKS) for pair in self._listed(folder)]
+        self._add(images, labels, masks)
+        self._count_others(GOOD | DEFECT | MASKS)
+
+    def tree(self) -> None:
+        """Samples of `train/<kind>` and `test/<kind>`, called `test/<kind>/<file>`."""
+        images: list[tuple[str, Path]] = []
+        labels: dict[Path, int] = {}
+        for part in ("train", "test"):
+            for kind in (kind for top in _subfolders(self.root, {part}) for kind in _folders(top)):
+                prefix = f"{part}/{file_name(kind.name)}"
+                listed = [(f"{prefix}/{name}", path) for name, path in self._listed(kind)]
+                images += listed
+                label = int(plain(kind.name) not in GOOD)
+                labels |= dict.fromkeys((path for _, path in listed), label)
+        masks = [pair for folder in _subfolders(self.root, MASKS) for pair in self._listed(folder)]
+        tested = {name.removeprefix("test/") for name, _ in images if name.startswith("test/")}
+        parts = [
+            "test" if name in tested or mask_of(name) in tested else "train" for name, _ in masks
+        ]
+        self._add(
+            images,
+            labels,
+            [(f"{part}/{name}", path) for part, (name, path) in zip(parts, masks, strict=True)],
         )
-    names = [sample.name for sample in samples]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise LtcamError(f"dataset.root={root}: two images are called {twice}; rename one")
-    return samples
+        self._count_others(MASKS | {"train", "test"})
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines on files that are no samples, and masks of none."""
+        notes = [f"left out: {said(self.left_out)}"] if self.left_out else []
+        if self.masks:
+            some = ", ".join(readable(path.relative_to(self.root)) for path in self.masks[:3])
+            more = ", …" if len(self.masks) > 3 else ""
+            notes.append(f"masks of no image: {len(self.masks)} ({some}{more})")
+        if self.beside:
+            notes.append(f"taken as masks of the images beside them: {self.beside}")
+        return notes
+
+    def _listed(self, folder: Path) -> list[tuple[str, Path]]:
+        listing = list_images(folder)
+        self.left_out += listing.left_out
+        return listing.named()
+
+    def _add(
+        self,
+        images: list[tuple[str, Path]],
+        labels: Mapping[Path, int],
+        masks: list[tuple[str, Path]],
+    ) -> None:
+        """Add samples; masks may also lie beside their images, called `x_mask`."""
+        names = {name for name, _ in images}
+        beside = [(name, path) for name, path in images if mask_of(name) in names]
+        apart = {path for _, path in beside}
+        files = without_twins(image for image in images if image[1] not in apart)
+        found, others = pair_masks(files.keys(), [*masks, *beside])
+        self.beside, self.masks = len(beside), [path for _, path in others]
+        for name, path in files.items():
+            sample = Sample.from_files(
+                path, found.get(name), name=name, group=name, label=labels[path]
+            )
+            self.samples.append(sample)
+
+    def _count_others(self, known: Collection[str]) -> None:
+        """Count folders and images beside those that are read."""
+        for entry in entries(self.root):
+            if entry.is_dir() and plain(entry.name) not in known:
+                self.left_out[f"folder {file_name(entry.name)}/"] += 1
+            elif not entry.is_dir() and Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
+                self.left_out["image beside the folders"] += 1
 
 
-def _tree_samples(root: Path) -> list[Sample]:
-    samples = []
-    for part in ("train", "test"):
-        for folder in sorted(path for path in (root / part).glob("*") if path.is_dir()):
-            kind = folder.name
-            truth = root / "ground_truth" / kind
-            masks = {path.stem.removesuffix("_mask"): path for path in images_in(truth)}
-            for path in images_in(folder):
-                name = f"{part}/{kind}/{path.stem}"
-                label = int(kind != "good")
-                mask = masks.get(path.stem)
-                samples.append(Sample.from_files(path, mask, name=name, group=name, label=label))
-    return samples
+def _folders(folder: Path) -> list[Path]:
+    return sorted(folder / entry.name for entry in entries(folder) if entry.is_dir())
+
+
+def _subfolders(folder: Path, words: Collection[str]) -> list[Path]:
+    """Folders that are called by one of some words, in any case, with `_` or without."""
+    return [path for path in _folders(folder) if plain(path.name) in words]
 
 
 def write_folder(samples: Sequence[Sample], root: Path) -> None:

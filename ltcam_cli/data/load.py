@@ -14,8 +14,9 @@ from ltcam_cli.data.image_files import White, white_level
 from ltcam_cli.data.ksdd import Ksdd
 from ltcam_cli.data.ksdd2 import Ksdd2
 from ltcam_cli.data.sample import Sample
-from ltcam_cli.data.split import Split, read_labels, without_leaks
+from ltcam_cli.data.split import Split, without_leaks
 from ltcam_cli.data.synthetic import Synthetic
+from ltcam_cli.data.tables import read_labels
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.parts import find_part
 
@@ -60,13 +61,14 @@ def load_split(dataset: Dataset) -> Split:
             and test share an item that may not be dropped.
     """
     split = dataset.listed()
-    total = len(split.listed_train) + len(split.listed_test) + split.left_out
+    total = len(split.listed_train) + len(split.listed_test) + len(split.left_out)
     if dataset.count not in {None, total}:
         raise LtcamError(
             f"dataset.root={dataset.root}: {total} images instead of {dataset.count}; "
             "complete the data set, or set dataset.count=null"
         )
-    labels = read_labels(Path(dataset.labels)) if dataset.labels else None
+    everything = [*split.listed, *split.left_out]
+    labels = read_labels(Path(dataset.labels), everything) if dataset.labels else None
     split = split.read_by(dataset.image_reader("file"), dataset.mask_reader())
     return without_leaks(replace(split, labels=labels), drop=dataset.drop_leaks)
 

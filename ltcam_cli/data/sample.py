@@ -14,8 +14,6 @@ from ltcam_cli.data.image_files import ImageReader
 from ltcam_cli.data.mask_files import MaskReader
 from ltcam_cli.files import content_digest, short_hash
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
-
 
 @dataclass(frozen=True)
 class Sample:

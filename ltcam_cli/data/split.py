@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from ltcam_cli.data.image_files import ImageReader
 from ltcam_cli.data.mask_files import MaskReader
 from ltcam_cli.data.sample import Sample
+from ltcam_cli.data.tables import read_split
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import short_hash
 
 log = logging.getLogger(__name__)
+
+REMEDY = "choose another dataset.split or fold"
 
 
 @dataclass
@@ -31,14 +33,18 @@ class Split:
         listed_train, listed_test: samples as found, label None where it must come from the mask.
         labels: image labels by name that go before all others; None where there are none.
         dropped: training samples left out because their physical item is in the test part.
-        left_out: number of images that a CSV leaves out of both parts.
+        left_out: samples that a CSV leaves out of both parts.
+        notes: lines on what was found in the folder and is no sample.
+        remedy: how to get other parts.
     """
 
     listed_train: list[Sample]
     listed_test: list[Sample]
     labels: Mapping[str, int] | None = None
     dropped: list[Sample] = field(default_factory=list)
-    left_out: int = 0
+    left_out: list[Sample] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    remedy: str = REMEDY
 
     @property
     def listed(self) -> list[Sample]:
@@ -70,6 +76,20 @@ class Split:
         parts = (self.listed_train, self.listed_test)
         train, test = ([sample.read_by(images, masks) for sample in part] for part in parts)
         return replace(self, listed_train=train, listed_test=test)
+
+    def remedy_for(self, label: int, name: str) -> str:
+        """What helps if a part has no image of a label, which is called `name`."""
+        items = {sample.group for sample in self.part("all") if sample.label == label}
+        if len(items) > 1:
+            return self.remedy
+        count = "one" if items else "no"
+        return "; ".join(
+            [
+                f"the whole data set has {count} {name} item, and both parts need one: add images, "
+                "or give dataset.labels=FILE.csv",
+                *self.notes,
+            ]
+        )
 
     def fingerprint(self) -> str:
         """Sixteen hex digits of what stands on which side, wherever the data set lies.
@@ -109,47 +129,6 @@ def _labelled(sample: Sample, labels: Mapping[str, int] | None, *, strict: bool)
     return replace(sample, label=int(mask.any()))
 
 
-def read_labels(path: Path) -> dict[str, int]:
-    """Image labels from a CSV with the columns `name,label` (0 good, 1 defective).
-
-    Raises:
-        LtcamError: if the file is missing or does not hold that.
-    """
-    rows = read_table(path, "dataset.labels", {"name", "label"})
-    for row in rows:
-        if row["label"] not in {"0", "1"}:
-            raise LtcamError(f"{path}: label of {row['name']} is {row['label']!r}; must be 0 or 1")
-    return {row["name"]: int(row["label"]) for row in rows}
-
-
-def read_table(path: Path, key: str, columns: set[str]) -> list[dict[str, str]]:
-    """Rows of a CSV that must have `columns`.
-
-    Args:
-        path: of the CSV, in UTF-8; its first row names the columns.
-        key: configuration key to name in errors.
-        columns: names of which none may be missing.
-
-    Raises:
-        LtcamError: if the file is missing or does not hold that.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream, restval="", strict=True)
-            rows, names = list(reader), reader.fieldnames or []
-    except FileNotFoundError as error:
-        raise LtcamError(f"{key}={path}: no such file") from error
-    except (ValueError, OSError, csv.Error) as error:
-        raise LtcamError(f"{key}={path}: cannot be read as CSV ({error})") from error
-    if missing := columns - set(names):
-        raise LtcamError(f"{key}={path}: column {', '.join(sorted(missing))} is missing")
-    if long := [row for row in rows if None in row]:
-        raise LtcamError(
-            f"{key}={path}: cannot be read as CSV (too many fields for {long[0]['name']})"
-        )
-    return rows
-
-
 def split_by(samples: Sequence[Sample], is_test: Callable[[Sample], bool]) -> Split:
     """The split whose test part are the samples for which `is_test` holds."""
     test = [sample for sample in samples if is_test(sample)]
@@ -159,36 +138,16 @@ def split_by(samples: Sequence[Sample], is_test: Callable[[Sample], bool]) -> Sp
 def split_by_csv(samples: Sequence[Sample], path: Path) -> Split:
     """The split of a CSV `name,split[,group]`; what it does not name is left out.
 
-    Args:
-        samples: of which some are chosen.
-        path: of the CSV. A name is an image's, or a folder's: of all images whose names begin with
-            it and a slash. The split is `train`, `test` or empty (left out).
-
     Raises:
-        LtcamError: if the CSV does not hold that, or names an image that is not there, or twice.
+        LtcamError: see `read_split`.
     """
-    rows = read_table(path, "dataset.split_file", {"name", "split"})
-    by_name: dict[str, list[Sample]] = defaultdict(list)
-    for sample in samples:
-        folders = [folder.as_posix() for folder in PurePosixPath(sample.name).parents]
-        for name in (sample.name, *folders[:-1]):
-            by_name[name].append(sample)
-    if unknown := [row["name"] for row in rows if row["name"] not in by_name]:
-        raise LtcamError(f"{path}: no image for {unknown[0]} ({len(unknown)} such names)")
+    given = read_split(path, samples)
     parts: dict[str, list[Sample]] = {"train": [], "test": [], "": []}
-    seen = set[str]()
-    for row in rows:
-        if row["split"] not in parts:
-            raise LtcamError(
-                f"{path}: split of {row['name']} is {row['split']!r}; must be train or test"
-            )
-        for sample in by_name[row["name"]]:
-            if sample.name in seen:
-                raise LtcamError(f"{path}: {sample.name} stands there twice")
-            seen.add(sample.name)
-            parts[row["split"]].append(replace(sample, group=row.get("group") or sample.group))
-    train, test = parts["train"], parts["test"]
-    return Split(train, test, left_out=len(samples) - len(train) - len(test))
+    for sample in samples:
+        part, group = given.get(sample.name, ("", ""))
+        parts[part].append(replace(sample, group=group or sample.group))
+    remedy = f"change the rows of {path}"
+    return Split(parts["train"], parts["test"], left_out=parts[""], remedy=remedy)
 
 
 def without_leaks(split: Split, *, drop: bool) -> Split:
@@ -238,17 +197,21 @@ def split_fraction(
     )
 
 
-def check_classes(samples: Sequence[Sample], part: str) -> None:
+def check_classes(samples: Sequence[Sample], part: str, remedy: str | Split = REMEDY) -> None:
     """Refuse a part that lacks one of the two classes.
 
+    Args:
+        samples: of the part, with labels.
+        part: its name.
+        remedy: what to do, or the split that the part is of.
+
     Raises:
-        LtcamError: naming the class that has no sample.
+        LtcamError: naming the class that has no sample, and what helps.
     """
     for label, name in ((0, "good"), (1, "defective")):
         if not any(sample.label == label for sample in samples):
-            raise LtcamError(
-                f"the {part} part has no {name} image; choose another dataset.split or fold"
-            )
+            helps = remedy.remedy_for(label, name) if isinstance(remedy, Split) else remedy
+            raise LtcamError(f"the {part} part has no {name} image; {helps}")
 
 
 def duplicates(first: Sequence[Sample], second: Sequence[Sample]) -> set[tuple[str, str]]:

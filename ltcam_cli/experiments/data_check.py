@@ -1,10 +1,32 @@
-"""A look at a data set: classes and items of both parts."""
+"""A look at a data set: classes and items of both parts, what is odd, what contradicts itself."""
 
 from __future__ import annotations
 
-import pandas as pd
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from ltcam_cli.data.split import Split
+import pandas as pd
+from tqdm import tqdm
+
+from ltcam_cli.data.dataset import Dataset
+from ltcam_cli.data.sample import Sample
+from ltcam_cli.data.split import Split, duplicates
+from ltcam_cli.errors import LtcamError
+
+SHOWN = 20  # lines of one kind
+
+
+@dataclass
+class Findings:
+    """What a look at a data set found, in lines.
+
+    Attributes:
+        odd: what may be meant so.
+        wrong: what contradicts itself, or cannot be read.
+    """
+
+    odd: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
 
 
 def class_table(split: Split) -> pd.DataFrame:
@@ -20,3 +42,63 @@ def class_table(split: Split) -> pd.DataFrame:
         for part, samples in (("train", split.train), ("test", split.test))
     ]
     return pd.DataFrame(rows)
+
+
+def look_at(dataset: Dataset, split: Split) -> Findings:
+    """Read all images and masks of a data set, and compare them with labels and each other."""
+    found = Findings(odd=list(split.notes))
+    samples = split.part("all")
+    _compare_images(split, samples, found)
+    unmasked = [sample.name for sample in samples if sample.label and sample.read_mask is None]
+    if unmasked:
+        found.odd.append(f"defective images without a mask, not scored: {_some(unmasked)}")
+    if split.labels is not None:
+        unnamed = [sample.name for sample in samples if sample.name not in split.labels]
+        if unnamed:
+            found.odd.append(f"not in dataset.labels, labelled by folder or mask: {_some(unnamed)}")
+    unreadable = found.wrong if dataset.on_error == "raise" else found.odd
+    for sample in tqdm(samples, desc="reading", unit="image", disable=None):
+        try:
+            found.wrong += _mask_faults(sample)
+        except LtcamError as error:
+            unreadable.append(str(error))
+    return found
+
+
+def _compare_images(split: Split, samples: Sequence[Sample], found: Findings) -> None:
+    """Equal images: odd within a part; wrong across the parts or with two labels."""
+    labels = {sample.name: sample.label for sample in samples}
+    across = duplicates(split.train, split.test)
+    for first, second in sorted(duplicates(samples, samples)):
+        if labels[first] != labels[second]:
+            good, bad = sorted((first, second), key=lambda name: labels[name] or 0)
+            found.wrong.append(f"equal images, one good and one defective: {good} = {bad}")
+        elif (first, second) in across:
+            found.wrong.append(f"equal images across train and test: {first} = {second}")
+        else:
+            found.odd.append(f"equal images within a part: {first} = {second}")
+
+
+def _mask_faults(sample: Sample) -> list[str]:
+    """What is wrong between an image, its mask and its label.
+
+    Raises:
+        LtcamError: if image or mask cannot be read.
+    """
+    image, mask = sample.image, sample.mask
+    if mask is None:
+        return []
+    faults = []
+    if mask.shape != image.shape[:2]:
+        sizes = " for an image of ".join("x".join(map(str, a.shape[:2])) for a in (mask, image))
+        faults.append(f"a mask of another size: {sample.name}, {sizes}")
+    if sample.label and not mask.any():
+        faults.append(f"a defective image with an empty mask: {sample.name}")
+    if not sample.label and mask.any():
+        faults.append(f"a good image with defect in its mask: {sample.name}")
+    return faults
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f", … ({len(names)})" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,15 @@ from PIL import Image
 from skimage.measure import label, regionprops
 
 from ltcam_cli.classifier.checkpoint import Classifier
-from ltcam_cli.data.sample import IMAGE_SUFFIXES, Sample
+from ltcam_cli.data.listing import (
+    check_lengths,
+    kept_apart,
+    list_images,
+    readable,
+    said,
+    without_twins,
+)
+from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import atomic
 from ltcam_cli.maps.engine import HeatmapSource
@@ -28,6 +38,7 @@ from ltcam_cli.runs.masking import (
 from ltcam_cli.runs.prediction_tables import PredictionTables
 from ltcam_cli.runs.shards import Shard
 
+log = logging.getLogger("ltcam_cli")
 SAVED = 50  # images after which the tables are written
 
 
@@ -62,35 +73,31 @@ class Writing:
 def find_images(paths: Sequence[Path], besides: Path | None = None) -> list[Sample]:
     """Images of files and, recursively, of folders, without labels; none below `besides`.
 
+    Those of a folder that differ in their suffix alone are called with it.
+
     Raises:
-        LtcamError: if a path does not exist, or there is no image.
+        LtcamError: if a path does not exist, there is no image, or two have one name.
     """
-    samples: list[Sample] = []
+    named: list[tuple[str, Path]] = []
+    left_out: Counter[str] = Counter()
     for path in paths:
         if path.is_dir():
-            # The folder is resolved once: on a network each look at a million files is felt.
-            root, hidden = path.resolve(), besides and besides.resolve()
-            files = sorted(
-                file
-                for file in path.rglob("*")
-                if file.suffix.lower() in IMAGE_SUFFIXES
-                and not (hidden and (root / file.relative_to(path)).is_relative_to(hidden))
-            )
-            named = [(file, file.relative_to(path).with_suffix("").as_posix()) for file in files]
+            listing = list_images(path, besides)
+            left_out += listing.left_out
+            named += kept_apart(listing)
         elif path.is_file():
-            named = [(path, path.stem)]
+            named.append((readable(path.stem), path))
         else:
             raise LtcamError(f"{path}: no such image or folder")
-        samples += [
-            Sample.from_files(file, None, name=name, group=name, label=None) for file, name in named
-        ]
-    if not samples:
-        raise LtcamError(f"{', '.join(map(str, paths))}: no image there")
-    names = pd.Series([sample.name for sample in samples])
-    if names.duplicated().any():
-        twice = names[names.duplicated()].iloc[0]
-        raise LtcamError(f"{twice}: two images are called so; predict them into two folders")
-    return samples
+    if not named:
+        found = f" ({said(left_out)})" if left_out else ""
+        raise LtcamError(f"{', '.join(map(str, paths))}: no image there{found}")
+    if left_out:
+        log.info("left out: %s", said(left_out))
+    return [
+        Sample.from_files(file, None, name=name, group=name, label=None)
+        for name, file in without_twins(named).items()
+    ]
 
 
 def predict(
@@ -122,6 +129,7 @@ def predict(
     tables = PredictionTables(writing.out, writing.shard)
     samples = writing.shard.of(samples) if writing.shard else samples
     names = [sample.name for sample in samples]
+    check_lengths(names, len(".png"), "predict")
     scores, regions = tables.read()
     done: dict[str, Any] = {row["name"]: row for row in scores.to_dict("records")}
     todo = [sample for sample in samples if not _is_done(sample, done, writing)]
@@ -203,7 +211,7 @@ def describe_regions(result: ImageResult) -> list[dict[str, Any]]:
 
 def _path_of(sample: Sample) -> str:
     assert sample.path is not None
-    return str(sample.path.resolve())
+    return readable(sample.path.resolve())
 
 
 def _content(sample: Sample) -> str:

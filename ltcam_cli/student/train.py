@@ -67,7 +67,7 @@ def train_student(
         LtcamError: if a class is missing, no pixel is labelled as defect, or the loss is no finite
             number.
     """
-    check_classes(list(samples), "training")
+    check_classes(list(samples), "training", "train the run on images of both classes")
     training = _Training(folder, classifier, digest, samples, config, seed, device, on_error)
     training.run(teacher, resume)
     training.student.save(folder / "checkpoint.pt")
