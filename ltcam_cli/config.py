@@ -51,10 +51,30 @@ class Says(str):
 NO_EFFECT = NoEffect()
 
 
+LONGEST_NAME = 100  # characters of a name that a folder's name is made of
+
+
 def _folder_name(name: str) -> str:
-    if name != PurePath(name).name or "\\" in name or "\0" in name or name.startswith((".", "-")):
+    if not name or name != as_folder_name(name) or name != PurePath(name).name:
         raise ValueError
     return name
+
+
+def as_folder_name(text: str) -> str:
+    """A text as a `FolderName`: separators and control characters as `_`, no first `.` or `-`.
+
+    Empty if nothing is left.
+    """
+    text = re.sub(r"[/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]", "_", text)
+    return text.strip().lstrip(".-").strip()[:LONGEST_NAME].rstrip()
+
+
+def holds_text(annotation: Any) -> bool:
+    """Whether a field's annotation is of texts, null or not."""
+    kind, _ = _unpacked(annotation)
+    if get_origin(kind) in {Union, UnionType}:
+        return all(each is NoneType or holds_text(each) for each in get_args(kind))
+    return kind is str
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -69,7 +89,7 @@ Workers = Annotated[int, Field(ge=0, le=256)]
 FolderName = Annotated[
     str,
     AfterValidator(_folder_name),
-    Says("one folder's name, without / and not starting with . or -"),
+    Says("one folder's name, at most 100 characters, without / and not starting with . or -"),
 ]
 
 

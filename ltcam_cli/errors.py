@@ -10,6 +10,10 @@ from collections.abc import Iterable
 from types import ModuleType
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # errors of a disk, quota or limit that is full
+REMEDIES = {
+    errno.ELOOP: "a link leads to itself; remove it, or name another path",
+    errno.ENAMETOOLONG: "give it a shorter name",
+}
 
 
 class LtcamError(Exception):
@@ -41,7 +45,8 @@ def user_message(error: BaseException | None) -> str | None:
     if isinstance(error, OSError) and error.errno is not None:
         where = f"{error.filename}: " if error.filename else ""
         room = "make room, or " if error.errno in FULL else ""
-        return f"{where}{error.strerror or text}; {room}give another folder with outputs=DIR"
+        remedy = REMEDIES.get(error.errno, f"{room}give another folder with outputs=DIR")
+        return f"{where}{error.strerror or text}; {remedy}"
     if type(error).__module__.startswith(("hydra.", "omegaconf.")):
         return user_message(error.__cause__) or text
     return None
@@ -57,6 +62,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = sorted(map(str, known))
     close = difflib.get_close_matches(str(name), known, n=1)
     hint = f"; did you mean '{close[0]}'?" if close else ""
+    if not known:
+        return ""
     return f"{hint} (known: {', '.join(known)})"
 
 

@@ -250,6 +250,14 @@ def _connection(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def stem_of(name: str, room: int = 200) -> str:
+    """A name as a file's stem: `_` for `/`; one of more than `room` bytes is cut, with its hash."""
+    stem = name.replace("/", "_")
+    if len(stem.encode()) <= room:
+        return stem
+    return f"{stem.encode()[: room - 13].decode(errors='ignore')}-{short_hash(name, 12)}"
+
+
 def short_hash(value: Any, length: int = 6) -> str:
     """First hex digits of the SHA-256 of a JSON-like value; dictionaries count without order."""
     text = json.dumps(value, sort_keys=True, default=str)

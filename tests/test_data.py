@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import threading
+import unicodedata
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
@@ -41,6 +42,12 @@ from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split, check_classes, split_fraction
 from ltcam_cli.data.synthetic import Synthetic
 from ltcam_cli.errors import LtcamError
+from ltcam_cli.experiments.data_check import look_at
+from ltcam_cli.files import stem_of
+from ltcam_cli.maps.method import CamMethod, StudentMethod
+from ltcam_cli.masks.segmenters import SegmenterConfig
+from ltcam_cli.runs.predictions import find_images
+from ltcam_cli.student.config import StudentConfig
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -281,7 +288,7 @@ def test_pixels_that_are_no_numbers_are_refused(tmp_path: Path, dtype: Any, valu
     pixels[2, 3] = value
     tifffile.imwrite(tmp_path / "hole.tif", pixels)
     for read in (ImageReader(), MaskReader()):
-        with pytest.raises(LtcamError, match=r"hole\.tif: 1 of its pixels .*on_error=skip"):
+        with pytest.raises(LtcamError, match=r"hole\.tif: 1 of its pixels are NaN"):
             read(tmp_path / "hole.tif")
 
 
@@ -361,15 +368,15 @@ def test_broken_files_are_named(
     tmp_path: Path, read: Callable[[Path], np.ndarray], suffix: str
 ) -> None:
     path = tmp_path / f"broken.{suffix}"
-    with pytest.raises(LtcamError, match=r"no such file; .*on_error=skip") as raised:
+    with pytest.raises(LtcamError, match=r"no such file; restore it") as raised:
         read(path)
     assert str(path) in one_line(raised)
     path.touch()
-    with pytest.raises(LtcamError, match=r"empty; .*on_error=skip") as raised:
+    with pytest.raises(LtcamError, match="empty; delete or replace it") as raised:
         read(path)
     assert str(path) in one_line(raised)
     path.write_bytes(b"This is no image.\n" * 9)
-    with pytest.raises(LtcamError, match=r"(no image|cannot be read).*on_error=skip") as raised:
+    with pytest.raises(LtcamError, match=r"(no image|cannot be read).*replace it") as raised:
         read(path)
     assert str(path) in one_line(raised)
 
@@ -909,6 +916,286 @@ def test_roadcracks(tmp_path: Path) -> None:
     cracked = next(s for s in split.test if s.label)
     assert cracked.image.shape == (160, 160, 3)
     assert cracked.mask is not None and cracked.mask.shape == (160, 160) and cracked.mask.any()
+
+
+# How folders are listed
+
+
+def save(*paths: Path) -> None:
+    """A picture of its own at each path, as PNG whatever the suffix."""
+    for number, path in enumerate(paths):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture(number, False)).save(path, format="PNG")
+
+
+def save_mask(path: Path, number: int = 1) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(square(number, True)).save(path)
+
+
+def names_of(split: Split) -> list[str]:
+    return sorted(sample.name for sample in split.part("all"))
+
+
+HIDDEN = [
+    "._g0.png", ".ipynb_checkpoints/g0-checkpoint.png", "@eaDir/g0.png/THUMB.jpg", ".thumbs/g0.png",
+    "Thumbs.db", "__MACOSX/g0.png", "#recycle/g0.png", "deep/.Trash-0/g0.png", "~$g0.png",
+]  # fmt: skip
+
+
+def test_hidden_files_and_caches_are_no_images(tmp_path: Path) -> None:
+    save(*(tmp_path / "good" / name for name in ["g0.png", "g1.TIF", *HIDDEN]))
+    save(tmp_path / "defect" / "d0.png", tmp_path / "masks" / "._d0.png")
+    split = load_split(folder(tmp_path))
+    assert names_of(split) == ["d0", "g0", "g1"]
+    assert split.notes == [] and all(s.mask is None for s in split.part("all"))
+    assert sorted(s.name for s in find_images([tmp_path / "good"])) == ["g0", "g1"]
+
+
+def test_nested_and_linked_folders(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    files = ("good/cam1/a.png", "good/cam2/a.png", "defect/cam2/b.png")
+    save(tmp_path / "elsewhere" / "x.png", *(root / name for name in files))
+    save_mask(root / "masks" / "cam2" / "b_GT.png")
+    (root / "good" / "cam3").symlink_to(tmp_path / "elsewhere")
+    split = load_split(folder(root))
+    assert names_of(split) == ["cam1/a", "cam2/a", "cam2/b", "cam3/x"]
+    (defective,) = (s for s in split.part("all") if s.label)
+    np.testing.assert_array_equal(defective.mask, square(1, True))
+    (root / "good" / "cam1" / "up").symlink_to(root / "good")
+    for look in (lambda: load_split(folder(root)), lambda: find_images([root / "good"])):
+        with pytest.raises(LtcamError, match=r"good/cam1/up: a link that leads back to .*good"):
+            look()
+
+
+def test_what_is_no_image_is_counted(tmp_path: Path) -> None:
+    read = "a.png b.pgm c.ppm d.gif e.jp2 f.jfif g.TIF h.JPEG".split()
+    save(*(tmp_path / "good" / name for name in read), tmp_path / "defect" / "x.png")
+    save(tmp_path / "scratch" / "s.png", tmp_path / "loose.png")
+    for name in ("p.heic", "q.HEIC", "notes.txt", "README"):
+        (tmp_path / "good" / name).touch()
+    os.mkfifo(tmp_path / "good" / "pipe.png")
+    split = load_split(folder(tmp_path))
+    assert len(split.part("all")) == len(read) + 1
+    assert split.notes == [
+        "left out: 2 .heic, 1 .txt, 1 folder scratch/, 1 image beside the folders, 1 no file, "
+        "1 without suffix"
+    ]
+
+
+@pytest.mark.parametrize("suffix", ["pgm", "ppm", "gif", "jp2", "jfif", "TIF"])
+def test_suffixes_that_are_read(tmp_path: Path, suffix: str) -> None:
+    kinds = {"pgm": "PPM", "jp2": "JPEG2000", "jfif": "JPEG", "TIF": "TIFF"}
+    pixels = np.full((16, 24), 77, np.uint8)
+    (tmp_path / "good").mkdir()
+    image = Image.fromarray(pixels).convert("RGB" if suffix == "ppm" else "L")
+    image.save(tmp_path / "good" / f"a.{suffix}", format=kinds.get(suffix, suffix.upper()))
+    save(tmp_path / "defect" / "d.png")
+    (good,) = (s for s in load_split(folder(tmp_path)).part("all") if not s.label)
+    assert good.image.shape[:2] == (16, 24) and abs(int(good.image.max()) - 77) <= 1
+
+
+@pytest.mark.parametrize(
+    "kind", ["good", "Good", "ok", "OK", "normal", "Non_Defective", "no-defect"]
+)
+def test_names_of_good_folders(tmp_path: Path, kind: str) -> None:
+    save(*(tmp_path / "tree" / part / kind / "0.png" for part in ("train", "test")))
+    save(tmp_path / "tree" / "test" / "hole" / "0.png")
+    labels = {s.name: s.label for s in load_split(folder(tmp_path / "tree")).test}
+    assert labels == {f"test/{kind}/0": 0, "test/hole/0": 1}
+    save(tmp_path / "flat" / kind / "a.png", tmp_path / "flat" / "NG" / "b.png")
+    split = load_split(folder(tmp_path / "flat", split="fraction"))
+    assert {s.name: s.label for s in split.part("all")} == {"a": 0, "b": 1}
+
+
+@pytest.mark.parametrize("other", ["defect/a.png", "good/a.jpg", "OK/a.png"])
+def test_two_files_of_one_stem(tmp_path: Path, other: str) -> None:
+    save(tmp_path / "good" / "a.png", tmp_path / "defect" / "d.png", tmp_path / other)
+    with pytest.raises(LtcamError, match="two images are called a: ") as raised:
+        load_split(folder(tmp_path))
+    assert str(tmp_path / "good/a.png") in str(raised.value)
+    assert str(tmp_path / other) in one_line(raised)
+
+
+@pytest.mark.parametrize("name", ["d_mask", "d_GT", "d_label", "d", "d-gt", "d.mask", "D\u0308"])
+def test_names_of_masks(tmp_path: Path, name: str) -> None:
+    stem = "\u0044\u0308" if name.startswith("D") else "d"  # NFD; the mask below is NFC
+    save(tmp_path / "defect" / f"{stem}.png", tmp_path / "good" / "g.png")
+    save_mask(tmp_path / "masks" / f"{unicodedata.normalize('NFC', name)}.bmp")
+    save_mask(tmp_path / "masks" / "nobody.png")
+    split = load_split(folder(tmp_path))
+    (defective,) = (s for s in split.part("all") if s.label)
+    np.testing.assert_array_equal(defective.mask, square(1, True))
+    assert split.notes == ["masks of no image: 1 (masks/nobody.png)"]
+    save_mask(tmp_path / "masks" / f"{stem}_mask.png")
+    save_mask(tmp_path / "masks" / f"{stem}_label.png")
+    with pytest.raises(LtcamError, match=r"has two masks: .*masks/.* and .*masks/"):
+        load_split(folder(tmp_path))
+
+
+def test_masks_beside_their_images(tmp_path: Path) -> None:
+    save(tmp_path / "defect" / "d.png", tmp_path / "good" / "g.png")
+    save_mask(tmp_path / "defect" / "d_GT.png")
+    split = load_split(folder(tmp_path))
+    assert names_of(split) == ["d", "g"] and sum(s.mask is not None for s in split.part("all")) == 1
+    assert split.notes == ["taken as masks of the images beside them: 1"]
+
+
+def test_odd_names_of_files(tmp_path: Path) -> None:
+    names = [b"K\xfcche.png", b"a\rb.png", b"A.png", b"a.png", b"L" * 246 + b".png"]
+    (tmp_path / "good").mkdir()
+    save(tmp_path / "defect" / "d.png", tmp_path / "x.png")
+    for name in names:
+        shutil.copy(tmp_path / "x.png", os.path.join(os.fsencode(tmp_path / "good"), name))  # noqa: PTH118
+    listed = [names_of(load_split(folder(tmp_path)))[:], []]
+    listed[1] = sorted(["d", *(s.name for s in find_images([tmp_path / "good"]))])
+    for found in listed:
+        assert found == sorted(["d", "K\\xfcche", "a\\x0db", "A", "a", "L" * 246])
+    for name in ("a/b", "x" * 300, "ü" * 300):
+        assert len(stem_of(name).encode()) <= 200 and "/" not in stem_of(name)
+    assert stem_of("x" * 300) != stem_of("x" * 301)
+
+
+TABLES = {
+    "plain": lambda text: text.encode(),
+    "mark": lambda text: b"\xef\xbb\xbf" + text.encode(),
+    "utf16": lambda text: text.encode("utf-16"),
+    "utf16 without mark": lambda text: text.encode("utf-16-le"),
+    "windows": lambda text: text.encode("cp1252"),
+    "semicolons": lambda text: text.replace(",", ";").encode(),
+    "excel": lambda text: ("sep=;\r\n" + text.replace(",", ";")).encode(),
+    "tabs": lambda text: text.replace(",", "\t").encode(),
+    "blanks": lambda text: text.replace(",", " , ").replace("\n", "  \n").encode(),
+    "returns": lambda text: text.replace("\n", "\r").encode(),
+    "capitals": lambda text: text.replace("name", "Name").replace("test", "TEST").encode(),
+    "suffixes": lambda text: text.replace(",t", ".png,t").replace("\n.png", "\n").encode(),
+    "folders": lambda text: (
+        text.replace("\ng", "\n./good/g").replace("\nd", "\ndefect\\d").encode()
+    ),
+    "blank rows": lambda text: (text.replace("\n", "\n\n") + ",\n,,\n").encode(),
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_split_files_as_spreadsheets_write_them(tmp_path: Path, kind: str) -> None:
+    root = write_flat(tmp_path / "set", good=2, defect=2)
+    (root / "good" / "g0.png").rename(root / "good" / "gü.png")
+    text = "name,split\ngü,train\ng1,test\nd0,train\nd1,test\n"
+    (tmp_path / "split.csv").write_bytes(TABLES[kind](text))
+    split = load_split(folder(root, split_file=str(tmp_path / "split.csv")))
+    assert [s.name for s in split.train] == ["gü", "d0"]
+    assert [s.name for s in split.test] == ["g1", "d1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("g0,train\ng1,test\n", "line 1: column name, split is missing; the first line must name"),
+        ("name,split\ng0,train\n\ng1,test,x\n", "line 4: has 3 fields for 2 columns"),
+        ("name,split,split\ng0,train,test\n", "line 1: two columns are called split"),
+        ("name,split\nG0,test\n", "line 2: no image for G0; did you mean g0"),
+        ("name,split\ngood/d0,test\n", "line 2: no image for good/d0"),
+        (
+            "name,split,group\ng0,test,a\ng0.png,test,b\n",
+            "line 3: g0 stands there twice, and line 2",
+        ),
+        ("name,split\n,test\n", "line 2: no image for an empty name"),
+    ],
+)
+def test_lines_of_wrong_split_files(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "s.csv").write_text(text)
+    with pytest.raises(LtcamError, match=message) as raised:
+        load_split(folder(write_flat(tmp_path / "set"), split_file=str(tmp_path / "s.csv")))
+    assert str(tmp_path / "s.csv") in one_line(raised)
+
+
+def test_names_that_fit_several_files(mvtec: Path) -> None:
+    (mvtec / "split.csv").write_text("name,split\n000,train\n")
+    with pytest.raises(
+        LtcamError, match=r"line 2: 000 fits train/good/000 and test/.*more of the path"
+    ):
+        load_split(folder(mvtec))
+    (mvtec / "split.csv").write_text("name,split\ntest/crack,test\ngood/004.png,train\n")
+    split = load_split(folder(mvtec))
+    assert len(split.test) == 3 and [s.name for s in split.train] == ["train/good/004"]
+
+
+@pytest.mark.parametrize("words", [("0", "1"), ("0.0", "1.0"), ("False", "TRUE"), ("OK", "ng"),
+                                   ("good", "defective")])  # fmt: skip
+def test_words_for_labels(tmp_path: Path, words: tuple[str, str]) -> None:
+    root = write_flat(tmp_path / "set", good=2, defect=2)
+    rows = [f"{name},{words[int(name[0] == 'g')]}" for name in ("g0", "g1.png", "d0", "defect/d1")]
+    (tmp_path / "l.csv").write_text("\n".join(["name,label", *rows]))
+    split = load_split(folder(root, labels=str(tmp_path / "l.csv")))
+    assert all(s.label == int(s.name[0] == "g") for s in split.part("all"))
+    (tmp_path / "split.csv").write_text("name,split\ng0,train\n")  # the others are left out
+    load_split(folder(root, labels=str(tmp_path / "l.csv"), split_file=str(tmp_path / "split.csv")))
+    for row, message in (("g0,0", "line 6: g0 stands there twice, and line 2"),
+                         ("G9,0", "line 6: no image for G9")):  # fmt: skip
+        (tmp_path / "l.csv").write_text("\n".join(["name,label", *rows, row]))
+        with pytest.raises(LtcamError, match=message):
+            load_split(folder(root, labels=str(tmp_path / "l.csv")))
+
+
+def test_what_helps_a_part_without_a_class(tmp_path: Path, mvtec: Path) -> None:
+    def advice(split: Split) -> str:
+        with pytest.raises(LtcamError) as raised:
+            for part in ("train", "test"):
+                check_classes(split.part(part), part, split)
+        return str(raised.value)
+
+    assert "use dataset.split=fraction" in advice(load_split(folder(mvtec)))
+    one = write_flat(tmp_path / "one", good=4, defect=1)
+    assert "the whole data set has one defective item" in advice(load_split(folder(one)))
+    save(tmp_path / "odd" / "good" / "a.png", tmp_path / "odd" / "scratches" / "b.png")
+    said = advice(load_split(folder(tmp_path / "odd")))
+    assert "has no defective item" in said and "folder scratches/" in said
+
+
+def test_findings_of_a_data_check(tmp_path: Path) -> None:
+    root = write_flat(tmp_path, good=4, defect=4)
+    shutil.copy(root / "good" / "g0.png", root / "defect" / "d9.png")
+    shutil.copy(root / "good" / "g1.png", root / "good" / "g8.png")
+    Image.new("L", Image.open(root / "masks" / "d0.bmp").size).save(root / "masks" / "d0.bmp")
+    Image.new("L", (5, 5), 255).save(root / "masks" / "d1.bmp")
+    (root / "good" / "g2.png").write_bytes(b"")
+    found = look_at(folder(root), load_split(folder(root)))
+    assert "defective images without a mask, not scored: d9" in found.odd
+    for words in (
+        "equal images, one good and one defective: g0 = d9",
+        "a defective image with an empty mask: d0",
+        "a mask of another size: d1, 5x5 for an image of",
+        "g2.png: the file is empty",
+    ):
+        assert any(words in line for line in found.wrong), found.wrong
+    assert any("g1 = g8" in line for line in [*found.odd, *found.wrong])
+    skipping = folder(root, on_error="skip")
+    assert any("g2.png" in line for line in look_at(skipping, load_split(skipping)).odd)
+
+
+@pytest.mark.parametrize(
+    ("root", "name"),
+    [(".", "here"), ("./", "here"), ("sub/..", "here"), ("-x", "x"), (".y/", "y"), ("a\nb", "a_b"),
+     ("/", "folder"), ("z" * 200, "z" * 100)],
+)  # fmt: skip
+def test_names_of_roots_are_names_of_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: str, name: str
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    shown = Folder(root=root).display_name
+    assert shown == name
+    assert Folder(name=shown).name == shown
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["..", ".", "", "a/b", "../../x", "/abs", "a\\b", "-x", ".x", "a\nb", "a\0", " a", "x" * 101],
+)
+@pytest.mark.parametrize("kind", [Folder, CamMethod, SegmenterConfig, StudentMethod, StudentConfig])
+def test_names_that_are_no_folders(kind: Any, name: str) -> None:
+    with pytest.raises(LtcamError, match=r"name=.*: must be one folder's name"):
+        kind(name=name)
 
 
 # KolektorSDD2, synthetic

@@ -30,9 +30,9 @@ from ltcam_cli.commands.faults import readable_errors, unresolved
 from ltcam_cli.commands.options import Call
 from ltcam_cli.errors import LtcamError, nearest, user_message
 from ltcam_cli.experiments.devices import use_threads
-from ltcam_cli.experiments.overrides import Compose, quoted
+from ltcam_cli.experiments.overrides import Compose, literal, quoted
 from ltcam_cli.experiments.session import settings_from
-from ltcam_cli.experiments.settings import Composed, Settings, named_keys
+from ltcam_cli.experiments.settings import Composed, Settings, named_keys, text_keys
 
 Row = dict[str, Any]
 Task = Callable[[Composed], Row]
@@ -185,7 +185,8 @@ def own_config_dirs(config_dir: Path | None) -> list[Path]:
 
 
 def with_open_keys(overrides: Sequence[str]) -> list[str]:
-    """The overrides, with `++` before those of keys, of which no file lists all."""
+    """The overrides, with `++` before those of keys, of which no file lists all; see `literal`."""
+    overrides = [literal(override, text_keys()) for override in overrides]
     return [
         override
         if re.match(rf"[+~]|hydra[./]|({'|'.join(GROUPS)}|experiment)(@|=)", override)

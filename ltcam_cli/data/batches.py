@@ -79,13 +79,14 @@ class Images(Dataset[Item | str]):
         augment: Callable[[Tensor], Tensor] | None = None,
         cache: bool = False,
         on_error: str = "raise",
+        skip_key: str = "dataset.on_error",
     ) -> None:
         self.samples = samples
         self.size = [height, width] if height and width else None
         self.channels = channels
         self.originals, self.masks = originals, masks
         self.augment = augment
-        self.on_error = on_error
+        self.on_error, self.skip_key = on_error, skip_key
         room = CACHE_BYTES // (height * width * channels) if height and width else 0
         self._cache: dict[int, Tensor] | None = {} if cache and len(samples) <= room else None
 
@@ -100,7 +101,7 @@ class Images(Dataset[Item | str]):
             return self._load(number, sample, seed)
         except LtcamError as error:
             if self.on_error != "skip":
-                raise
+                raise LtcamError(f"{error} (or {self.skip_key}=skip)") from error
             log.warning("skipped: %s", error)
             return sample.name
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,6 +17,7 @@ from ltcam_cli.config import (
     Positive,
     Says,
     Side,
+    as_folder_name,
     config,
 )
 from ltcam_cli.data.decoding import MAX_PIXELS
@@ -76,10 +78,10 @@ class Dataset:
         """
         raise NotImplementedError
 
-    def image_reader(self, white: White, skip: str = "dataset.on_error=skip") -> ImageReader:
+    def image_reader(self, white: White) -> ImageReader:
         """Reader of its images; `white` counts where the key is `auto`."""
         level = white if self.white == "auto" else self.white
-        return ImageReader(level, self.max_pixels, skip)
+        return ImageReader(level, self.max_pixels)
 
     def mask_reader(self) -> MaskReader:
         """Reader of its masks."""
@@ -98,7 +100,7 @@ class Dataset:
         """Name in run folders and tables."""
         if self.name is not None or not self.root:
             return self.name or self.kind
-        return Path(self.root).resolve().name if self.root in {".", ".."} else Path(self.root).name
+        return as_folder_name(Path(os.path.normpath(Path.cwd() / self.root)).name) or self.kind
 
     def fold_number(self) -> int:
         """Fold that is tested; 0 if the split has no folds.
@@ -127,7 +129,9 @@ class Dataset:
             LtcamError: if it is not set or does not exist.
         """
         if not self.root:
-            raise LtcamError("dataset.root is not set; give the folder of the images")
+            raise LtcamError(
+                "dataset.root is not set; give the folder of the images (one called null: ./null)"
+            )
         root = Path(self.root)
         if not root.is_dir():
             raise LtcamError(

@@ -217,15 +217,6 @@ def _checked(path: Path, pixels: Pixels) -> Pixels:
 
 
 @contextmanager
-def remedy(skip: str) -> Iterator[None]:
-    """Add to a message the key that skips the file."""
-    try:
-        yield
-    except LtcamError as error:
-        raise LtcamError(f"{error} (or {skip})") from error
-
-
-@contextmanager
 def _one_line(path: Path) -> Iterator[None]:
     """Turn what decoders raise, which is whatever they like for damaged files, into one line."""
     try:

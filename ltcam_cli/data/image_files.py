@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from ltcam_cli.data.decoding import MAX_PIXELS, is_deep, read_pixels, remedy
+from ltcam_cli.data.decoding import MAX_PIXELS, is_deep, read_pixels
 from ltcam_cli.errors import LtcamError
 
 log = logging.getLogger(__name__)
@@ -27,12 +27,10 @@ class ImageReader:
     Attributes:
         white: Level of white of files with more than 8 bits; `file`: what each file says.
         max_pixels: Most pixels of an image.
-        skip: Key and value that skip an image that cannot be read; ends messages.
     """
 
     white: White = "file"
     max_pixels: int = MAX_PIXELS
-    skip: str = "dataset.on_error=skip"
 
     def __call__(self, path: Path) -> np.ndarray:
         """Image (H, W) or (H, W, 3): uint8, or float32 in [0, 1] of files with more than 8 bits.
@@ -40,8 +38,7 @@ class ImageReader:
         Raises:
             LtcamError: See `decoding.read_pixels`.
         """
-        with remedy(self.skip):
-            pixels = read_pixels(path, self.max_pixels)
+        pixels = read_pixels(path, self.max_pixels)
         if not pixels.is_deep:
             return pixels.values
         white = pixels.white if self.white == "file" else self.white

@@ -153,7 +153,9 @@ def file_name(path: PurePath | str) -> str:
     return unicodedata.normalize("NFC", readable(text))
 
 
-def without_twins(named: Iterable[tuple[str, Path]]) -> dict[str, Path]:
+def without_twins(
+    named: Iterable[tuple[str, Path]], remedy: str = "rename one of them"
+) -> dict[str, Path]:
     """Files by name.
 
     Raises:
@@ -163,8 +165,8 @@ def without_twins(named: Iterable[tuple[str, Path]]) -> dict[str, Path]:
     for name, path in named:
         if name in files:
             first, second = readable(files[name]), readable(path)
-            remedy = "name it once" if first == second else "rename one of them"
-            raise LtcamError(f"two images are called {name}: {first} and {second}; {remedy}")
+            helps = "name it once" if first == second else remedy
+            raise LtcamError(f"two images are called {name}: {first} and {second}; {helps}")
         files[name] = path
     return files
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ltcam_cli.data.decoding import MAX_PIXELS, is_deep, opened, read_pixels, remedy
+from ltcam_cli.data.decoding import MAX_PIXELS, is_deep, opened, read_pixels
 from ltcam_cli.data.image_files import warn_once
 
 LABEL_IDS = 32  # highest value of a mask whose values are numbers of classes
@@ -44,12 +44,10 @@ class MaskReader:
         values: Grey values of defects: each pixel belongs to the nearest of these and of the
             mask's other main values. Empty: by the rule above.
         max_pixels: Most pixels of a mask.
-        skip: Key and value that skip an image whose mask cannot be read.
     """
 
     values: tuple[float, ...] = ()
     max_pixels: int = MAX_PIXELS
-    skip: str = "dataset.on_error=skip"
 
     def __call__(self, path: Path) -> np.ndarray:
         """Mask (H, W) bool, True on defects; what is odd is logged, once a kind.
@@ -57,8 +55,7 @@ class MaskReader:
         Raises:
             LtcamError: If the file is missing, empty, truncated or no image.
         """
-        with remedy(self.skip):
-            mask = self.read(path)
+        mask = self.read(path)
         for oddity in mask.oddities:
             warn_once(oddity.split()[0], f"{path}: {oddity}; {SETTLED}")
         return mask.defect

@@ -19,6 +19,7 @@ from ltcam_cli.errors import LtcamError
 
 T = TypeVar("T")
 
+MOST_COMPARED = 10_000  # names that a mistyped one is compared with
 SEPARATORS = ",;\t|"
 # What people call the two classes, in small letters without -, _ and blanks.
 GOOD = frozenset(
@@ -160,11 +161,11 @@ class Names:
 
     def nearest(self, text: str) -> str:
         """`; did you mean …?` for a mistyped name; empty if none is near."""
-        known = [*self.by_name, *self.by_folder]
-        last = {PurePosixPath(name).name: name for name in known}
-        close = difflib.get_close_matches(text, known[:10_000], n=1)
-        close = close or [last[x] for x in difflib.get_close_matches(text, [*last][:10_000], n=1)]
-        return f"; did you mean {close[0]}?" if close else ""
+        known: dict[str, str] = {}
+        for name in [*self.by_name, *self.by_folder][:MOST_COMPARED]:
+            known |= {name.casefold(): name, PurePosixPath(name).name.casefold(): name}
+        close = difflib.get_close_matches(text.casefold(), known, n=1)
+        return f"; did you mean {known[close[0]]}?" if close else ""
 
 
 def values_by_name(

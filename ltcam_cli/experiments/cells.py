@@ -16,7 +16,7 @@ from ltcam_cli.experiments.config import EvaluationConfig
 from ltcam_cli.experiments.session import Session
 from ltcam_cli.experiments.settings import Pipeline
 from ltcam_cli.experiments.sources import heatmap_source, passes, resolved
-from ltcam_cli.files import read_json, write_json
+from ltcam_cli.files import read_json, stem_of, write_json
 from ltcam_cli.maps.method import AUTO
 from ltcam_cli.report.overlay import draw_strip
 from ltcam_cli.runs.folder import write_config, write_table
@@ -120,7 +120,7 @@ def _stem(session: Session, pipeline: Pipeline, supervision: str) -> str:
         *(["tta"] if pipeline.tta.label else []),
         *(["ensemble"] if settings.ensemble else []),
     ]
-    return "-".join(words)
+    return stem_of("-".join(words))
 
 
 def run(session: Session, jobs: Sequence[CellJob]) -> tuple[list[Row], float]:
@@ -254,7 +254,7 @@ class Pictures:
     def __call__(self, result: ImageResult, counts: PixelCounts) -> None:
         """Write what is wanted of one image and cell."""
         sample, folder = result.item.sample, self.folders[result.job]
-        name = sample.name.replace("/", "_")
+        name = stem_of(sample.name)
         if self.left[result.job, sample.label or 0] > 0:
             self.left[result.job, sample.label or 0] -= 1
             iou = 100 * counts.iou

@@ -60,6 +60,9 @@ def look_at(dataset: Dataset, split: Split) -> Findings:
     for sample in tqdm(samples, desc="reading", unit="image", disable=None):
         try:
             found.wrong += _mask_faults(sample)
+            if sample.mask_path is not None:
+                oddities = dataset.mask_reader().read(sample.mask_path).oddities
+                found.odd += [f"mask of {sample.name}: {oddity}" for oddity in oddities]
         except LtcamError as error:
             unreadable.append(str(error))
     return found

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from ltcam_cli.data.listing import readable
+from ltcam_cli.errors import LtcamError
 
 if TYPE_CHECKING:
     from ltcam_cli.experiments.settings import Composed
@@ -34,6 +38,39 @@ def override_text(value: Any) -> str:
     if isinstance(value, int):
         return str(value)
     return f"{value:.17g}" if isinstance(value, float) else quoted(str(value))
+
+
+def literal(override: str, keys: Collection[str]) -> str:
+    """An override of a key that takes a text, with quotes where Hydra would read it otherwise.
+
+    What names a file or folder that is there is that; else sweeps, functions, `null` and `${…}`
+    keep their meaning.
+
+    Args:
+        override: `key=value` as typed.
+        keys: dotted keys that take texts.
+
+    Raises:
+        LtcamError: if it is not UTF-8.
+    """
+    key, equals, value = override.partition("=")
+    if any("\ud800" <= character <= "\udfff" for character in override):
+        raise LtcamError(f"{readable(override)}: is not UTF-8; rename the file or folder")
+    if not equals or key.lstrip("+") not in keys or value == "null":
+        return override
+    if os.path.lexists(value) and not _is_text(value):
+        return f"{key}={quoted(value.replace('${', chr(92) + '${'))}"
+    if not value or value[0] in "'\"[{" or "${" in value or re.match(r"[a-z_]+\(", value):
+        return override
+    parts = [part if _is_text(part) else quoted(part) for part in value.split(",")]
+    return f"{key}={','.join(parts)}"
+
+
+def _is_text(value: str) -> bool:
+    """Whether Hydra reads a value as the text that it is, though `quoted` would quote it."""
+    return bool(re.fullmatch(r"[a-z_/][\w./+:@ -]*", value, re.ASCII | re.IGNORECASE)) and (
+        value.strip().lower() not in WORDS and value == value.strip()
+    )
 
 
 def quoted(text: str) -> str:

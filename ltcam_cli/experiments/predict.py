@@ -140,7 +140,7 @@ class Prediction:
         name = f"{settings.method.name}-{settings.segmenter.label}-{digest}"
         out = Path(config.out) if config.out else predictor.folder / "predict" / name
         dataset = settings.dataset
-        reader = dataset.image_reader(predictor.classifier.white, "predict.on_error=skip")
+        reader = dataset.image_reader(predictor.classifier.white)
         samples = [
             sample.read_by(reader, dataset.mask_reader())
             for sample in find_images([Path(path) for path in self.paths], besides=out)
@@ -159,7 +159,9 @@ class Prediction:
             shard,
         )
         title = f"predict {shard}" if shard else "predict"
-        loading = Loading(config.batch_size, config.workers, config.on_error, title)
+        loading = Loading(
+            config.batch_size, config.workers, config.on_error, title, "predict.on_error"
+        )
         with exclusive(tables.path("scores")):
             table, skipped = predict(
                 predictor.classifier, predictor.source, predictor.job, samples, writing, loading

@@ -15,12 +15,7 @@ from ltcam_cli.data.sample import Sample, content_of
 from ltcam_cli.data.split import Split
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.devices import torch_device, use_threads
-from ltcam_cli.experiments.settings import (
-    TRAINING,
-    Composed,
-    Settings,
-    with_kept_parts,
-)
+from ltcam_cli.experiments.settings import TRAINING, Composed, Settings, with_kept_parts
 from ltcam_cli.files import content_digest
 from ltcam_cli.runs.folder import RunFolder, find_run, find_trained, finished_run, open_run
 from ltcam_cli.runs.identity import Identity, differences, same_but_rounding

@@ -5,16 +5,27 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from ltcam_cli.classifier.config import BackboneConfig, TrainerConfig
-from ltcam_cli.config import NO_EFFECT, FolderName, Mixed, Says, Seed, build, config
+from ltcam_cli.config import (
+    NO_EFFECT,
+    FolderName,
+    Mixed,
+    Says,
+    Seed,
+    build,
+    config,
+    holds_text,
+    leaves,
+)
 from ltcam_cli.data.dataset import Dataset
 from ltcam_cli.data.ksdd import Ksdd
-from ltcam_cli.data.load import make_dataset
+from ltcam_cli.data.load import DATASETS, make_dataset
 from ltcam_cli.experiments.config import (
     EvaluationConfig,
     PredictConfig,
@@ -178,6 +189,19 @@ def with_kept_parts(composed: Composed, kept: Mapping[str, Any], parts: Sequence
 def named_keys(overrides: Iterable[str]) -> frozenset[str]:
     """Keys of overrides in Hydra's grammar."""
     return frozenset(override.lstrip("+~").split("=")[0].split("@")[0] for override in overrides)
+
+
+@cache
+def text_keys() -> frozenset[str]:
+    """Dotted keys of the config that take a text."""
+    classes = [("", Settings), *(("dataset", each) for each in DATASETS.values())]
+    classes += [("method", CamMethod), ("method", StudentMethod)]
+    return frozenset(
+        key
+        for part, each in classes
+        for key, annotation, _ in leaves(each, part)
+        if holds_text(annotation)
+    )
 
 
 def in_parts(key: str, parts: Collection[str]) -> bool:

@@ -15,6 +15,7 @@ from ltcam_cli.experiments.evaluate import evaluate_pipelines
 from ltcam_cli.experiments.session import Session, find_session
 from ltcam_cli.experiments.settings import Composed, Pipeline
 from ltcam_cli.experiments.sources import distinct
+from ltcam_cli.files import stem_of
 from ltcam_cli.maps.method import CamMethod, Method
 from ltcam_cli.report.curves import draw_delta_curve
 from ltcam_cli.runs.folder import write_config
@@ -76,7 +77,7 @@ class Sweep:
         table = mark_chosen(pd.DataFrame(rows))
         identity = Identity("sweep", {"cells": [row["cell"] for row in rows], "parts": self.parts})
         names = "+".join(dict.fromkeys(pipeline.method.name for pipeline in pipelines))
-        folder = session.run.path / "sweep" / f"{names}-{identity.hash}"
+        folder = session.run.path / "sweep" / f"{stem_of(names)}-{identity.hash}"
         cells = [asdict(pipeline) for pipeline in pipelines]
         write_config(folder, {**asdict(session.settings), "cells": cells})
         identity.write(folder)

@@ -136,7 +136,7 @@ def _figures(metrics: dict[str, Any]) -> dict[str, Any]:
 def logged_to(path: Path) -> Iterator[None]:
     """Append what this package logs to a file as well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     try:

@@ -48,12 +48,14 @@ class Loading:
         workers: Loading processes; None: the device's usual number.
         on_error: `raise`, or `skip` images that cannot be read.
         progress: Title of a progress bar; None: no bar.
+        skip_key: Key that sets `on_error`, for errors.
     """
 
     batch_size: int = 8
     workers: int | None = None
     on_error: str = "raise"
     progress: str | None = None
+    skip_key: str = "dataset.on_error"
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,7 @@ def batch_maps(
         originals=True,
         masks=masks,
         on_error=loading.on_error,
+        skip_key=loading.skip_key,
     )
     pin = any(p.is_cuda for p in classifier.model.parameters())  # an ONNX file has none
     with tqdm(

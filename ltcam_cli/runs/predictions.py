@@ -96,7 +96,7 @@ def find_images(paths: Sequence[Path], besides: Path | None = None) -> list[Samp
         log.info("left out: %s", said(left_out))
     return [
         Sample.from_files(file, None, name=name, group=name, label=None)
-        for name, file in without_twins(named).items()
+        for name, file in without_twins(named, "predict them into two folders").items()
     ]
 
 
@@ -135,6 +135,7 @@ def predict(
     todo = [sample for sample in samples if not _is_done(sample, done, writing)]
     anew = [sample.name for sample in todo]
     tables.claim(names, writing.identity)
+    anew += _renamed(samples, done, writing)
     tables.write(scores[~scores["name"].isin(anew)], regions[~regions["name"].isin(anew)])
     rows: list[dict[str, Any]] = []
     region_rows: list[dict[str, Any]] = []
@@ -231,6 +232,16 @@ def _is_done(sample: Sample, done: dict[str, Any], writing: Writing) -> bool:
         )
     paths = [writing.out / pattern.format(sample.name) for pattern in writing.patterns]
     return row["content"] == _content(sample) and all(path.is_file() for path in paths)
+
+
+def _renamed(samples: Sequence[Sample], done: dict[str, Any], writing: Writing) -> list[str]:
+    """Older names of images, whose results are deleted: `a.png` was `a` before `a.jpg` came."""
+    now = {_path_of(sample): sample.name for sample in samples}
+    names = [name for name, row in done.items() if now.get(row["path"], name) != name]
+    for name in names:
+        for pattern in writing.patterns:
+            (writing.out / pattern.format(name)).unlink(missing_ok=True)
+    return names
 
 
 def _write_pictures(result: ImageResult, writing: Writing) -> None:
