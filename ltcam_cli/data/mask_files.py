@@ -24,11 +24,11 @@ class TrueMask:
     """A mask, and what is odd about it.
 
     Attributes:
-        defect: (H, W) bool, True on defects.
+        defect: (H, W) bool, True on defects; None where there is no mask.
         oddities: Short sentences; empty if the file is clear.
     """
 
-    defect: np.ndarray
+    defect: np.ndarray | None
     oddities: tuple[str, ...] = ()
 
 
@@ -58,6 +58,7 @@ class MaskReader:
         mask = self.read(path)
         for oddity in mask.oddities:
             warn_once(oddity.split()[0], f"{path}: {oddity}; {SETTLED}")
+        assert mask.defect is not None
         return mask.defect
 
     def read(self, path: Path) -> TrueMask:

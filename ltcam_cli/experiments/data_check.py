@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 from ltcam_cli.data.dataset import Dataset
+from ltcam_cli.data.mask_files import MaskReader, TrueMask
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split, duplicates
 from ltcam_cli.errors import LtcamError
@@ -59,10 +61,9 @@ def look_at(dataset: Dataset, split: Split) -> Findings:
     unreadable = found.wrong if dataset.on_error == "raise" else found.odd
     for sample in tqdm(samples, desc="reading", unit="image", disable=None):
         try:
-            found.wrong += _mask_faults(sample)
-            if sample.mask_path is not None:
-                oddities = dataset.mask_reader().read(sample.mask_path).oddities
-                found.odd += [f"mask of {sample.name}: {oddity}" for oddity in oddities]
+            mask = _mask_of(sample, dataset.mask_reader())
+            found.wrong += _mask_faults(sample, mask.defect)
+            found.odd += [f"mask of {sample.name}: {oddity}" for oddity in mask.oddities]
         except LtcamError as error:
             unreadable.append(str(error))
     return found
@@ -82,13 +83,22 @@ def _compare_images(split: Split, samples: Sequence[Sample], found: Findings) ->
             found.odd.append(f"equal images within a part: {first} = {second}")
 
 
-def _mask_faults(sample: Sample) -> list[str]:
+def _mask_of(sample: Sample, read: MaskReader) -> TrueMask:
+    """Mask of a sample, and what is odd about its file.
+
+    Raises:
+        LtcamError: if it cannot be read.
+    """
+    return TrueMask(sample.mask) if sample.mask_path is None else read.read(sample.mask_path)
+
+
+def _mask_faults(sample: Sample, mask: np.ndarray | None) -> list[str]:
     """What is wrong between an image, its mask and its label.
 
     Raises:
-        LtcamError: if image or mask cannot be read.
+        LtcamError: if the image cannot be read.
     """
-    image, mask = sample.image, sample.mask
+    image = sample.image
     if mask is None:
         return []
     faults = []
