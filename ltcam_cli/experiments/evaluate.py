@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 
@@ -9,6 +10,9 @@ from ltcam_cli.experiments.cells import Row, plan, run
 from ltcam_cli.experiments.delta import choose_deltas
 from ltcam_cli.experiments.session import Session, find_session
 from ltcam_cli.experiments.settings import Composed, Pipeline
+from ltcam_cli.scores.skill import no_skill
+
+log = logging.getLogger("ltcam_cli")
 
 
 def evaluate_pipelines(session: Session, pipelines: Sequence[Pipeline]) -> tuple[list[Row], float]:
@@ -27,4 +31,6 @@ def evaluate_task(composed: Composed) -> Row:
     """
     session = find_session(composed)
     [row], loop = evaluate_pipelines(session, [session.settings.pipeline])
+    if warning := no_skill(session.run.metrics):
+        log.warning("%s: %s", session.run.name, warning)
     return row | {"loop": loop, "results": os.path.relpath(session.run.path / "results.csv")}

@@ -19,7 +19,6 @@ from ltcam_cli.experiments.settings import TRAINING, Composed, Settings, with_ke
 from ltcam_cli.files import content_digest
 from ltcam_cli.runs.folder import RunFolder, find_run, find_trained, finished_run, open_run
 from ltcam_cli.runs.identity import Identity, differences, same_but_rounding
-from ltcam_cli.scores.skill import no_skill
 
 if TYPE_CHECKING:
     import torch
@@ -176,14 +175,11 @@ def find_session(composed: Composed) -> Session:
         command = shlex.join(["ltcam", "train", *words])
         session = Session(settings, find_trained(settings.root, identity, name, command))
         session.split = session.as_trained(split)
-    else:
-        settings, run = settings_of_run(composed)
-        if not run.checkpoint.is_file():
-            raise LtcamError(f"{run.path}: its training is not finished; run: ltcam train --resume")
-        session = Session(settings, run)
-    if warning := no_skill(session.run.metrics):
-        log.warning("%s: %s", session.run.name, warning)
-    return session
+        return session
+    settings, run = settings_of_run(composed)
+    if not run.checkpoint.is_file():
+        raise LtcamError(f"{run.path}: its training is not finished; run: ltcam train --resume")
+    return Session(settings, run)
 
 
 def settings_from(composed: Composed) -> Settings:
