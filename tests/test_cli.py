@@ -799,7 +799,7 @@ def test_predictions_never_mix(cli: Cli, own_run: Run, unseen: dict[str, tuple[i
     cli.fault("predict", "more", *run, "--out", "found", says=["another grey", "predict.out"])
     cli.fault(
         "predict", "photos", *run, "--out", "found", "--method", "gradcam",
-        says=["found", "another method", "predict.out"],
+        says=["found", "another method", "predict.out"], logs=True,
     )  # fmt: skip
     cli.ok("predict", "photos", *run, "--out", "photos/found")
     assert cli.ok("predict", "photos", *run, "--out", "photos/found").startswith("5 images")
@@ -858,7 +858,7 @@ def test_predict_counts_what_it_skips(
 ) -> None:
     Path("photos/bad.png").write_bytes(b"")
     run = ["predict", "photos", "--run", tiny_run.path, "--out", "found"]
-    cli.fault(*run, says=["bad.png", "empty", "on_error=skip"])
+    cli.fault(*run, says=["bad.png", "empty", "on_error=skip"], logs=True)
     result = cli(*run, "predict.on_error=skip")
     assert result.exit_code == 0
     assert "5 images" in result.stdout and "1 unreadable ones skipped" in result.stdout

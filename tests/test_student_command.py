@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -275,7 +276,9 @@ def test_a_segmenter_that_has_learnt_is_exported_with_what_it_knows(taught: Run,
 
 def test_students_are_not_averaged(taught: Run, cli: Cli) -> None:
     evaluate = ("evaluate", "--run", taught.name, "--pipeline", "student")
-    cli.fault(*evaluate, f"ensemble=[{taught.name}]", says=["ensemble", "do not set it"], logs=True)
+    other = taught.path.with_name("other")
+    shutil.copytree(taught.path, other)
+    cli.fault(*evaluate, f"ensemble=[{other.name}]", says=["ensemble", "do not set it"])
 
 
 def test_what_is_not_exported(taught: Run, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from ltcam_cli.report.terminal import print_table, spent
 from ltcam_cli.runs.tables import SHOWN, once, write_results
 from ltcam_cli.scores.skill import SCORES
 
-TRAINED = ("run", *(f"test_{name}" for name in SCORES), "seconds", "threshold", "head", "seed")
+TRAINED = ("run", "head", "seed", *(f"test_{name}" for name in SCORES), "seconds", "threshold")
 STUDENT = ("run", "student", "defect_share", "ignored_share", "without_defect", "change", "loss",
            "seconds")  # fmt: skip
 TEACHER = "ltcam_plus"  # pipeline that makes a student's first labels

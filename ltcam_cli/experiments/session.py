@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shlex
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from ltcam_cli.classifier.checkpoint import Classifier
     from ltcam_cli.runs.masking import Loading
 
-log = logging.getLogger("ltcam_cli")
 PLACES = ("experiment", "outputs", "name")  # keys besides TRAINING that `ltcam train` needs
 
 
