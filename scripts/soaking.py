@@ -34,6 +34,7 @@ STUDENT = (
     "student.network.decoder=8 student.overlays=1"
 ).split()
 TIMES = {"seconds", "images_per_second", "loop"}
+SKIPPED = {".lock", ".log", ".md"}  # of each process; tables stand in CSV files, too
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 MOMENTS = ("random", "before a rename", "after a rename")
 
@@ -150,7 +151,7 @@ def content(folder: Path) -> dict[str, str]:
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if not path.is_file() or path.suffix == ".lock" or path.name in {"last.pt", "results.md"}:
+        if not path.is_file() or path.suffix in SKIPPED or path.name == "last.pt":
             continue
         if "multirun/" in name:  # a folder for each second
             continue

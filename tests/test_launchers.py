@@ -226,7 +226,7 @@ def test_ray_that_is_not_there(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.slow
 def test_a_run_is_trained_by_one_process_at_a_time(cli: Cli, joblib: list[str]) -> None:
     rows = table_on(cli.ok("train", "-m", "trainer.cache=true,false", *SYNTHETIC, *joblib))
-    assert len(rows) == 2 and rows[0] == rows[1]
+    assert len(rows) == 1  # of two processes
     log = only(Path("outputs"), "synthetic-*/train/train.log").read_text()
     assert log.count("training synthetic-") == 1
     result = cli("train", "-m", "seed=0,1", "name=one", *SYNTHETIC, *joblib)

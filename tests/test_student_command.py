@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -276,9 +275,8 @@ def test_a_segmenter_that_has_learnt_is_exported_with_what_it_knows(taught: Run,
 
 def test_students_are_not_averaged(taught: Run, cli: Cli) -> None:
     evaluate = ("evaluate", "--run", taught.name, "--pipeline", "student")
-    other = taught.path.with_name("other")
-    shutil.copytree(taught.path, other)
-    cli.fault(*evaluate, f"ensemble=[{other.name}]", says=["ensemble", "do not set it"])
+    cli.ok("train", *taught.overrides, "seed=1", "name=other")
+    cli.fault(*evaluate, "ensemble=[other]", says=["ensemble", "do not set it"])
 
 
 def test_what_is_not_exported(taught: Run, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
