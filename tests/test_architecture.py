@@ -28,7 +28,7 @@ WAY = "data classifier maps masks student scores runs report experiments command
 # `scores` stands on nothing, so the classifier may measure itself with it. And a guided training
 # weighs channels as Grad-CAM does (`classifier/guidance.py`).
 EXCEPTIONS = {("classifier", "scores"), ("classifier", "maps")}
-FOR_ALL = {"allocator", "config", "errors", "files", "parts"}
+FOR_ALL = {"allocator", "config", "errors", "files", "parts", "progress"}
 FRAMEWORKS = {"hydra", "omegaconf", "typer", "click"}
 
 

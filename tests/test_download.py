@@ -143,7 +143,7 @@ def test_plain(server: Server, target: Path, capfd: pytest.CaptureFixture[str]) 
     assert is_right(target)
     assert server.asked == 1
     out, err = capfd.readouterr()
-    assert out == "" and "unpacking KolektorSDD" in err and "100%" in err
+    assert out == err == ""  # quick, and no terminal
 
 
 def test_empty_target_and_quiet(

@@ -30,7 +30,7 @@ from ltcam_cli.classifier.augment import BalancedOrder, CutMix
 from ltcam_cli.classifier.backbones import build_classifier
 from ltcam_cli.classifier.checkpoint import load_classifier
 from ltcam_cli.classifier.config import BackboneConfig, TrainerConfig
-from ltcam_cli.classifier.loop import TrainingLoop, duration
+from ltcam_cli.classifier.loop import TrainingLoop
 from ltcam_cli.classifier.loss import Chance, classification_loss
 from ltcam_cli.classifier.precision import autocast_dtype, dtype_name
 from ltcam_cli.classifier.predictions import predict_images
@@ -43,6 +43,7 @@ from ltcam_cli.data.split import Split
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.session import training_identity
 from ltcam_cli.experiments.settings import Settings
+from ltcam_cli.progress import duration
 
 CPU = torch.device("cpu")
 SPEED = ["seconds", "images_per_second"]

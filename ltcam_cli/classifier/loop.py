@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ltcam_cli.classifier.progress import read_progress, save_progress
 from ltcam_cli.errors import LtcamError
+from ltcam_cli.progress import Progress, duration
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -85,7 +85,7 @@ class TrainingLoop:
         self.autocast_dtype = autocast_dtype
         self.scaler = torch.amp.GradScaler(enabled=autocast_dtype == torch.float16)
         self.history: list[dict[str, float]] = []
-        self._bar: tqdm[Any] = tqdm(disable=True)
+        self._progress = Progress("training", total_steps, shown=False)
         self._first = self._done = 0  # steps before this process, and in it
         self._started: float | None = None
 
@@ -117,10 +117,9 @@ class TrainingLoop:
     def progress(self, done: int) -> Iterator[None]:
         """Show a progress bar, beginning at `done` steps, while the block runs."""
         self._first, self._done, self._started = done, 0, None
-        options: dict[str, Any] = dict(unit="batch", dynamic_ncols=True, disable=None)
         with (
             logging_redirect_tqdm(),
-            tqdm(total=self.total_steps, initial=done, desc="training", **options) as self._bar,
+            Progress("training", self.total_steps, "step", done=done) as self._progress,
         ):
             yield
 
@@ -199,8 +198,7 @@ class TrainingLoop:
     def _report(self, where: str, losses: list[float]) -> None:
         """Advance the bar; after ten steps log the remaining time."""
         text = f"{where}, loss={np.mean(losses[-10:]):.4f}, lr={self._lr():.2g}"
-        self._bar.set_postfix_str(text, refresh=False)
-        self._bar.update()
+        self._progress.update(text=text)
         self._done += 1
         if self._done == ETA_STEPS and self._started is not None:
             left = self.total_steps - self._first - ETA_STEPS
@@ -220,10 +218,3 @@ class TrainingLoop:
 def one_cycle(optimizer: Optimizer, lr: float, steps: int) -> OneCycleLR:
     """Learning rates of one cycle up to `lr` (Smith and Topin 2019)."""
     return OneCycleLR(optimizer, lr, total_steps=steps + 1)
-
-
-def duration(seconds: float) -> str:
-    """Duration in seconds, minutes or hours, e.g. `10 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

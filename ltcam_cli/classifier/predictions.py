@@ -15,6 +15,7 @@ from ltcam_cli.classifier.config import TrainerConfig
 from ltcam_cli.data.batches import Images, batches
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
+from ltcam_cli.progress import FIRST, Progress
 from ltcam_cli.scores import images as image_scores
 
 log = logging.getLogger(__name__)
@@ -40,8 +41,9 @@ def predict_images(
     )
     classifier.model.eval()
     rows = []
-    with torch.inference_mode():
+    with torch.inference_mode(), Progress("classifying", len(images), delay=FIRST) as progress:
         for batch in batches(images, batch_size, workers=workers):
+            progress.update(len(batch.items) + len(batch.skipped))
             if not batch.items:
                 continue
             logits = classifier.model(classifier.prepare(batch.images)).float()

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
+from ltcam_cli.progress import track
 
 MAX_BYTES = 100 * 10**9  # of all members; published data sets have a few GB
 MAX_RATIO = 100  # of all members to the archive; black masks alone reach 1000
@@ -38,7 +38,7 @@ def unpack(archive: Path, folder: Path, title: str, progress: bool) -> None:
                 raise BadArchiveError("its table of contents is not complete")
             _check_size(archive, content.infolist())
             members = _members(content)
-            for member, steps in tqdm(members, desc=title, unit="file", disable=not progress):
+            for member, steps in track(members, title, "file", shown=progress):
                 path = folder.joinpath(*steps)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with content.open(member) as source, path.open("xb") as sink:

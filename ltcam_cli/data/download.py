@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from requests import HTTPError, RequestException
 from ltcam_cli import files
 from ltcam_cli.data.archive import BadArchiveError, unpack
 from ltcam_cli.errors import LtcamError
+from ltcam_cli.progress import Progress
 
 TIMEOUT = 30.0
 """Seconds without a byte after which a connection counts as broken."""
@@ -110,11 +112,16 @@ def _only_process(target: Path, work: Path) -> Iterator[None]:
 def _fetch(url: str, work: Path, sha256: str | None, progress: bool) -> Path:
     """The archive, checked by its hash."""
     pooch.get_logger().setLevel("WARNING")
+    terminal = sys.stderr.isatty()
     downloader = pooch.HTTPDownloader(
-        progressbar=progress, chunk_size=1 << 16, timeout=TIMEOUT, headers={"User-Agent": "ltcam"}
+        progressbar=progress and terminal,
+        chunk_size=1 << 16,
+        timeout=TIMEOUT,
+        headers={"User-Agent": "ltcam"},
     )
     try:
-        return Path(pooch.retrieve(url, sha256, "archive.zip", work, downloader=downloader))
+        with Progress(f"fetching {url}", None, shown=progress and not terminal):
+            return Path(pooch.retrieve(url, sha256, "archive.zip", work, downloader=downloader))
     except RequestException:
         raise
     except ValueError as error:  # pooch's, of another hash; or an address of wrong form

@@ -29,6 +29,7 @@ from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split, split_by, split_by_csv, split_fraction
 from ltcam_cli.data.tables import DEFECT, GOOD, plain
 from ltcam_cli.errors import LtcamError
+from ltcam_cli.progress import track
 
 MASKS = frozenset({"mask", "masks", "groundtruth", "gt"})
 
@@ -196,8 +197,6 @@ def write_folder(samples: Sequence[Sample], root: Path) -> None:
     Raises:
         LtcamError: if `root` exists and is not empty, or cannot be written.
     """
-    from tqdm import tqdm
-
     target = root.resolve()
     try:
         if target.exists() and not (target.is_dir() and not any(target.iterdir())):
@@ -207,7 +206,7 @@ def write_folder(samples: Sequence[Sample], root: Path) -> None:
             content = Path(name) / "content"
             for folder in ("good", "defect", "masks"):
                 (content / folder).mkdir(parents=True)
-            for sample in tqdm(samples, desc=f"writing {root}", unit="image"):
+            for sample in track(samples, f"writing {root}"):
                 file = f"{sample.name.replace('/', '_')}.png"
                 folder = "defect" if sample.label else "good"
                 Image.fromarray(sample.image).save(content / folder / file)

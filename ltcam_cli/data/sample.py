@@ -13,6 +13,7 @@ import numpy as np
 from ltcam_cli.data.image_files import ImageReader
 from ltcam_cli.data.mask_files import MaskReader
 from ltcam_cli.files import content_digest, short_hash
+from ltcam_cli.progress import track
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,9 @@ class Sample:
 
 def content_of(samples: Sequence[Sample], *, masks: bool = False) -> str:
     """Sixteen hex digits of names, groups, labels and pixels; of the masks, too, if asked for."""
-    rows = [(s.name, s.group, s.label, s.image_digest()) for s in samples]
-    return short_hash([rows, [s.mask_digest() for s in samples] if masks else []], 16)
+    rows = [(s.name, s.group, s.label, s.image_digest()) for s in track(samples, "reading data")]
+    masked = track(samples, "reading masks") if masks else ()
+    return short_hash([rows, [sample.mask_digest() for sample in masked]], 16)
 
 
 def _digest(path: Path | None, recipe: str | None, read: Callable[[], np.ndarray]) -> str:

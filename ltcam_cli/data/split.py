@@ -17,6 +17,7 @@ from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.tables import read_split
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import short_hash
+from ltcam_cli.progress import track
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ class Split:
         sides = {"train": self.listed_train, "test": self.listed_test}
         return short_hash(
             {
-                side: [self._identity(sample) for sample in samples]
+                side: [self._identity(sample) for sample in track(samples, f"reading {side}")]
                 for side, samples in sides.items()
             },
             length=16,
@@ -217,11 +218,11 @@ def check_classes(samples: Sequence[Sample], part: str, remedy: str | Split = RE
 def duplicates(first: Sequence[Sample], second: Sequence[Sample]) -> set[tuple[str, str]]:
     """Pairs of names, one of each side, whose images are equal; a sample is none of itself."""
     names = defaultdict(list)
-    for sample in first:
+    for sample in track(first, "comparing"):
         names[sample.image_digest()].append(sample.name)
     return {
         (min(name, sample.name), max(name, sample.name))
-        for sample in second
+        for sample in track(second, "comparing")
         for name in names.get(sample.image_digest(), ())
         if name != sample.name
     }

@@ -23,6 +23,7 @@ from ltcam_cli.experiments.sources import heatmap_source, passes
 from ltcam_cli.files import exclusive, read_json, write_json
 from ltcam_cli.masks.inputs import Calibrator, SegInput
 from ltcam_cli.masks.segmenters import Segmenter, make_segmenter
+from ltcam_cli.progress import track
 from ltcam_cli.runs.identity import Identity
 from ltcam_cli.runs.masking import Loading, MaskJob, mask_images
 
@@ -245,7 +246,7 @@ def _fit_on_images(
 
 def readable_images(samples: Sequence[Sample], loading: Loading) -> Iterator[np.ndarray]:
     """Pixels of the samples; those that cannot be read are an error, or left out."""
-    for sample in samples:
+    for sample in track(samples, loading.progress or "reading images"):
         try:
             yield sample.image
         except LtcamError as error:

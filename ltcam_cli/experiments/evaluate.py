@@ -18,10 +18,16 @@ log = logging.getLogger("ltcam_cli")
 def evaluate_pipelines(session: Session, pipelines: Sequence[Pipeline]) -> tuple[list[Row], float]:
     """Evaluate a cell for each pipeline; those that can, share their passes over the images.
 
+    Warns, after that, of a classifier that learnt nothing.
+
     Returns:
         Rows as the pipelines are listed, and the seconds of the loops: 0 if all cells were there.
     """
-    return run(session, plan(session, choose_deltas(session, pipelines)))
+    rows, seconds = run(session, plan(session, choose_deltas(session, pipelines)))
+    warning = no_skill(session.run.metrics)
+    if warning and session.settings.evaluation.split != "train":
+        log.warning("%s: %s", session.run.name, warning)
+    return rows, seconds
 
 
 def evaluate_task(composed: Composed) -> Row:
@@ -31,6 +37,4 @@ def evaluate_task(composed: Composed) -> Row:
     """
     session = find_session(composed)
     [row], loop = evaluate_pipelines(session, [session.settings.pipeline])
-    if warning := no_skill(session.run.metrics):
-        log.warning("%s: %s", session.run.name, warning)
     return row | {"loop": loop, "results": os.path.relpath(session.run.path / "results.csv")}

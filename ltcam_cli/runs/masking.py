@@ -12,7 +12,6 @@ from itertools import groupby
 from typing import TypeVar
 
 import numpy as np
-from tqdm import tqdm
 
 from ltcam_cli.classifier.checkpoint import Classifier
 from ltcam_cli.data.batches import Batch, Images, Item, batches
@@ -22,6 +21,7 @@ from ltcam_cli.maps.engine import Heatmaps, HeatmapSource, wanted_size
 from ltcam_cli.masks.inputs import SegInput
 from ltcam_cli.masks.resize import at_size
 from ltcam_cli.masks.segmenters import Segmenter
+from ltcam_cli.progress import Progress
 
 T = TypeVar("T")
 
@@ -86,6 +86,7 @@ class BatchMaps:
     batch: Batch
     heatmaps: Heatmaps
     classifier: Classifier
+    progress: Progress
 
     def results(self, jobs: Sequence[MaskJob], *, gate: bool) -> Iterator[ImageResult]:
         """Heatmap and mask of each image, job by job; those of one map one after another.
@@ -112,6 +113,7 @@ class BatchMaps:
                     else:
                         mask = job.segmenter(SegInput(heatmap, item.original))
                     yield ImageResult(item, heatmap, mask, probability, predicted, job_number)
+                    self.progress.update()
 
 
 def batch_maps(
@@ -121,6 +123,7 @@ def batch_maps(
     loading: Loading,
     *,
     masks: bool,
+    jobs: int = 1,
     skipped: list[str] | None = None,
 ) -> Iterator[BatchMaps]:
     """Heatmaps of each batch; images are decoded and resized ahead.
@@ -131,6 +134,7 @@ def batch_maps(
         samples: Samples in the order wanted.
         loading: How they are loaded.
         masks: Whether the true masks are read, too.
+        jobs: Masks that are made of each image.
         skipped: List that collects the names of images that cannot be read.
     """
     size = wanted_size(source) or (classifier.height, classifier.width)
@@ -146,19 +150,16 @@ def batch_maps(
         skip_key=loading.skip_key,
     )
     pin = any(p.is_cuda for p in classifier.model.parameters())  # an ONNX file has none
-    with tqdm(
-        total=len(samples),
-        desc=loading.progress,
-        unit="image",
-        disable=None if loading.progress else True,
-    ) as bar:
+    shown, unit = bool(loading.progress), "mask" if jobs > 1 else "image"
+    with Progress(loading.progress or "", jobs * len(samples), unit, shown=shown) as progress:
         batch_size = loading.batch_size if height else 1  # images of their own sizes: no batch
         for batch in batches(images, batch_size, workers=loading.workers, pin=pin):
-            bar.update(len(batch.items) + len(batch.skipped))
+            progress.update(jobs * len(batch.skipped))
             if skipped is not None:
                 skipped += batch.skipped
             if batch.items:
-                yield BatchMaps(batch, source(classifier.prepare(batch.images)), classifier)
+                heatmaps = source(classifier.prepare(batch.images))
+                yield BatchMaps(batch, heatmaps, classifier, progress)
 
 
 def mask_images(
@@ -175,7 +176,7 @@ def mask_images(
 
     Arguments as of `batch_maps` and `BatchMaps.results`.
     """
-    for batch in batch_maps(classifier, source, samples, loading, masks=masks):
+    for batch in batch_maps(classifier, source, samples, loading, masks=masks, jobs=len(jobs)):
         yield from batch.results(jobs, gate=gate)
 
 

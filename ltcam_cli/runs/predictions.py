@@ -27,6 +27,7 @@ from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import atomic
 from ltcam_cli.maps.engine import HeatmapSource
+from ltcam_cli.progress import track
 from ltcam_cli.runs.masking import (
     BatchMaps,
     ImageResult,
@@ -132,7 +133,11 @@ def predict(
     check_lengths(names, len(".png"), "predict")
     scores, regions = tables.read()
     done: dict[str, Any] = {row["name"]: row for row in scores.to_dict("records")}
-    todo = [sample for sample in samples if not _is_done(sample, done, writing)]
+    todo = [
+        sample
+        for sample in track(samples, "looking for what is done")
+        if not _is_done(sample, done, writing)
+    ]
     anew = [sample.name for sample in todo]
     tables.claim(names, writing.identity)
     anew += _renamed(samples, done, writing)

@@ -164,7 +164,10 @@ def evaluate(
 
     started = time.perf_counter()
     in_background(
-        batch_maps(classifier, source, counted, loading, masks=True, skipped=skipped), score
+        batch_maps(
+            classifier, source, counted, loading, masks=True, jobs=len(jobs), skipped=skipped
+        ),
+        score,
     )
     seconds = time.perf_counter() - started
     if not scores[0].rows:

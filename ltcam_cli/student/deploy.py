@@ -21,6 +21,7 @@ from ltcam_cli.classifier.config import BackboneConfig
 from ltcam_cli.errors import LtcamError, require
 from ltcam_cli.files import atomic, read_json, write_json
 from ltcam_cli.maps.engine import Heatmaps
+from ltcam_cli.progress import Progress
 from ltcam_cli.student.checkpoint import Student
 
 EXTRA = "deploy"
@@ -92,7 +93,7 @@ def export(
     ).eval()
     with torch.inference_mode():
         expected = network(images)
-    with atomic(path) as temporary:
+    with atomic(path) as temporary, Progress("exporting", None):
         with warnings.catch_warnings(), errors_only("torch.onnx", "onnxscript", "onnx_ir"):
             warnings.simplefilter("ignore")  # of torch about itself
             torch.onnx.export(

@@ -14,6 +14,7 @@ from ltcam_cli.data.batches import Images, Item
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import atomic
+from ltcam_cli.progress import track
 from ltcam_cli.student.config import StudentConfig
 from ltcam_cli.student.labels import DEFECT, IGNORED, draw_labels, first_labels, next_labels
 
@@ -102,7 +103,7 @@ class PseudoLabels:
                 first[item.sample.name],
                 self.config.labels,
             )
-            for item in map(self._item, self.defective)
+            for item in map(self._item, track(self.defective, "labels"))
         }
 
     def _draw(self, labels: Labels, folder: Path) -> None:

@@ -19,6 +19,7 @@ from ltcam_cli.classifier.precision import autocast_dtype
 from ltcam_cli.data.batches import Images, Item, prefetched
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import check_classes
+from ltcam_cli.progress import track
 from ltcam_cli.student.checkpoint import Student
 from ltcam_cli.student.config import StudentConfig
 from ltcam_cli.student.crops import Crops
@@ -96,7 +97,7 @@ class _Training:
         self.images = Images(samples, height, width, channels, cache=True, on_error=on_error)
         self.readable = [
             number
-            for number in range(len(samples))
+            for number in track(range(len(samples)), "reading images")
             if on_error != "skip" or isinstance(self.images[number], Item)
         ]
         network = self._new_network(0)
