@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from ltcam_cli.data.dataset import Dataset
 from ltcam_cli.data.mask_files import MaskReader, TrueMask
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split, duplicates
 from ltcam_cli.errors import LtcamError
+from ltcam_cli.progress import track
 
 SHOWN = 20  # lines of one kind
 
@@ -59,7 +59,7 @@ def look_at(dataset: Dataset, split: Split) -> Findings:
         if unnamed:
             found.odd.append(f"not in dataset.labels, labelled by folder or mask: {_some(unnamed)}")
     unreadable = found.wrong if dataset.on_error == "raise" else found.odd
-    for sample in tqdm(samples, desc="reading", unit="image", disable=None):
+    for sample in track(samples, "reading"):
         try:
             mask = _mask_of(sample, dataset.mask_reader())
             found.wrong += _mask_faults(sample, mask.defect)
