@@ -23,6 +23,13 @@ class LtcamError(Exception):
     """
 
 
+class DamagedFileError(LtcamError):
+    """A file of ours that cannot be read; commands on several runs or cells go on with the others.
+
+    Its line names the file, and what makes it anew.
+    """
+
+
 def user_message(error: BaseException | None) -> str | None:
     """The line for an error that a user can mend; None for a fault of ours."""
     if error is None:

@@ -15,6 +15,7 @@ from ltcam_cli.files import short_hash, write_text
 from ltcam_cli.report.terminal import print_table
 from ltcam_cli.runs.cells import Cell, find_cells
 from ltcam_cli.runs.folder import find_run, write_table
+from ltcam_cli.runs.reading import healthy
 from ltcam_cli.runs.tables import as_markdown
 
 MOST = 4  # cells of a page, where none are named
@@ -57,7 +58,7 @@ def report(call: Call, names: Sequence[str], chosen: Chosen, limit: int, out: Pa
     from ltcam_cli.report.page import PageContent, render
 
     runs = runs or [find_session(composed).run]
-    runs = list({run.path.resolve(): run for run in runs}.values())
+    runs = healthy(list({run.path.resolve(): run for run in runs}.values()))
     selection = Selection(chosen[0], chosen[1], deltas)
     of_runs = [selection.cells(run, max(1, MOST // len(runs))) for run in runs]
     cells = [cell for shown, _ in of_runs for cell in shown]
@@ -97,7 +98,9 @@ def compare(places: Sequence[str], outputs: Path, chosen: Chosen, out: Path | No
     from ltcam_cli.runs.comparison import SHOWN
     from ltcam_cli.runs.comparison import compare as compare_cells
 
-    table = compare_cells(list(cells.values()))
+    [reference, *_] = cells.values()
+    reference.check()  # to leave it out would compare with another one
+    table = compare_cells(healthy(list(cells.values())))
     path = (out or outputs) / "compare.csv"
     print_table(table, SHOWN, path)
     print(f"\n{NOTE}")

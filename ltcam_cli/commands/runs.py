@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ltcam_cli.commands.options import Call
-from ltcam_cli.errors import LtcamError
+from ltcam_cli.errors import DamagedFileError, LtcamError
 from ltcam_cli.runs.folder import RunFolder, find_run, list_runs
+from ltcam_cli.runs.reading import healthy
 from ltcam_cli.scores.skill import confusion_text, no_skill
 
 
@@ -34,10 +35,11 @@ def runs(outputs: Path, name: str | None) -> None:
 
 def _run_row(run: RunFolder) -> dict[str, object]:
     try:
-        metrics, results = run.metrics, run.results()
-    except LtcamError as error:  # a damaged run must not hide the others
+        run.check()
+    except DamagedFileError as error:  # a damaged run must not hide the others
         print(f"ltcam: {error}", file=sys.stderr)
         return {"run": run.name, "trained": "damaged", "warning": None}
+    metrics, results = run.metrics, run.results()
     return {
         "run": run.name,
         "trained": "yes" if run.checkpoint.is_file() else "unfinished",
@@ -95,7 +97,8 @@ def _gather_runs(out: Path, folders: Sequence[RunFolder]) -> bool:
     from ltcam_cli.report.terminal import print_table
     from ltcam_cli.runs.tables import SHOWN, write_results
 
-    tables = [table for run in folders if not (table := run.results()).empty]
+    shown = healthy(folders)
+    tables = [table for run in shown if not (table := run.results()).empty]
     if tables:
         rows = [{str(k): v for k, v in row.items()} for row in pd.concat(tables).to_dict("records")]
         print_table(write_results(out, rows), ["run", *SHOWN])
@@ -103,7 +106,7 @@ def _gather_runs(out: Path, folders: Sequence[RunFolder]) -> bool:
     unfinished = [run for run in folders if not run.checkpoint.is_file()]
     for run in unfinished:
         _missing(f"the training of {run.name} is not finished; ltcam train --resume")
-    return not unfinished
+    return not unfinished and len(shown) == len(folders)
 
 
 def _missing(what: str) -> None:

@@ -11,14 +11,16 @@ from typing import Any
 import pandas as pd
 
 from ltcam_cli.data.sample import Sample, content_of
+from ltcam_cli.errors import DamagedFileError
 from ltcam_cli.experiments.calibration import calibrated_segmenters, calibration_digest
 from ltcam_cli.experiments.config import EvaluationConfig
 from ltcam_cli.experiments.session import Session
 from ltcam_cli.experiments.settings import Pipeline
 from ltcam_cli.experiments.sources import heatmap_source, passes, resolved
-from ltcam_cli.files import read_json, stem_of, write_json
+from ltcam_cli.files import stem_of, write_json
 from ltcam_cli.maps.method import AUTO
 from ltcam_cli.report.overlay import draw_strip
+from ltcam_cli.runs.cells import Cell
 from ltcam_cli.runs.folder import write_config, write_table
 from ltcam_cli.runs.identity import Identity
 from ltcam_cli.runs.masking import ImageResult, MaskJob
@@ -67,8 +69,14 @@ class CellJob:
 
     def finished(self, evaluation: EvaluationConfig) -> bool:
         """Whether the cell is there, with its maps where they are wanted."""
-        maps = not evaluation.save_maps or (self.folder / "maps").is_dir()
-        return maps and (self.folder / "metrics.json").is_file()
+        if not (self.folder / "metrics.json").is_file():
+            return False
+        try:
+            _ = Cell(self.folder).metrics
+        except DamagedFileError as error:
+            log.warning("%s; it is computed anew", error)
+            return False
+        return not evaluation.save_maps or (self.folder / "maps").is_dir()
 
 
 def plan(session: Session, pipelines: Sequence[ChosenPipeline]) -> list[CellJob]:
@@ -140,7 +148,7 @@ def run(session: Session, jobs: Sequence[CellJob]) -> tuple[list[Row], float]:
     seconds = 0.0
     for numbers in passes([job.pipeline for job in missing]):
         seconds += _run_pass(session, [missing[number] for number in numbers])
-    rows = {folder: read_json(folder / "metrics.json") for folder in folders}
+    rows = {folder: Cell(folder).metrics for folder in folders}
     add_rows(session.run, list(rows.values()))
     return [rows[job.folder] for job in jobs], seconds
 

@@ -5,20 +5,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from ltcam_cli.data.sample import content_of
-from ltcam_cli.errors import LtcamError
+from ltcam_cli.errors import DamagedFileError, LtcamError
 from ltcam_cli.experiments.calibration import calibration_digest
 from ltcam_cli.experiments.cells import ChosenPipeline, masks_of, plan, run
 from ltcam_cli.experiments.evidence import Evidence, mean_criterion
 from ltcam_cli.experiments.session import Session
 from ltcam_cli.experiments.settings import Pipeline
 from ltcam_cli.experiments.sources import passes
-from ltcam_cli.files import lock, read_json, write_json
+from ltcam_cli.files import lock, write_json
 from ltcam_cli.maps.method import AUTO, CamMethod
 from ltcam_cli.runs.identity import Identity
+from ltcam_cli.runs.reading import read_mapping
 
 log = logging.getLogger("ltcam_cli")
 
@@ -101,7 +104,7 @@ def _evidences(session: Session, candidates: Sequence[Pipeline]) -> list[float]:
         for pipeline in candidates
     ]
     path = session.run.path / "delta.json"
-    kept = read_json(path) if path.is_file() and not session.settings.overwrite else {}
+    kept = {} if session.settings.overwrite else kept_evidence(path, names)
     missing = [number for number, name in enumerate(names) if name not in kept]
     values: dict[str, float] = {}
     for numbers in passes([candidates[number] for number in missing]):
@@ -114,10 +117,19 @@ def _evidences(session: Session, candidates: Sequence[Pipeline]) -> list[float]:
         values |= {names[place]: mean for place, mean in zip(places, means, strict=True)}
     if values:
         with lock(path):  # another process may have written others meanwhile
-            kept |= read_json(path) if path.is_file() else {}
+            kept |= kept_evidence(path)
             kept |= values
             write_json(path, kept)
     return [float("nan") if kept[name] is None else kept[name] for name in names]
+
+
+def kept_evidence(path: Path, names: Sequence[str] = ()) -> dict[str, Any]:
+    """Criteria that were computed before; none of a damaged file, which is then made anew."""
+    try:
+        return read_mapping(path, "it is made anew", numbers=names) if path.is_file() else {}
+    except DamagedFileError as error:
+        log.warning("%s", error)
+        return {}
 
 
 def _curve(criterion: str, deltas: Sequence[float], values: Sequence[float]) -> pd.DataFrame:

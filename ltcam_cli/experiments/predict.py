@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ltcam_cli.classifier.checkpoint import Classifier
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.calibration import calibration_digest
@@ -22,7 +20,7 @@ from ltcam_cli.files import content_digest, exclusive, lock, short_hash
 from ltcam_cli.maps.engine import HeatmapSource
 from ltcam_cli.masks.segmenters import make_segmenter
 from ltcam_cli.report.overlay import draw_strip
-from ltcam_cli.runs.folder import find_run, write_config
+from ltcam_cli.runs.folder import find_run, read_config, write_config
 from ltcam_cli.runs.identity import Identity
 from ltcam_cli.runs.masking import Loading, MaskJob
 from ltcam_cli.runs.prediction_tables import PredictionTables
@@ -187,11 +185,8 @@ def claim(out: Path, identity: Identity, config: dict[str, Any]) -> None:
     """
     path = out / "config.yaml"
     with lock(path):
-        try:
-            kept = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
-        except (yaml.YAMLError, UnicodeDecodeError):
-            kept = ""
-        if kept is not None and (not isinstance(kept, dict) or kept.get("hash") != identity.hash):
+        remedy = "choose another predict.out, or delete the folder"
+        if path.is_file() and read_config(out, remedy).get("hash") != identity.hash:
             raise LtcamError(
                 f"{out}: holds the masks of another method, segmenter or classifier; "
                 "choose another predict.out or delete it"

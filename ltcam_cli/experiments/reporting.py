@@ -21,6 +21,7 @@ from ltcam_cli.maps.method import CamMethod
 from ltcam_cli.report.gallery import Gallery, Visitor
 from ltcam_cli.runs.cells import Cell, chosen_by_training, find_cells, newest
 from ltcam_cli.runs.folder import RunFolder
+from ltcam_cli.runs.reading import healthy
 from ltcam_cli.runs.scoring import evaluate
 from ltcam_cli.scores.skill import no_skill
 
@@ -44,7 +45,7 @@ class Selection:
         Raises:
             LtcamError: If there is none, or a named one was made of other weights.
         """
-        cells = find_cells(run, self.names, self.methods, self.deltas)
+        cells = healthy(find_cells(run, self.names, self.methods, self.deltas))
         digest = content_digest(run.checkpoint)[:12]
         fitting = [cell for cell in cells if cell.metrics["checkpoint"] == digest]
         if not fitting or (self.names and len(fitting) < len(cells)):

@@ -24,9 +24,10 @@ from ltcam_cli.experiments.settings import Composed, Pipeline
 from ltcam_cli.experiments.sources import passes, resolved
 from ltcam_cli.files import write_text
 from ltcam_cli.maps.engine import HeatmapSource
-from ltcam_cli.runs.folder import read_table, write_config, write_table
+from ltcam_cli.runs.folder import write_config, write_table
 from ltcam_cli.runs.identity import Identity
 from ltcam_cli.runs.masking import MaskJob, mask_images, true_mask
+from ltcam_cli.runs.reading import read_table
 from ltcam_cli.runs.tables import SHOWN, as_markdown
 from ltcam_cli.scores.pixels import PixelCounts
 
@@ -110,7 +111,7 @@ class Search:
             write_table(path, self.table(session, pipelines, criteria(session, pipelines)))
         else:
             log.info("%s: is there already; overwrite=true searches anew", folder)
-        return read_table(path)
+        return read_table(path, "search anew with --overwrite", ("method",), ("criterion",))
 
     def table(
         self, session: Session, pipelines: Sequence[Pipeline], scores: pd.DataFrame

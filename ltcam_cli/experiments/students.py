@@ -19,9 +19,10 @@ from ltcam_cli.experiments.settings import Composed, Pipeline
 from ltcam_cli.experiments.train import as_begun, logged_to, start_anew
 from ltcam_cli.files import exclusive
 from ltcam_cli.maps.method import StudentMethod
-from ltcam_cli.runs.folder import read_table, write_config
+from ltcam_cli.runs.folder import write_config
 from ltcam_cli.runs.identity import Identity
 from ltcam_cli.runs.masking import mask_images
+from ltcam_cli.runs.reading import read_table
 from ltcam_cli.student.train import train_student
 
 log = logging.getLogger("ltcam_cli")
@@ -79,7 +80,8 @@ def _train(session: Session, teacher: Pipeline, folder: Path, identity: Identity
     head = {"run": run.name, "student": folder.name}
     if (folder / "checkpoint.pt").is_file() and not settings.overwrite:
         log.info("%s: is trained already; overwrite=true trains it anew", folder)
-        table = read_table(folder / "history.csv")
+        remedy = "train the student anew with --overwrite"
+        table = read_table(folder / "history.csv", remedy, numbers=("loss", "seconds"))
         last: Row = {str(key): value for key, value in table.iloc[-1].items()}
         return head | last | {"seconds": table["seconds"].sum()}
     start_anew(settings, folder, folder, "history.csv", "labels/*.pt")

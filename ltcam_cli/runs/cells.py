@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+import logging
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pandas as pd
-import yaml
 
-from ltcam_cli.errors import LtcamError, nearest
-from ltcam_cli.files import read_json
-from ltcam_cli.runs.folder import RunFolder, read_table
+from ltcam_cli.errors import DamagedFileError, LtcamError, nearest
+from ltcam_cli.runs.folder import CELL, EVALUATE_ANEW, SCORES, RunFolder
+from ltcam_cli.runs.reading import read_mapping, read_table, reading
 
-C = TypeVar("C", bound="dict[str, Any] | pd.DataFrame")
+log = logging.getLogger("ltcam_cli")
 
 # Columns that may distinguish two cells of one method, in the order of a label.
 DISTINCTIONS = ("layers", "segmenter", "images", "scope", "form", "fusion", "normalize", "weights",
                 "tta", "ensemble", "dtype", "target", "supervision", "split", "run")  # fmt: skip
+IOU_INTERVAL = ("iou_low", "iou_high")
 COUNTS = dict.fromkeys(("tp", "fp", "fn", "tn"), "int64")
 
 
@@ -45,65 +46,49 @@ class Cell:
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """Scores and their circumstances, with the columns of the table of results."""
-        return _read(self.path / "metrics.json", _json, ("method", "cell"))
+        return read_mapping(self.path / "metrics.json", EVALUATE_ANEW, CELL, SCORES)
 
     @property
     def config(self) -> dict[str, Any]:
         """Config of the evaluation."""
-        return _read(self.path / "config.yaml", _yaml, ("method",))
+        return read_mapping(self.path / "config.yaml", EVALUATE_ANEW, ("method",))
 
     def images(self) -> pd.DataFrame:
         """Scores of each image, indexed by name; see `Scores.table`."""
-        table = _read(self.path / "images.csv", _images, ("name", "group", *COUNTS))
+        path = self.path / "images.csv"
+        exact: Any = {"name": str, "group": str, **COUNTS}
+        table = read_table(path, EVALUATE_ANEW, ("name", "group"), [*COUNTS], dtype=exact)
+        if table["name"].duplicated().any():
+            raise DamagedFileError(f"{path}: is damaged; {EVALUATE_ANEW}")
         return table.set_index("name")
 
     def curve(self) -> pd.DataFrame | None:
         """Precision-recall curve of the pixels in per cent; None if there is none."""
         path = self.path / "curve.csv"
-        return _read(path, read_table, ("recall", "precision")) if path.is_file() else None
+        numbers = ("recall", "precision")
+        return read_table(path, EVALUATE_ANEW, numbers=numbers) if path.is_file() else None
+
+    def check(self) -> None:
+        """Refuse a cell that cannot be shown.
+
+        Raises:
+            DamagedFileError: If one of its files is damaged or missing.
+        """
+        _ = self.metrics, self.config, self.images(), self.curve()
 
 
 def sweep_tables(run: RunFolder) -> list[pd.DataFrame]:
-    """Tables of a run's sweeps, by name.
-
-    Raises:
-        LtcamError: if a table is damaged.
-    """
-    paths = sorted(run.path.glob("sweep/*/sweep.csv"))
-    return [
-        _read(path, read_table, ("cell", "delta", "iou", "chosen"), "sweep again") for path in paths
-    ]
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return dict(read_json(path))
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
-
-
-def _images(path: Path) -> pd.DataFrame:
-    return read_table(path, dtype={"name": str, "group": str, **COUNTS})
-
-
-def _read(
-    path: Path,
-    reader: Callable[[Path], C],
-    required: Sequence[str],
-    remedy: str = "evaluate the cell anew with --overwrite",
-) -> C:
-    """Content of a file that holds the required keys or columns."""
-    fault = "is damaged"
-    try:
-        content = reader(path)
-        if all(key in content for key in required):
-            return content
-    except FileNotFoundError:
-        fault = "is missing"
-    except (TypeError, ValueError, yaml.YAMLError):
-        pass
-    raise LtcamError(f"{path}: {fault}; {remedy}")
+    """Tables of a run's sweeps, by name; damaged ones are logged."""
+    tables = []
+    for path in sorted(run.path.glob("sweep/*/sweep.csv")):
+        texts, numbers = ("cell", "method", "layers", "part"), ("delta", "iou", *IOU_INTERVAL)
+        try:
+            with reading(path, "sweep again"):
+                table = read_table(path, "sweep again", texts, (*numbers, "chosen"))
+                tables.append(table.astype({"chosen": bool}))
+        except DamagedFileError as error:
+            log.warning("%s", error)
+    return tables
 
 
 def results_of(run: RunFolder) -> pd.DataFrame:

@@ -9,24 +9,24 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from ltcam_cli.errors import LtcamError, nearest
-from ltcam_cli.files import atomic, read_json, write_text
+from ltcam_cli.errors import DamagedFileError, LtcamError, nearest
+from ltcam_cli.files import atomic, write_text
 from ltcam_cli.runs.dotted import with_lists
-from ltcam_cli.runs.identity import Identity, same_but_rounding
+from ltcam_cli.runs.identity import Identity, kept_identity, same_but_rounding
+from ltcam_cli.runs.reading import parsed_table, read_mapping, read_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger("ltcam_cli")
-# Columns of tables that are texts even where they look like a number, or like none: 007, 1e5, NA.
-TEXTS = (
-    "run name group path content method layers segmenter images dataset split supervision target "
-    "scope form fusion normalize weights tta ensemble pipeline checkpoint cell part refine"
-).split()
+ANEW = "train the run anew"
+EVALUATE_ANEW = "evaluate the cell anew with --overwrite"
+SCORES = ("iou", "precision", "recall", "f1", "iou_low", "iou_high", "mean_iou", "delta")
+CELL = ("method", "cell", "layers", "segmenter", "images", "split")  # texts of a row of results
 
 
 @dataclass(frozen=True)
@@ -57,26 +57,36 @@ class RunFolder:
         Raises:
             LtcamError: If there is none, or it is damaged.
         """
-        return read_config(self.train, "train the run anew")
+        return read_config(self.train, ANEW)
 
     @property
     def metrics(self) -> dict[str, Any]:
         """Metrics of its training; empty while that is not finished.
 
         Raises:
-            LtcamError: If the file is damaged.
+            DamagedFileError: If the file is damaged.
         """
         path = self.train / "metrics.json"
-        try:
-            return dict(read_json(path)) if path.is_file() else {}
-        except (ValueError, TypeError) as error:
-            raise LtcamError(f"{path}: is damaged; train the run anew") from error
+        if not path.is_file():
+            return {}
+        metrics = read_mapping(path, ANEW, numbers=("threshold", "seconds"))
+        return read_mapping(path, ANEW, numbers=[key for key in metrics if key[:5] == "test_"])
 
-    def results(self) -> pd.DataFrame:
-        """All cells ever evaluated; may be empty.
+    def check(self) -> None:
+        """Refuse a run that cannot be shown.
 
         Raises:
-            LtcamError: If the table is damaged.
+            DamagedFileError: If its config, identity or metrics are damaged.
+        """
+        _ = self.config, kept_identity(self.train), self.metrics
+
+    def results(self, dtype: Any = None) -> pd.DataFrame:
+        """All cells ever evaluated; may be empty.
+
+        A damaged table is put together anew, of the cells' `metrics.json`.
+
+        Args:
+            dtype: Types of columns, as of `parsed_table`.
         """
         import pandas as pd
 
@@ -84,9 +94,25 @@ class RunFolder:
         if not path.is_file():
             return pd.DataFrame()
         try:
-            return read_table(path)
-        except (ValueError, OSError) as error:
-            raise LtcamError(f"{path}: is damaged; delete it and evaluate anew") from error
+            table = read_table(path, "its rows are read from the cells", CELL, SCORES)
+            if table["cell"].isna().any():
+                raise DamagedFileError(f"{path}: is damaged; its rows are read from the cells")
+            return table if dtype is None else read_table(path, "", dtype=dtype)
+        except DamagedFileError as error:
+            log.warning("%s", error)
+        rows = pd.DataFrame(self.cell_metrics())
+        return parsed_table(rows.to_csv(index=False).encode(), dtype=dtype) if len(rows) else rows
+
+    def cell_metrics(self) -> list[dict[str, Any]]:
+        """Metrics of the cells that are there, the oldest first; damaged ones are logged."""
+        paths = [*self.path.glob("evaluate/*/metrics.json")]
+        rows = []
+        for path in sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path)):
+            try:
+                rows.append(read_mapping(path, EVALUATE_ANEW, CELL, SCORES))
+            except DamagedFileError as error:
+                log.warning("%s", error)
+        return rows
 
 
 def read_config(folder: Path, remedy: str) -> dict[str, Any]:
@@ -97,18 +123,9 @@ def read_config(folder: Path, remedy: str) -> dict[str, Any]:
         remedy: What to do about a damaged file; ends the error's line.
 
     Raises:
-        LtcamError: If there is none, or it is damaged.
+        DamagedFileError: If there is none, or it is damaged.
     """
-    path = folder / "config.yaml"
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise LtcamError(f"{path}: no such file; {remedy}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LtcamError(f"{path}: is damaged; {remedy}") from error
-    if not isinstance(loaded, dict):
-        raise LtcamError(f"{path}: is damaged; {remedy}")
-    return loaded
+    return read_mapping(folder / "config.yaml", remedy)
 
 
 def write_config(folder: Path, values: Mapping[str, Any]) -> None:
@@ -204,22 +221,6 @@ def find_trained(outputs: Path, identity: Identity, name: str, command: str) -> 
     raise LtcamError(
         f"no trained classifier fits this config (hash {identity.hash}); train it with: {command} "
         f"— or choose one with --run (trained: {', '.join(runs) or 'none'})"
-    )
-
-
-def read_table(source: Path | IO[bytes], dtype: Any = None, converters: Any = None) -> pd.DataFrame:
-    """A table of ours: its texts stay as they are, and only an empty field is missing.
-
-    Args:
-        source: CSV file.
-        dtype: Types of columns, as of `pandas.read_csv`; None: the `TEXTS` are str.
-        converters: Functions that read columns, as of `pandas.read_csv`.
-    """
-    import pandas as pd
-
-    dtype = dict.fromkeys(TEXTS, str) if dtype is None else dtype
-    return pd.read_csv(
-        source, dtype=dtype, converters=converters, keep_default_na=False, na_values=[""]
     )
 
 

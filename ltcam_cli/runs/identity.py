@@ -14,8 +14,9 @@ from typing import Any
 
 from ltcam_cli.config import effective
 from ltcam_cli.errors import LtcamError
-from ltcam_cli.files import read_json, short_hash, write_json
+from ltcam_cli.files import short_hash, write_json
 from ltcam_cli.runs.dotted import flat
+from ltcam_cli.runs.reading import read_mapping
 
 FILE = "identity.json"
 # Format of what each station computes: raise it when equal inputs begin to give other results.
@@ -72,13 +73,7 @@ def kept_identity(folder: Path) -> dict[str, Any] | None:
     path = folder / FILE
     if not path.is_file():
         return None
-    try:
-        kept = read_json(path)
-    except ValueError as error:
-        raise LtcamError(f"{path}: is damaged; make {folder} anew") from error
-    if not isinstance(kept, dict):
-        raise LtcamError(f"{path}: is damaged; make {folder} anew")
-    return kept
+    return read_mapping(path, f"make {folder} anew", ("hash",))
 
 
 def same_but_rounding(folder: Path, identity: Identity) -> bool:

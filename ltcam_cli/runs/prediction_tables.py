@@ -6,7 +6,6 @@ which says which images it was given.
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +15,9 @@ from typing import Any
 import pandas as pd
 
 from ltcam_cli.errors import LtcamError
-from ltcam_cli.files import append, read_json, write_json
-from ltcam_cli.runs.folder import read_table, write_table
+from ltcam_cli.files import append, write_json
+from ltcam_cli.runs.folder import write_table
+from ltcam_cli.runs.reading import TEXTS, parsed_table, read_mapping, reading
 from ltcam_cli.runs.shards import Shard
 
 SCORES = ["name", "path", "probability", "predicted", "regions", "area", "content"]
@@ -127,7 +127,12 @@ def gather(out: Path) -> Gathered:
                 "delete the files of one"
             )
     records = {
-        shard: read_json(PredictionTables(out, shard).path("shard", ".json")) for shard in shards
+        shard: read_mapping(
+            PredictionTables(out, shard).path("shard", ".json"),
+            f"delete it, and predict the shard again: predict.shard={shard}",
+            ("hash", "images", "skipped"),
+        )
+        for shard in shards
     }
     for other in shards:
         if records[other]["hash"] != records[shards[0]]["hash"]:
@@ -165,5 +170,8 @@ def _read(path: Path, columns: list[str]) -> pd.DataFrame:
     whole = content[: content.rfind(b"\n") + 1]  # a machine that crashed may leave half a line
     if not whole:
         return pd.DataFrame(columns=columns)
-    # pandas 2 loses a digit where Python's own float does not
-    return read_table(io.BytesIO(whole), converters=dict.fromkeys(FLOATS, float))
+    texts = [column for column in columns if column in TEXTS]
+    numbers = [column for column in columns if column not in TEXTS]
+    with reading(path, f"delete it and the other tables of {path.parent}, and predict again"):
+        # pandas 2 loses a digit where Python's own float does not
+        return parsed_table(whole, texts, numbers, converters=dict.fromkeys(FLOATS, float))

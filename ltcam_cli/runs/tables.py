@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ltcam_cli.files import lock, write_text
-from ltcam_cli.runs.folder import RunFolder, read_table, write_table
+from ltcam_cli.runs.folder import RunFolder, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,8 +38,8 @@ def add_rows(run: RunFolder, rows: Sequence[Mapping[str, Any]]) -> None:
     path = run.path / "results.csv"
     with lock(path):
         tables = [pd.DataFrame(rows)]
-        if path.is_file():
-            older = read_table(path, dtype=str)  # as text, so that no digit of it changes
+        older = run.results(dtype=str)  # as text, so that no digit of it changes
+        if len(older):
             tables.insert(0, older[~older["cell"].isin(tables[0]["cell"])])
         write_table(path, in_order(pd.concat(tables)))
         write_text(path.with_suffix(".md"), as_markdown(in_order(run.results())))
