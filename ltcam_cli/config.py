@@ -28,7 +28,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
-from pydantic import AfterValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from typing_extensions import dataclass_transform
 
@@ -133,6 +133,23 @@ def build(cls: type[T], values: Any) -> T:
     if not isinstance(values, Mapping):
         raise LtcamError(f"{cls.__config_key__}={values}: must be a mapping")  # type: ignore[attr-defined]
     return cls(**{str(key): value for key, value in values.items()})
+
+
+def check_fields(cls: type, values: Mapping[str, Any]) -> None:
+    """Refuse values that the annotations of a plain dataclass do not allow, as in a file of others.
+
+    Raises:
+        LtcamError: Naming the field.
+    """
+    hints = _hints(cls)
+    for name, value in values.items():
+        if name not in hints:
+            raise LtcamError(f"{name}: no such field{nearest(name, hints)}")
+        rules = ConfigDict(strict=True, allow_inf_nan=False)
+        try:
+            TypeAdapter(hints[name], config=rules).validate_python(value)
+        except ValidationError:
+            raise LtcamError(f"{name}={shown(value)}: must be {allowed(hints[name])}") from None
 
 
 def effective(value: Any) -> Any:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ltcam_cli.classifier.backbones import build_classifier
 from ltcam_cli.classifier.config import BackboneConfig
-from ltcam_cli.classifier.tensors import read_tensors, write_tensors
-from ltcam_cli.config import build
-from ltcam_cli.data.image_files import White
+from ltcam_cli.classifier.tensors import load_state, misfit, read_tensors, write_tensors
+from ltcam_cli.config import Positive, Says, Share, Side, build, check_fields
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import atomic
 
@@ -42,16 +41,16 @@ class Classifier:
 
     model: nn.Module
     backbone: BackboneConfig
-    in_channels: int
-    height: int
-    width: int
+    in_channels: Literal[1, 3]
+    height: Side
+    width: Side
     mean: tuple[float, ...]
-    std: tuple[float, ...]
+    std: Annotated[tuple[Positive, ...], Says("numbers above 0")]
     classes: tuple[str, ...] = ("good", "defective")
     defect: int = -1
-    white: White = "file"
+    white: Positive | Literal["file"] = "file"
     prior_shift: float = 0.0
-    threshold: float = 0.5
+    threshold: Share = 0.5
     metrics: dict[str, Any] = field(default_factory=dict)
 
     def prepare(self, images: Tensor) -> Tensor:
@@ -111,16 +110,21 @@ def load_classifier(path: str | Path, device: str | torch.device = "cpu") -> Cla
     try:
         backbone = build(BackboneConfig, content.pop("backbone"))
         state = content.pop("state_dict")
-        with torch.device("meta"):  # drawing random weights takes seconds
-            model = build_classifier(backbone, content["in_channels"])
-        model.load_state_dict(state, assign=True)
         metadata: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in content.items()
         }
+        check_fields(Classifier, metadata)
+        with torch.device("meta"):  # drawing random weights takes seconds
+            model = build_classifier(backbone, metadata["in_channels"])
+        load_state(model, state)
         classifier = Classifier(model.eval(), backbone, **metadata)
+        channels, logits = classifier.in_channels, backbone.logits
+        if {len(classifier.mean), len(classifier.std)} != {channels}:
+            raise LtcamError(f"mean and std must be of {channels} channels")
+        if not -logits <= classifier.defect < logits:
+            raise LtcamError(f"defect={classifier.defect}: the network has {logits} logits")
     except (KeyError, TypeError, RuntimeError, LtcamError) as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise LtcamError(f"{path}: does not fit its own description ({reason})") from error
+        raise misfit(path, error, "train or import it anew") from error
     classifier.model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return classifier
 

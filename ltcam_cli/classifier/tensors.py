@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ltcam_cli.errors import LtcamError
 
@@ -50,3 +51,25 @@ def write_tensors(content: Any, path: Path) -> None:
         if isinstance(fault, (OSError, KeyboardInterrupt)):
             raise fault from None
         raise
+
+
+def load_state(model: nn.Module, state: Any) -> None:
+    """Give a model, which may be on the device `meta`, the weights of a checkpoint.
+
+    Raises:
+        LtcamError, RuntimeError, TypeError: If they are of other names, shapes or types, or hold
+            numbers that are not finite.
+    """
+    wanted = {key: value.dtype for key, value in model.state_dict().items()}
+    model.load_state_dict(state, assign=True)
+    for key, value in model.state_dict().items():
+        if value.dtype != wanted[key]:
+            raise LtcamError(f"{key} is of {value.dtype}, and must be of {wanted[key]}")
+        if not value.isfinite().all():
+            raise LtcamError(f"{key} holds numbers that are not finite")
+
+
+def misfit(path: Path, error: Exception, remedy: str) -> LtcamError:
+    """The error of a checkpoint whose parts do not belong together."""
+    reason = str(error).strip().splitlines()[-1].strip()
+    return LtcamError(f"{path}: does not fit its own description ({reason}); {remedy}")

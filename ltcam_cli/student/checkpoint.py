@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ltcam_cli.classifier.checkpoint import Classifier
 from ltcam_cli.classifier.config import BackboneConfig
-from ltcam_cli.classifier.tensors import read_tensors, write_tensors
-from ltcam_cli.config import build
+from ltcam_cli.classifier.tensors import load_state, misfit, read_tensors, write_tensors
+from ltcam_cli.config import build, check_fields
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import atomic
 from ltcam_cli.maps.engine import Heatmaps
 from ltcam_cli.maps.tta import resized
-from ltcam_cli.student.config import NetworkConfig
+from ltcam_cli.student.config import CropSide, NetworkConfig
 from ltcam_cli.student.network import MaskNet, build_network
 
 FORMAT = 1
@@ -38,9 +39,9 @@ class Student:
     model: MaskNet
     network: NetworkConfig
     backbone: BackboneConfig
-    in_channels: int
-    height: int
-    width: int
+    in_channels: Literal[1, 3]
+    height: CropSide
+    width: CropSide
     classifier: str
 
     @property
@@ -83,12 +84,13 @@ def load_student(path: Path, device: str | torch.device = "cpu") -> Student:
         network = build(NetworkConfig, content.pop("network"))
         backbone = build(BackboneConfig, content.pop("backbone"))
         state = content.pop("state_dict")
-        model = build_network(network, content["in_channels"], backbone)
-        model.load_state_dict(state)
+        check_fields(Student, content)
+        with torch.device("meta"):
+            model = build_network(network, content["in_channels"], backbone)
+        load_state(model, state)
         student = Student(model.eval(), network, backbone, **content)
     except (KeyError, TypeError, RuntimeError, LtcamError) as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise LtcamError(f"{path}: does not fit its own description ({reason})") from error
+        raise misfit(path, error, remedy) from error
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return student
 

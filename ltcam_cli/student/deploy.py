@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ltcam_cli.classifier.checkpoint import Classifier
 from ltcam_cli.classifier.config import BackboneConfig
+from ltcam_cli.config import check_fields
 from ltcam_cli.errors import LtcamError, require
 from ltcam_cli.files import atomic, read_json, write_json
 from ltcam_cli.maps.engine import Heatmaps
@@ -193,8 +194,9 @@ def read_metadata(path: Path) -> dict[str, Any]:
     try:
         content = read_json(metadata_path(path))
         if content["format"] == FORMAT:
+            check_fields(Classifier, _fields(content))
             return dict(content)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, LtcamError):
         pass
     raise LtcamError(
         f"{metadata_path(path)}: does not describe an export of this version of ltcam; "
@@ -204,19 +206,26 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 def onnx_classifier(metadata: dict[str, Any]) -> OnnxClassifier:
     """Classifier of an ONNX file with this metadata."""
-    channels = int(metadata["channels"])
+    fields = _fields(metadata)
     return OnnxClassifier(
         nn.Identity(),
         BackboneConfig(weights=None),
-        channels,
-        int(metadata["height"]),
-        int(metadata["width"]),
-        mean=(0.0,) * channels,
-        std=(1.0,) * channels,
-        classes=tuple(metadata["classes"]),
-        white=metadata["white"],
-        threshold=float(metadata["threshold"]),
+        mean=(0.0,) * fields["in_channels"],
+        std=(1.0,) * fields["in_channels"],
+        **fields,
     )
+
+
+def _fields(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a `Classifier` that an ONNX file's metadata holds."""
+    return {
+        "in_channels": metadata["channels"],
+        "height": metadata["height"],
+        "width": metadata["width"],
+        "classes": tuple(metadata["classes"]),
+        "white": metadata["white"],
+        "threshold": metadata["threshold"],
+    }
 
 
 @contextmanager
