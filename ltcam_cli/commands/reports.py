@@ -11,7 +11,7 @@ from ltcam_cli.commands.options import Call
 from ltcam_cli.commands.ranges import deltas_of
 from ltcam_cli.errors import LtcamError, require
 from ltcam_cli.experiments.invocation import command_of_cell, command_of_run
-from ltcam_cli.files import short_hash, write_text
+from ltcam_cli.files import remove_leftovers, short_hash, write_text
 from ltcam_cli.report.terminal import print_table
 from ltcam_cli.runs.cells import Cell, find_cells
 from ltcam_cli.runs.folder import find_run, write_table
@@ -71,6 +71,7 @@ def report(call: Call, names: Sequence[str], chosen: Chosen, limit: int, out: Pa
     commands |= {cell.path: command_of_cell(cell, composer(call)) for cell in cells}
     bars = [cell for _, shown in of_runs for cell in shown]
     path = out or page_path(outputs, runs, short_hash([run.name for run in runs]))
+    remove_leftovers(path.parent)
     write_text(path, render(PageContent(runs, cells, bars, commands, gallery, left_out)))
     size = path.stat().st_size / 1e6
     print(f"{len(cells)} cells, {len(gallery.images)} images, {size:.1f} MB")
@@ -104,6 +105,7 @@ def compare(places: Sequence[str], outputs: Path, chosen: Chosen, out: Path | No
     path = (out or outputs) / "compare.csv"
     print_table(table, SHOWN, path)
     print(f"\n{NOTE}")
+    remove_leftovers(path.parent)
     write_table(path, table)
     write_text(path.with_suffix(".md"), f"{as_markdown(table)}\n{NOTE}\n")
     print(os.path.relpath(path))

@@ -25,7 +25,13 @@ from ltcam_cli.runs.identity import Identity
 from ltcam_cli.runs.masking import Loading, MaskJob
 from ltcam_cli.runs.prediction_tables import PredictionTables
 from ltcam_cli.runs.predictions import Writing, find_images, predict
-from ltcam_cli.student.deploy import OnnxSource, onnx_classifier, onnx_path, read_metadata
+from ltcam_cli.student.deploy import (
+    OnnxSource,
+    metadata_path,
+    onnx_classifier,
+    onnx_path,
+    read_metadata,
+)
 
 log = logging.getLogger("ltcam_cli")
 
@@ -88,7 +94,7 @@ def file_predictor(composed: Composed) -> Predictor:
         raise LtcamError("predict.runtime=onnx: which file? give predict.model=FILE, or --run")
     metadata = read_metadata(path)
     chosen = Composed(values, composed.overrides_of({"segmenter"}))
-    settings = with_kept_parts(chosen, metadata, ("method", "segmenter"))
+    settings = with_kept_parts(chosen, metadata, ("method", "segmenter"), metadata_path(path))
     refused = composed.overrides_of({"method", "tta", "ensemble", "pipeline"})
     if refused and (asked.method.name != settings.method.name or asked.tta.label or asked.ensemble):
         raise LtcamError(

@@ -126,7 +126,9 @@ def settings_of(cell: Cell, composed: Composed) -> Settings:
 
     δ is the one that was used, also where the config asked for another to be found.
     """
-    settings = with_kept_parts(composed, cell.config, (*TRAINING, *KEPT, "evaluation", "bf16"))
+    settings = with_kept_parts(
+        composed, cell.config, (*TRAINING, *KEPT, "evaluation", "bf16"), cell.path / "config.yaml"
+    )
     if not isinstance(settings.method, CamMethod):
         return settings
     return replace(settings, method=replace(settings.method, delta=cell.metrics["delta"]))

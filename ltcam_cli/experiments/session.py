@@ -198,7 +198,7 @@ def settings_of_run(composed: Composed) -> tuple[Settings, RunFolder]:
     """
     outputs = Path(str(composed.values.get("outputs", "outputs")))
     run = find_run(outputs, str(composed.values["run"]))
-    return with_kept_parts(composed, run.config, TRAINING), run
+    return with_kept_parts(composed, run.config, TRAINING, run.config_path), run
 
 
 def session_of_run(composed: Composed) -> Session:
@@ -249,7 +249,7 @@ def guided(settings: Settings) -> TrainerConfig:
 
 def same_dataset(run: RunFolder, settings: Settings) -> bool:
     """Whether a run was trained on the settings' data set, split alike; paths do not count."""
-    kept = with_kept_parts(Composed({}), run.config, ("dataset",)).dataset
+    kept = with_kept_parts(Composed({}), run.config, ("dataset",), run.config_path).dataset
     return not differences(
         Identity("training", {"dataset": kept}).mapping,
         Identity("training", {"dataset": settings.dataset}).mapping,
@@ -258,7 +258,9 @@ def same_dataset(run: RunFolder, settings: Settings) -> bool:
 
 def same_data(first: RunFolder, second: RunFolder) -> bool:
     """Whether two runs were trained on the same data set, split alike; paths do not count."""
-    return same_dataset(first, with_kept_parts(Composed({}), second.config, ("dataset",)))
+    return same_dataset(
+        first, with_kept_parts(Composed({}), second.config, ("dataset",), second.config_path)
+    )
 
 
 def run_name(settings: Settings, identity: Identity) -> str:

@@ -26,6 +26,7 @@ from ltcam_cli.config import (
 from ltcam_cli.data.dataset import Dataset
 from ltcam_cli.data.ksdd import Ksdd
 from ltcam_cli.data.load import DATASETS, make_dataset
+from ltcam_cli.errors import DamagedFileError, LtcamError
 from ltcam_cli.experiments.config import (
     EvaluationConfig,
     PredictConfig,
@@ -167,13 +168,19 @@ class Settings:
         return {part: value for part, value in asdict(self).items() if part in TRAINING}
 
 
-def with_kept_parts(composed: Composed, kept: Mapping[str, Any], parts: Sequence[str]) -> Settings:
+def with_kept_parts(
+    composed: Composed, kept: Mapping[str, Any], parts: Sequence[str], path: Path
+) -> Settings:
     """Settings with parts of a kept config, except for keys that the user set.
 
     Args:
         composed: Config of the command.
         kept: Config of a run or cell folder.
         parts: Top-level keys that are taken from it.
+        path: File of the kept config.
+
+    Raises:
+        LtcamError: Naming the key that is wrong, and the file if it is wrong there.
     """
     merged = copy.deepcopy(dict(composed.values))
     for part in parts:
@@ -183,7 +190,14 @@ def with_kept_parts(composed: Composed, kept: Mapping[str, Any], parts: Sequence
         for key in composed.named:
             if key.startswith(f"{part}."):
                 _copy(composed.values, merged, key.split("."))
-    return Settings.of(merged)
+    try:
+        return Settings.of(merged)
+    except LtcamError:
+        try:
+            Settings.of({part: kept[part] for part in parts if part in kept})
+        except LtcamError as error:
+            raise DamagedFileError(f"{path}: is damaged ({error}); make it anew") from error
+        raise
 
 
 def named_keys(overrides: Iterable[str]) -> frozenset[str]:

@@ -53,7 +53,7 @@ def _of_run(name: str, composed: Composed) -> list[tuple[str, Any, Any]]:
 
 def _of_cell(cell: Cell, composed: Composed) -> list[tuple[str, Any, Any]]:
     parts = (*TRAINING, "method", "segmenter", "tta", "evaluation", "ensemble", "bf16")
-    settings = with_kept_parts(composed, cell.config, parts)
+    settings = with_kept_parts(composed, cell.config, parts, cell.path / "config.yaml")
     settings = replace(settings, outputs=str(cell.run.path.parent))
     kept = _kept(cell.path)
     chosen = ChosenPipeline(settings.pipeline, str(kept.get("supervision", "")))

@@ -12,7 +12,14 @@ from typing import Any
 import pandas as pd
 
 from ltcam_cli.errors import DamagedFileError, LtcamError, nearest
-from ltcam_cli.runs.folder import CELL, EVALUATE_ANEW, SCORES, RunFolder
+from ltcam_cli.runs.folder import (
+    CELL,
+    EVALUATE_ANEW,
+    OF_TRAINING,
+    SCORES,
+    RunFolder,
+    read_config,
+)
 from ltcam_cli.runs.reading import read_mapping, read_table, reading
 
 log = logging.getLogger("ltcam_cli")
@@ -21,6 +28,7 @@ log = logging.getLogger("ltcam_cli")
 DISTINCTIONS = ("layers", "segmenter", "images", "scope", "form", "fusion", "normalize", "weights",
                 "tta", "ensemble", "dtype", "target", "supervision", "split", "run")  # fmt: skip
 IOU_INTERVAL = ("iou_low", "iou_high")
+CONFIG = (*OF_TRAINING, "method", "segmenter", "tta", "evaluation", "overwrite")
 COUNTS = dict.fromkeys(("tp", "fp", "fn", "tn"), "int64")
 
 
@@ -51,7 +59,7 @@ class Cell:
     @property
     def config(self) -> dict[str, Any]:
         """Config of the evaluation."""
-        return read_mapping(self.path / "config.yaml", EVALUATE_ANEW, ("method",))
+        return read_config(self.path, EVALUATE_ANEW, CONFIG)
 
     def images(self) -> pd.DataFrame:
         """Scores of each image, indexed by name; see `Scores.table`."""

@@ -6,7 +6,7 @@ outputs/<name>/train/…, outputs/<name>/evaluate/<cell>/…, outputs/<name>/res
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("ltcam_cli")
 ANEW = "train the run anew"
 EVALUATE_ANEW = "evaluate the cell anew with --overwrite"
+OF_TRAINING = ("hash", "dataset", "backbone", "trainer", "seed")  # keys of a run's config
 SCORES = ("iou", "precision", "recall", "f1", "iou_low", "iou_high", "mean_iou", "delta")
 CELL = ("method", "cell", "layers", "segmenter", "images", "split")  # texts of a row of results
 
@@ -57,7 +58,12 @@ class RunFolder:
         Raises:
             LtcamError: If there is none, or it is damaged.
         """
-        return read_config(self.train, ANEW)
+        return read_config(self.train, ANEW, OF_TRAINING)
+
+    @property
+    def config_path(self) -> Path:
+        """File of the config."""
+        return self.train / "config.yaml"
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -115,17 +121,18 @@ class RunFolder:
         return rows
 
 
-def read_config(folder: Path, remedy: str) -> dict[str, Any]:
+def read_config(folder: Path, remedy: str, required: Sequence[str] = ()) -> dict[str, Any]:
     """`config.yaml` of a folder.
 
     Args:
         folder: Folder of a training, cell or student.
         remedy: What to do about a damaged file; ends the error's line.
+        required: Keys that it must have.
 
     Raises:
         DamagedFileError: If there is none, or it is damaged.
     """
-    return read_mapping(folder / "config.yaml", remedy)
+    return read_mapping(folder / "config.yaml", remedy, required)
 
 
 def write_config(folder: Path, values: Mapping[str, Any]) -> None:

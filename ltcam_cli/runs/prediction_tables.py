@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from ltcam_cli.errors import LtcamError
-from ltcam_cli.files import append, write_json
+from ltcam_cli.files import append, exclusive, write_json
 from ltcam_cli.runs.folder import write_table
 from ltcam_cli.runs.reading import TEXTS, parsed_table, read_mapping, reading
 from ltcam_cli.runs.shards import Shard
@@ -155,7 +155,9 @@ def gather(out: Path) -> Gathered:
         for tables in zip(*parts.values(), strict=True)
     )
     scores = scores.sort_values("name")
-    PredictionTables(out).write(scores, regions.sort_values(["name", "region"]))
+    joined = PredictionTables(out)
+    with exclusive(joined.path("scores")):
+        joined.write(scores, regions.sort_values(["name", "region"]))
     return Gathered(
         scores,
         shards[0].count,

@@ -96,7 +96,10 @@ def read_mapping(
 
 
 def _read_yaml(path: Path) -> Any:
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+    text = path.read_text(encoding="utf-8")
+    if not text.endswith("\n"):  # a part of it may well be YAML, too
+        raise ValueError
+    return yaml.safe_load(text)
 
 
 def _checked(content: Any, required: Sequence[str], numbers: Sequence[str]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ltcam_cli.files import lock, write_text
+from ltcam_cli.files import exclusive, remove_leftovers, write_text
 from ltcam_cli.runs.folder import RunFolder, write_table
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def add_rows(run: RunFolder, rows: Sequence[Mapping[str, Any]]) -> None:
     import pandas as pd
 
     path = run.path / "results.csv"
-    with lock(path):
+    with exclusive(path):
         tables = [pd.DataFrame(rows)]
         older = run.results(dtype=str)  # as text, so that no digit of it changes
         if len(older):
@@ -63,6 +63,7 @@ def write_results(
     """Write `<stem>.csv` and `<stem>.md` of several cells or runs, e.g. of a multirun."""
     import pandas as pd
 
+    remove_leftovers(folder)
     table = in_order(rows) if rows and "cell" in rows[0] else pd.DataFrame(rows)
     write_table(folder / f"{stem}.csv", table)
     write_text(folder / f"{stem}.md", as_markdown(table))

@@ -11,7 +11,7 @@ import pandas as pd
 from ltcam_cli.experiments.cells import Row
 from ltcam_cli.experiments.pictures import can_draw
 from ltcam_cli.experiments.settings import Settings
-from ltcam_cli.files import write_text
+from ltcam_cli.files import remove_leftovers, write_text
 from ltcam_cli.report.curves import draw_delta_curve
 from ltcam_cli.report.documents import latex_table, markdown_page
 from ltcam_cli.report.paper import (
@@ -36,6 +36,7 @@ def write(folder: Path, name: str, settings: Settings, rows: Sequence[Row]) -> p
     summed = with_printed_numbers(mean_over_runs(runs), reproduce.paper, settings.dataset.kind)
     texts, title = as_texts(summed), reproduce.title or name
     notes = [*misprint_notes(summed), *setting_notes(settings, runs)]
+    remove_leftovers(folder)
     write_table(folder / f"{name}-runs.csv", in_order(runs.drop(columns="run_path")))
     write_table(folder / f"{name}.csv", summed)
     write_text(folder / f"{name}.md", markdown_page(title, texts, notes))
