@@ -24,7 +24,9 @@ from toys import tiny_classifier
 
 from ltcam_cli.__main__ import end_like_interruptions
 from ltcam_cli.classifier.progress import save_progress
-from ltcam_cli.data.sample import Sample, read_image_file, read_mask_file
+from ltcam_cli.data.image_files import ImageReader
+from ltcam_cli.data.mask_files import MaskReader
+from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError, interrupted_status, user_message
 from ltcam_cli.files import TEMPORARY, atomic, content_digest, exclusive, remove_leftovers
 
@@ -194,7 +196,7 @@ def odd_files(tmp_path: Path) -> Iterator[list[Path]]:
 
 def test_odd_files_are_refused_and_never_waited_for(odd_files: list[Path]) -> None:
     for path in odd_files:
-        for read in (read_image_file, read_mask_file):
+        for read in (ImageReader(), MaskReader()):
             with pytest.raises(LtcamError, match="is no regular file") as caught:
                 read(path)
             assert str(path) in str(caught.value)

@@ -222,7 +222,7 @@ def _one_line(path: Path) -> Iterator[None]:
     try:
         regular(path)
         yield
-    except LtcamError:
+    except (LtcamError, MemoryError):
         raise
     except FileNotFoundError as error:
         raise LtcamError(f"{path}: no such file; restore it") from error

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ltcam_cli.classifier.config import TrainerConfig
+from ltcam_cli.config import effective
+from ltcam_cli.data.dataset import Dataset
 from ltcam_cli.data.load import load_split
 from ltcam_cli.data.sample import Sample, content_of
 from ltcam_cli.data.split import Split
@@ -17,7 +19,7 @@ from ltcam_cli.experiments.devices import torch_device, use_threads
 from ltcam_cli.experiments.settings import TRAINING, Composed, Settings, with_kept_parts
 from ltcam_cli.files import content_digest
 from ltcam_cli.runs.folder import RunFolder, find_run, find_trained, finished_run, open_run
-from ltcam_cli.runs.identity import Identity, differences, same_but_rounding
+from ltcam_cli.runs.identity import Identity, same_but_rounding
 
 if TYPE_CHECKING:
     import torch
@@ -87,7 +89,7 @@ class Session:
             finished_run(self.settings.root, name, "ensemble") for name in self.settings.ensemble
         ]
         for run in runs:
-            if not same_data(run, self.run):
+            if not same_data(dataset_of(run), dataset_of(self.run)):
                 raise LtcamError(
                     f"ensemble={run.name}: was trained on another data set, split or size than "
                     f"{self.run.name}"
@@ -240,27 +242,21 @@ def guided(settings: Settings) -> TrainerConfig:
     if trainer.guide is None or Path(trainer.guide).is_file():
         return trainer
     run = finished_run(settings.root, trainer.guide, "trainer.guide")
-    if not same_dataset(run, settings):
+    if not same_data(dataset_of(run), settings.dataset):
         raise LtcamError(
             f"trainer.guide={trainer.guide}: was trained on another data set, split or size"
         )
     return replace(trainer, guide=str(run.checkpoint))
 
 
-def same_dataset(run: RunFolder, settings: Settings) -> bool:
-    """Whether a run was trained on the settings' data set, split alike; paths do not count."""
-    kept = with_kept_parts(Composed({}), run.config, ("dataset",), run.config_path).dataset
-    return not differences(
-        Identity("training", {"dataset": kept}).mapping,
-        Identity("training", {"dataset": settings.dataset}).mapping,
-    )
+def dataset_of(run: RunFolder) -> Dataset:
+    """Data set that a run was trained on."""
+    return with_kept_parts(Composed({}), run.config, ("dataset",), run.config_path).dataset
 
 
-def same_data(first: RunFolder, second: RunFolder) -> bool:
-    """Whether two runs were trained on the same data set, split alike; paths do not count."""
-    return same_dataset(
-        first, with_kept_parts(Composed({}), second.config, ("dataset",), second.config_path)
-    )
+def same_data(first: Dataset, second: Dataset) -> bool:
+    """Whether two data sets are the same, split alike; paths do not count."""
+    return effective(first) == effective(second)
 
 
 def run_name(settings: Settings, identity: Identity) -> str:
