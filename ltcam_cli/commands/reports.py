@@ -99,8 +99,7 @@ def compare(places: Sequence[str], outputs: Path, chosen: Chosen, out: Path | No
     from ltcam_cli.runs.comparison import SHOWN
     from ltcam_cli.runs.comparison import compare as compare_cells
 
-    [reference, *_] = cells.values()
-    reference.check()  # to leave it out would compare with another one
+    next(iter(cells.values())).check()  # to leave it out would compare with another one
     table = compare_cells(healthy(list(cells.values())))
     path = (out or outputs) / "compare.csv"
     print_table(table, SHOWN, path)
