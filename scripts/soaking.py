@@ -36,11 +36,11 @@ STUDENT = (
 TIMES = {"seconds", "images_per_second", "loop"}
 SKIPPED = {".lock", ".log", ".md"}  # of each process; tables stand in CSV files, too
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-MOMENTS = ("random", "before a rename", "after a rename")
+MOMENTS = ("random", "before a rename", "in a rename", "after a rename")
 
-# Runs `ltcam`, and signals itself before or after its n-th rename.
+# Runs `ltcam`, and signals itself before, in or after its n-th rename.
 SHIM = """
-import os, sys, time
+import os, sys, threading, time
 moment, count, number = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 seen = 0
 def patched(plain):
@@ -50,6 +50,8 @@ def patched(plain):
         due = seen == count
         if due and moment == "before a rename":
             os.kill(os.getpid(), number); time.sleep(0.05)
+        if due and moment == "in a rename":  # a race, as with any other process
+            threading.Thread(target=os.kill, args=(os.getpid(), number)).start()
         result = plain(*args, **options)
         if due and moment == "after a rename":
             os.kill(os.getpid(), number); time.sleep(0.05)

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ltcam_cli.classifier.progress import read_progress, save_progress
+from ltcam_cli.classifier.progress import read_progress, resuming, save_progress
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.progress import Progress, duration
 
@@ -167,9 +167,10 @@ class TrainingLoop:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from a state of `record`; `begin` must have set the same kind of model."""
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
-        self.history = state["history"]
+        with resuming(self.folder):
+            for name, part in self._parts().items():
+                part.load_state_dict(state[name])
+            self.history = [dict(row) for row in state["history"]]
 
     def _parts(self) -> dict[str, Any]:
         names = ("model", "optimizer", "schedule", "scaler", "ema")

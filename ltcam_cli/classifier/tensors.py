@@ -71,5 +71,5 @@ def load_state(model: nn.Module, state: Any) -> None:
 
 def misfit(path: Path, error: Exception, remedy: str) -> LtcamError:
     """The error of a checkpoint whose parts do not belong together."""
-    reason = str(error).strip().splitlines()[-1].strip()
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
     return LtcamError(f"{path}: does not fit its own description ({reason}); {remedy}")

@@ -40,9 +40,14 @@ class PredictionTables:
         return self.out / f"{kind}{part}{suffix}"
 
     def read(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Scores and regions of the images that are done; empty where there is nothing yet."""
+        """Scores and regions of the images that are done; empty where there is nothing yet.
+
+        An image without all of its regions, as of a table that lost its end, is not done.
+        """
         scores = _read(self.path("scores"), SCORES)
         regions = _read(self.path("regions"), REGIONS)
+        found = scores["name"].map(regions["name"].value_counts()).fillna(0)
+        scores = scores[found == scores["regions"]]
         return scores, regions[regions["name"].isin(scores["name"])]
 
     def write(self, scores: pd.DataFrame, regions: pd.DataFrame) -> None:

@@ -122,6 +122,12 @@ class PseudoLabels:
         return self.folder / f"round{number + 1}.pt"
 
     def _read(self, number: int) -> Labels:
-        path = self._path(number)
-        tensors = read_tensors(path, "delete the student's folder and train it anew")
-        return {name: labels.numpy() for name, labels in tensors.items()}
+        path, remedy = self._path(number), "delete the student's folder and train it anew"
+        tensors = read_tensors(path, remedy)
+        names = {self.images.samples[n].name for n in self.defective}
+        if not isinstance(tensors, dict) or not names <= {*tensors}:
+            raise LtcamError(f"{path}: does not hold the labels of these images; {remedy}")
+        labels = [tensors[name] for name in names]
+        if any(not isinstance(each, Tensor) or each.shape != self.size for each in labels):
+            raise LtcamError(f"{path}: holds labels of another kind or size; {remedy}")
+        return {name: each.numpy() for name, each in tensors.items()}

@@ -16,6 +16,7 @@ from torch.optim import AdamW
 from ltcam_cli.classifier.checkpoint import Classifier
 from ltcam_cli.classifier.loop import TrainingLoop, one_cycle
 from ltcam_cli.classifier.precision import autocast_dtype
+from ltcam_cli.classifier.progress import resuming
 from ltcam_cli.data.batches import Images, Item, prefetched
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import check_classes
@@ -201,8 +202,9 @@ class _Training:
         state = self.loop.read_state()
         if state is None:
             return False
-        self.round, self.step = state["round"], state["step"]
-        self.student.model.load_state_dict(state["student"])
+        with resuming(self.folder):
+            self.round, self.step = int(state["round"]), int(state["step"])
+            self.student.model.load_state_dict(state["student"])
         self._begin_round()
         self.loop.load_state(state)
         log.info("resumed after round %d, step %d", self.round + 1, self.step)
