@@ -468,6 +468,8 @@ def test_always_saying_the_same_is_no_skill():
     said = of(1 - labels, noise, 2.0)
     assert "always saying good: it calls 0 of 156" in said
     assert "nothing was learnt" in of(labels, noise, 0.5)
+    said = of(np.repeat([1, 0], [6, 6]), [0.9, 0.8, *[0.4] * 4, *[0.1] * 6], 0.5)
+    assert said.startswith("not clearly better than always saying defective: it calls 2 of 12")
     # The order is right, and the threshold is not.
     said = of(labels, noise + labels, 0.0)
     assert "always saying defective" in said and "trainer.threshold=f1" in said

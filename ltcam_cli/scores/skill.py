@@ -43,8 +43,12 @@ def no_skill(metrics: Mapping[str, Any]) -> str | None:
             "its scores do rank them; choose the threshold with trainer.validation=0.2 "
             "trainer.threshold=f1"
         )
+    word, degree = (
+        "defective" if share >= 0.5 else "good",
+        "no" if balanced <= 0.5 else "not clearly",
+    )
     return (
-        f"no better than always saying {'defective' if share >= 0.5 else 'good'}: it calls "
+        f"{degree} better than always saying {word}: it calls "
         f"{called} of {called + fn + tn} test images defective (accuracy {accuracy:.2f}, balanced "
         f"accuracy {balanced:.2f}, tp {tp}, fp {fp}, fn {fn}, tn {tn}, AUROC {auroc:.2f}); {advice}"
     )
