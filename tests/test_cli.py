@@ -733,7 +733,7 @@ def test_predict_empties_masks_of_good_images(
 ) -> None:
     path = own_run.path / "train/checkpoint.pt"
     content = torch.load(path, weights_only=True)
-    torch.save(content | {"threshold": 1.1}, path)
+    torch.save(content | {"threshold": 1.0}, path)
     shown = cli.ok("predict", "photos", "--run", own_run.name)
     assert shown.startswith("5 images, 0 called defective, 0 regions")
     out = only(own_run.path, "predict/*")

@@ -158,7 +158,7 @@ def test_write_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
                 assert set(np.unique(np.asarray(mask))) == {0, 255}
                 assert np.array_equal(np.asarray(mask) > 0, sample.mask)
     assert len(list(root.rglob("*.png"))) == 12 + 6
-    assert "12/12" in capsys.readouterr().err
+    assert capsys.readouterr().err == ""  # quicker than what shows its progress
     with pytest.raises(LtcamError, match="not an empty folder"):
         write_folder(some, root)
 
