@@ -33,7 +33,7 @@ def predict(call: Call, paths: Sequence[str]) -> list[Row]:
     skipped = f", {row['skipped']} unreadable ones skipped" if row["skipped"] else ""
     print(
         f"{row['images']} images, {row['defective']} called defective, "
-        f"{row['regions']} regions{skipped}"
+        f"{row['regions']} regions{skipped}{row['left_out']}"
     )
     print(f"{row['out']}: {row['tables']} masks/ {row['also']}")
     return rows

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ltcam_cli.classifier.checkpoint import Classifier
+from ltcam_cli.data.listing import said
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.calibration import calibration_digest
 from ltcam_cli.experiments.cells import Row, masks_of
@@ -145,9 +147,10 @@ class Prediction:
         out = Path(config.out) if config.out else predictor.folder / "predict" / name
         dataset = settings.dataset
         reader = dataset.image_reader(predictor.classifier.white)
+        left_out: Counter[str] = Counter()
         samples = [
             sample.read_by(reader, dataset.mask_reader())
-            for sample in find_images([Path(path) for path in self.paths], besides=out)
+            for sample in find_images([Path(path) for path in self.paths], out, left_out)
         ]
         claim(
             out, predictor.identity, asdict(replace(settings, predict=replace(config, shard=None)))
@@ -179,6 +182,7 @@ class Prediction:
             "defective": int(table["predicted"].sum()),
             "regions": int(table["regions"].sum()),
             "skipped": len(skipped),
+            "left_out": f"; left out: {said(left_out)}" if left_out else "",
             "also": " ".join(f"{name}/" for name in folders),
         }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -39,7 +38,6 @@ from ltcam_cli.runs.masking import (
 from ltcam_cli.runs.prediction_tables import PredictionTables
 from ltcam_cli.runs.shards import Shard
 
-log = logging.getLogger("ltcam_cli")
 SAVED = 50  # images after which the tables are written
 
 
@@ -71,30 +69,35 @@ class Writing:
         return patterns + (["overlays/{}.png"] if self.draw is not None else [])
 
 
-def find_images(paths: Sequence[Path], besides: Path | None = None) -> list[Sample]:
-    """Images of files and, recursively, of folders, without labels; none below `besides`.
+def find_images(
+    paths: Sequence[Path], besides: Path | None = None, left_out: Counter[str] | None = None
+) -> list[Sample]:
+    """Images of files and, recursively, of folders, without labels.
 
     Those of a folder that differ in their suffix alone are called with it.
+
+    Args:
+        paths: of images and folders.
+        besides: a folder that is not looked into.
+        left_out: is given the number of other files, by what they are.
 
     Raises:
         LtcamError: if a path does not exist, there is no image, or two have one name.
     """
     named: list[tuple[str, Path]] = []
-    left_out: Counter[str] = Counter()
+    others: Counter[str] = Counter() if left_out is None else left_out
     for path in paths:
         if path.is_dir():
             listing = list_images(path, besides)
-            left_out += listing.left_out
+            others.update(listing.left_out)
             named += kept_apart(listing)
         elif path.is_file():
             named.append((readable(path.stem), path))
         else:
             raise LtcamError(f"{path}: no such image or folder")
     if not named:
-        found = f" ({said(left_out)})" if left_out else ""
+        found = f" ({said(others)})" if others else ""
         raise LtcamError(f"{', '.join(map(str, paths))}: no image there{found}")
-    if left_out:
-        log.info("left out: %s", said(left_out))
     return [
         Sample.from_files(file, None, name=name, group=name, label=None)
         for name, file in without_twins(named, "predict them into two folders").items()
