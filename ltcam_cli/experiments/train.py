@@ -34,6 +34,8 @@ def train_classifier(settings: Settings) -> dict[str, Any]:
         LtcamError: If an unfinished training is there and neither `resume` nor `overwrite` is set.
     """
     split = load_split(settings.dataset)
+    for note in split.notes:
+        log.info("%s: %s", settings.dataset.root, note)
     identity = training_identity(settings, split)
     if as_begun(settings, (run.train for run in list_runs(settings.root)), identity):
         identity = training_identity(settings, split)
