@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import Cli, Run
@@ -200,6 +201,24 @@ def test_scores_and_trainings_of_other_pixels_are_not_shown(images: Path, cli: C
     assert len([*(cli.folder / "outputs/first/evaluate").iterdir()]) == 2
     cli.fault("train", *FOLDER, "name=first", says=["holds another training", "runs why first"])
     assert "images:" in cli.ok("runs", "why", "first")
+
+
+def test_a_sweep_of_other_pixels_or_masks_is_another(images: Path, cli: Cli) -> None:
+    cli.ok("train", *FOLDER, "name=first")
+    run = cli.folder / "outputs/first"
+    sweep = ("sweep", *FOLDER, "--run", "first", "--method", "ltgradcam", "--delta", "0,50")
+
+    def sweeps() -> int:
+        cli.ok(*sweep, "evaluation.split=all")
+        return len([*run.glob("sweep/*/sweep.csv")])
+
+    assert [sweeps(), sweeps()] == [1, 1]  # again the same
+    before = [*run.glob("evaluate/*")]
+    tested = pd.read_csv(before[0] / "images.csv")["name"][0]
+    for number, folder in enumerate(("defect", "masks"), 2):
+        change(images / folder / f"{tested}.bmp")
+        assert sweeps() == number
+    assert len([*run.glob("evaluate/*")]) == 3 * len(before)
 
 
 def test_a_prediction_follows_an_older_file(images: Path, cli: Cli) -> None:
