@@ -20,6 +20,7 @@ from zlib import compress, crc32
 
 import numpy as np
 import pandas as pd
+import png
 import pytest
 import tifffile
 import torch
@@ -317,7 +318,7 @@ def test_white_is_the_power_of_two_that_the_images_need(
     path, eight = tmp_path / "deep.tif", tmp_path / "eight.png"
     tifffile.imwrite(path, pixels, photometric="rgb" if pixels.ndim == 3 else "minisblack")
     pillow(GREY)(eight)
-    assert white_level([eight, path]) == white and white_level([eight]) == "file"
+    assert white_level([eight, path]) == white and white_level([eight]) == "auto"
     read = ImageReader(white)(path)
     np.testing.assert_array_equal(read, (pixels / np.float64(white)).astype(np.float32))
     np.testing.assert_array_equal(ImageReader(white)(eight), GREY)
@@ -350,6 +351,168 @@ def test_png_keeps_the_depth_of_colours(tmp_path: Path) -> None:
     deep_png(tmp_path / "deep.png", COLOUR16 >> 4)
     read = ImageReader(white_level([tmp_path / "deep.png"]))(tmp_path / "deep.png")
     np.testing.assert_array_equal(read, ((COLOUR16 >> 4) / np.float64(4095)).astype(np.float32))
+
+
+def grey_alpha_png(path: Path) -> None:
+    """Grey and alpha of 16 bits: its bytes are those of a picture in grey and alpha of 8 bits."""
+    rows = [row.ravel().tolist() for row in np.dstack([GREY16, COLOUR16[..., 0]])]
+    with path.open("wb") as stream:
+        png.Writer(17, 13, greyscale=True, alpha=True, bitdepth=16).write(stream, rows)
+
+
+def packed(path: Path) -> None:
+    """Twelve bits a pixel, two pixels in three bytes."""
+    values = (GREY16[:, :16] >> 4).ravel()
+    bits = "".join(f"{value:012b}" for value in values)
+    data = bytes(int(bits[start : start + 8], 2) for start in range(0, len(bits), 8))
+    tags = [(256, 16), (257, 13), (258, 12), (259, 1), (262, 1), (273, 8), (277, 1), (278, 13)]
+    entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in [*tags, (279, len(data))]]
+    head = b"II*\0" + struct.pack("<I", 8 + len(data)) + data
+    path.write_bytes(head + struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4))
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "expected"),
+    [
+        ("grey-alpha.png", grey_alpha_png, GREY16 / 65535),
+        ("grey-alpha.tif", tiff(np.dstack([GREY16] * 2), extrasamples=["unassalpha"]),
+         GREY16 / 65535),
+        ("colour-alpha.tif",
+         tiff(np.dstack([COLOUR16, GREY16]), photometric="rgb", extrasamples=["unassalpha"]),
+         COLOUR16 / 65535),
+        ("packed.tif", packed, (GREY16[:, :16] >> 4) / 4095),
+        ("tagged.tif", tiff(GREY16 >> 6, extratags=[(281, "H", 1, 1023, True)]),
+         (GREY16 >> 6) / 1023),
+        ("half.tif", tiff((GREY / 255).astype(np.float16)), (GREY / 255).astype(np.float16)),
+        ("lzw.tif", pillow(GREY16, compression="tiff_lzw"), GREY16 / 65535),
+        ("unsigned.tif", tiff(GREY16.astype(np.uint32) * 65537), GREY16 / 65535),
+        ("signed.tif", tiff((GREY // 2).astype(np.int8)), (GREY // 2) / 127),
+    ],
+)  # fmt: skip
+def test_deep_files_of_rare_kinds(
+    tmp_path: Path, name: str, write: Callable[[Path], None], expected: np.ndarray
+) -> None:
+    write(tmp_path / name)
+    np.testing.assert_allclose(ImageReader("file")(tmp_path / name), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["L", "1", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_turned_tiffs_of_all_kinds(tmp_path: Path, kind: str, orientation: int) -> None:
+    """Some versions of Pillow mix up the pixels of uncompressed ones."""
+    image = Image.fromarray(GREY16) if kind == "I;16" else Image.fromarray(COLOUR).convert(kind)
+    turn: list[Callable[[np.ndarray], np.ndarray]] = [
+        np.fliplr, lambda a: a[::-1, ::-1], np.flipud, lambda a: a.swapaxes(0, 1),
+        lambda a: np.rot90(a, -1), lambda a: a[::-1, ::-1].swapaxes(0, 1), np.rot90,
+    ]  # fmt: skip
+    image.save(tmp_path / "plain.tif")
+    expected = turn[orientation - 2](ImageReader()(tmp_path / "plain.tif"))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for number, options in enumerate([{}, {"compression": "tiff_lzw"}]):
+        path = tmp_path / f"{number}.tif"
+        image.save(path, exif=exif, **options)
+        np.testing.assert_array_equal(ImageReader()(path), expected)
+    np.testing.assert_array_equal(MaskReader((7,)).read(path).defect.shape, expected.shape[:2])
+
+
+@pytest.mark.parametrize(
+    ("pixels", "options"),
+    [
+        (np.dstack([COLOUR16, GREY16]), {"photometric": "separated"}),
+        (COLOUR16, {"photometric": "minisblack", "planarconfig": "contig"}),
+        (np.dstack([COLOUR16, COLOUR16]), {"photometric": "minisblack", "planarconfig": "contig"}),
+    ],
+    ids=["CMYK", "three grey channels", "six channels"],
+)
+def test_deep_files_that_are_neither_grey_nor_rgb_are_refused(
+    tmp_path: Path, pixels: np.ndarray, options: dict[str, Any]
+) -> None:
+    tifffile.imwrite(tmp_path / "x.tif", pixels, **options)
+    with pytest.raises(LtcamError, match=r"x\.tif: expected a grey or RGB image") as raised:
+        ImageReader()(tmp_path / "x.tif")
+    one_line(raised)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data", "ignore:Truncated File Read")
+@pytest.mark.parametrize("exif", [b"garbage", b"II*\0\x08\0\0\0\xff\xff", b"MM\0*\0\0\0\x08\0\x01"])
+def test_damaged_metadata_hides_no_image(tmp_path: Path, exif: bytes) -> None:
+    Image.fromarray(GREY).save(tmp_path / "a.png", exif=b"Exif\0\0" + exif)
+    np.testing.assert_array_equal(ImageReader()(tmp_path / "a.png"), GREY)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "white", "said"),
+    [
+        (GREY16, 65535, False),
+        (GREY16 >> 4, 4095, True),
+        (GREY16 >> 6, 1023, True),
+        (GREY.astype(np.uint16), 255, True),
+        ((GREY / 300).astype(np.float32), 1, False),
+        (GREY.astype(np.float32), 255, True),
+    ],
+)
+def test_a_deep_image_after_a_training_on_eight_bits(
+    tmp_path: Path,
+    pixels: np.ndarray,
+    white: float,
+    said: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    image_files.forget_warnings()
+    tifffile.imwrite(tmp_path / "x.tif", pixels)
+    read = ImageReader(white_level([]))(tmp_path / "x.tif")
+    np.testing.assert_array_equal(read, (pixels / np.float64(white)).astype(np.float32))
+    assert ("x.tif: has more than 8 bits, unlike the training images" in caplog.text) == said
+
+
+def test_shares_and_whole_numbers_have_no_common_white(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "share.tif", (GREY / 255).astype(np.float32))
+    tifffile.imwrite(tmp_path / "whole.tif", GREY16)
+    with pytest.raises(LtcamError, match=r"dataset\.white=auto: .*share\.tif .*whole\.tif"):
+        white_level([tmp_path / "share.tif", tmp_path / "whole.tif"])
+
+
+def test_how_files_are_read_belongs_to_their_digests(tmp_path: Path) -> None:
+    pillow(GREY16)(tmp_path / "a.png")
+    plain = Sample.from_files(
+        tmp_path / "a.png", tmp_path / "a.png", name="a", group="a", label=None
+    )
+    other = plain.read_by(ImageReader(4095.0), MaskReader((7.0,)))
+    assert plain.image_digest() == plain.read_by(ImageReader(), MaskReader()).image_digest()
+    assert plain.image_digest() == plain.mask_digest()  # of one file
+    assert len({plain.image_digest(), other.image_digest(), other.mask_digest()}) == 3
+
+
+def test_the_first_page_of_an_image_is_said_to_count(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.gif", "b.tif", "c.png"):
+        image_files.forget_warnings()
+        caplog.clear()
+        more = [Image.fromarray(255 - GREY)]
+        Image.fromarray(GREY).save(tmp_path / name, save_all=True, append_images=more)
+        first = ImageReader()(tmp_path / name)
+        np.testing.assert_array_equal(first if first.ndim == 2 else first[..., 0], GREY)
+        assert f"{name}: has 2 pages" in caplog.text
+
+
+def test_defects_in_colour_on_white(tmp_path: Path) -> None:
+    colours = np.where(AREA[..., None], [255, 0, 0], 255).astype(np.uint8)
+    Image.fromarray(colours).save(tmp_path / "red.png")
+    Image.fromarray(colours).quantize(2).save(tmp_path / "palette.png")
+    for path in tmp_path.iterdir():
+        mask = MaskReader().read(path)
+        assert (mask.defect == AREA).all() and mask.oddities == ()
+
+
+def test_a_soft_mask_is_said(tmp_path: Path) -> None:
+    y, x = np.mgrid[:64, :64]
+    ramp = np.clip(255 - 6 * np.hypot(y - 32, x - 32), 0, 255).astype(np.uint8)
+    Image.fromarray(ramp).save(tmp_path / "soft.png")
+    mask = MaskReader().read(tmp_path / "soft.png")
+    assert ["soft" in oddity for oddity in mask.oddities] == [True]
+    assert (mask.defect == (ramp > ramp[mask.defect].min() - 1)).all()
 
 
 def test_large_images_are_read_if_the_limit_is_raised(tmp_path: Path) -> None:

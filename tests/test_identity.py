@@ -221,6 +221,26 @@ def test_a_sweep_of_other_pixels_or_masks_is_another(images: Path, cli: Cli) -> 
     assert len([*run.glob("evaluate/*")]) == 3 * len(before)
 
 
+def test_scores_of_images_and_masks_that_are_read_otherwise(own_run: Run, cli: Cli) -> None:
+    random = np.random.default_rng(0)
+    for folder in ("good", "defect", "masks"):
+        (cli.folder / "plates" / folder).mkdir(parents=True)
+    for number in range(4):
+        pixels = random.integers(1500, 2900, (64, 64), dtype=np.uint16)  # of a camera of 12 bits
+        Image.fromarray(pixels).save(cli.folder / f"plates/good/g{number}.png")
+        Image.fromarray(pixels // 2).save(cli.folder / f"plates/defect/d{number}.png")
+        mask = np.pad(np.full((8, 8), 255, np.uint8), 28)
+        Image.fromarray(mask).save(cli.folder / f"plates/masks/d{number}.png")
+    folder = ("dataset=folder", "dataset.root=plates", "evaluation.split=all", "threads=1")
+    evaluate = ("evaluate", "--run", own_run.name, "--method", "layercam", *folder)
+    said = cli(*evaluate).stderr
+    assert "warning: " in said and "has more than 8 bits, unlike the training images" in said
+    assert "is there already" in cli(*evaluate).stderr
+    for key in ("dataset.white=4095", "dataset.white=65535", "dataset.mask_values=[0]"):
+        assert "is there already" not in cli(*evaluate, key).stderr, key
+        assert "is there already" in cli(*evaluate, key).stderr, key
+
+
 def test_a_prediction_follows_an_older_file(images: Path, cli: Cli) -> None:
     cli.ok("train", *FOLDER, "name=first")
     predict = ("predict", images / "good", "--run", "first", "threads=1", "predict.out=p")

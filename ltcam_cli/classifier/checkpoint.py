@@ -32,7 +32,8 @@ class Classifier:
         mean, std: Normalisation of images in [0, 1], per channel.
         classes: Names of the classes, in the order of two or more logits.
         defect: Index of the logit of defects; -1, the last one, for models trained here.
-        white: Level of white of image files with more than 8 bits, or `file`.
+        white: Level of white of image files with more than 8 bits, `file`, or `auto` if no
+            training image had more.
         prior_shift: Number added to the logit, so that probabilities speak of the training part's
             share of defects and not of the balanced batches'.
         threshold: Probability from which an image is predicted defective.
@@ -48,7 +49,7 @@ class Classifier:
     std: Annotated[tuple[Positive, ...], Says("numbers above 0")]
     classes: tuple[str, ...] = ("good", "defective")
     defect: int = -1
-    white: Positive | Literal["file"] = "file"
+    white: Positive | Literal["auto", "file"] = "auto"
     prior_shift: float = 0.0
     threshold: Share = 0.5
     metrics: dict[str, Any] = field(default_factory=dict)

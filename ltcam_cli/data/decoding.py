@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import tifffile
@@ -16,6 +18,8 @@ from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import regular
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit
+LEVEL_TAGS = (50717, 341, 281)  # WhiteLevel of DNG, SMaxSampleValue, MaxSampleValue
+COLOURS = {0: 1, 1: 1, 2: 3}  # channels without alpha of TIFF's kinds: white is 0, black is 0, RGB
 DEEP_MODES = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I", "F"})
 ORIENTATION = 0x0112
 TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -29,7 +33,7 @@ class Pixels:
 
     Attributes:
         values: (H, W) or (H, W, 3): uint8, or deeper integers or floats.
-        white: Level of white by the file: by its bits, or 1 for floats.
+        white: Level of white by the file: by its tags, by its bits, or 1 for floats.
         inverted: Whether 0 is white.
         pages: Number of pages or frames of the file; the first is read.
     """
@@ -59,8 +63,7 @@ def read_pixels(path: Path, max_pixels: int = MAX_PIXELS) -> Pixels:
             if _is_deep_png(path, image):
                 return _png_pixels(path)
             values = np.asarray(_grey_or_colour(image))
-            pages = getattr(image, "n_frames", 1)
-            return _checked(path, Pixels(values, _white(image), pages=pages))
+            return _checked(path, Pixels(values, _white(image), pages=page_count(path, image)))
 
 
 @contextmanager
@@ -72,25 +75,51 @@ def opened(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     """
     with _one_line(path), _unlimited(path) as image:
         _check_size(path, (image.height, image.width), max_pixels)
-        if _is_misread(path, image):
-            with tifffile.TiffFile(path) as file:
-                yield Image.fromarray(_tiff_values(_first_page(file)))
-            return
+        is_tiff, turn = image.format == "TIFF", 1
+        if is_tiff and (turn := _orientation(image)) != 1:
+            image = _unlimited(io.BytesIO(_lying(path)))  # some Pillows turn it, or mix it up
         image.load()
-        ImageOps.exif_transpose(image, in_place=True)
+        if is_tiff:
+            image.getexif()[ORIENTATION] = turn
+        if _orientation(image) != 1:
+            ImageOps.exif_transpose(image, in_place=True)
         yield image
 
 
-def _is_misread(path: Path, image: Image.Image) -> bool:
-    """Whether Pillow 13 takes the height of a grey, uncompressed TIFF for its width."""
-    if image.format != "TIFF" or image.mode != "L" or image.getexif().get(ORIENTATION, 1) < 5:
-        return False
+def _orientation(image: Image.Image) -> int:
+    """One of the eight of EXIF; the plain one where metadata are damaged."""
+    try:
+        found = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # Pillow raises whatever it likes
+        return 1
+    return found if found in range(1, 9) else 1
+
+
+def _lying(path: Path) -> bytes:
+    """A TIFF file that says that its pixels lie as they are shown."""
+    content = bytearray(path.read_bytes())
     with tifffile.TiffFile(path) as file:
-        page = _first_page(file)
-        return page.compression == 1 and page.photometric == tifffile.PHOTOMETRIC.MINISBLACK
+        start = _first_page(file).tags[ORIENTATION].valueoffset
+        order: Literal["little", "big"] = "little" if file.byteorder == "<" else "big"
+    content[start : start + 2] = (1).to_bytes(2, order)
+    return bytes(content)
 
 
-def _unlimited(path: Path) -> Image.Image:
+def page_count(path: Path, image: Image.Image) -> int:
+    """Number of pages or frames, without smaller copies or the second view of a camera."""
+    pages = 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
+    if pages == 1 or image.format != "TIFF":
+        return pages
+    with tifffile.TiffFile(path) as file:
+        return _page_count(file)
+
+
+def _page_count(file: tifffile.TiffFile) -> int:
+    file.pages.useframes = False  # so that each page has its tags
+    return sum(isinstance(page, tifffile.TiffPage) and not page.is_reduced for page in file.pages)
+
+
+def _unlimited(path: Path | io.BytesIO) -> Image.Image:
     """An image whose head is read, of any size: Pillow's own limit is one for the process."""
     with _LIMIT:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
@@ -136,10 +165,11 @@ def _png_pixels(path: Path) -> Pixels:
     import png
 
     with _unlimited(path) as image:
-        orientation = image.getexif().get(ORIENTATION, 1)
+        orientation = _orientation(image)
     width, height, rows, about = png.Reader(filename=str(path)).asDirect()
     values = np.vstack([np.asarray(row, dtype=np.uint16) for row in rows])
-    values = values.reshape(height, width, about["planes"])[..., :3]
+    values = values.reshape(height, width, about["planes"])
+    values = values[..., :3] if values.shape[-1] > 2 else values[..., 0]  # without alpha
     return Pixels(_upright(values, orientation), 65535.0)
 
 
@@ -149,7 +179,9 @@ def _is_deep_tiff(path: Path) -> bool:
         if stream.read(4) not in TIFF_HEADS:
             return False
     with tifffile.TiffFile(path) as file:
-        return _first_page(file).bitspersample > 8
+        page = _first_page(file)
+        signed = page.sampleformat == tifffile.SAMPLEFORMAT.INT
+        return page.bitspersample > 8 or signed
 
 
 def _first_page(file: tifffile.TiffFile) -> tifffile.TiffPage:
@@ -161,27 +193,47 @@ def _first_page(file: tifffile.TiffFile) -> tifffile.TiffPage:
 def _tiff_pixels(path: Path, max_pixels: int) -> Pixels:
     with tifffile.TiffFile(path) as file:
         page = _first_page(file)
-        _check_size(path, page.shape[-2:] if page.axes.startswith("S") else page.shape, max_pixels)
+        _check_size(path, (page.imagelength, page.imagewidth), max_pixels)
         inverted = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
         try:
-            values = _tiff_values(page)
-        except ValueError:  # a compression that tifffile leaves to another package
+            values = _tiff_values(path, page)
+        except (ValueError, ImportError, RuntimeError):  # what tifffile leaves to another package
             with opened(path, max_pixels) as image:
                 if image.mode not in DEEP_MODES:
                     raise
                 values = np.asarray(image)
-        bits, pages = page.bitspersample - (values.dtype.kind == "i"), len(file.pages)
-    white = 1.0 if values.dtype.kind == "f" else float(2**bits - 1)
-    return Pixels(values, white, inverted, pages)
+        return Pixels(values, _tiff_white(page, values), inverted, _page_count(file))
 
 
-def _tiff_values(page: tifffile.TiffPage) -> np.ndarray:
-    """Values (H, W) or (H, W, 3) of a page, upright."""
+def _tiff_white(page: tifffile.TiffPage, values: np.ndarray) -> float:
+    """Level of white by a page's tags, or its bits; 1 for floats."""
+    tags = [page.tags[tag].value for tag in LEVEL_TAGS if tag in page.tags]
+    if levels := [level for level in map(np.max, tags) if level > 0]:
+        return float(levels[0])
+    if values.dtype.kind == "f":
+        return 1.0
+    return float(2 ** (page.bitspersample - (values.dtype.kind == "i")) - 1)
+
+
+def _tiff_values(path: Path, page: tifffile.TiffPage) -> np.ndarray:
+    """Values (H, W) or (H, W, 3) of a page, upright and without alpha.
+
+    Raises:
+        LtcamError: If they are neither grey nor RGB.
+    """
     values, tag = page.asarray(), page.tags.get(ORIENTATION)
     if page.axes.startswith("S"):  # planar
         values = np.moveaxis(values, 0, -1)
+    channels = values.shape[-1] if values.ndim == 3 else 1
+    colours = COLOURS.get(int(page.photometric), 0)
+    if not colours or channels not in {colours, colours + 1}:
+        kind = tifffile.PHOTOMETRIC(page.photometric).name
+        raise LtcamError(
+            f"{path}: expected a grey or RGB image, got {channels} channels of {kind}; save it as "
+            "RGB"
+        )
     if values.ndim == 3:
-        values = values[..., 0] if values.shape[-1] < 3 else values[..., :3]
+        values = values[..., :3] if colours == 3 else values[..., 0]
     return _upright(values, tag.value if tag else 1)
 
 

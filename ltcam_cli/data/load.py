@@ -10,7 +10,7 @@ from typing import Any
 from ltcam_cli.config import build, shown
 from ltcam_cli.data.dataset import Dataset
 from ltcam_cli.data.folder import Folder
-from ltcam_cli.data.image_files import White, white_level
+from ltcam_cli.data.image_files import White, forget_warnings, white_level
 from ltcam_cli.data.ksdd import Ksdd
 from ltcam_cli.data.ksdd2 import Ksdd2
 from ltcam_cli.data.sample import Sample
@@ -60,6 +60,7 @@ def load_split(dataset: Dataset) -> Split:
         LtcamError: if the images are not there, if there are not as many as expected, or if train
             and test share an item that may not be dropped.
     """
+    forget_warnings()
     split = dataset.listed()
     total = len(split.listed_train) + len(split.listed_test) + len(split.left_out)
     if dataset.count not in {None, total}:
@@ -69,7 +70,7 @@ def load_split(dataset: Dataset) -> Split:
         )
     everything = [*split.listed, *split.left_out]
     labels = read_labels(Path(dataset.labels), everything) if dataset.labels else None
-    split = split.read_by(dataset.image_reader("file"), dataset.mask_reader())
+    split = split.read_by(dataset.image_reader("auto"), dataset.mask_reader())
     return without_leaks(replace(split, labels=labels), drop=dataset.drop_leaks)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ltcam_cli.data.decoding import MAX_PIXELS, is_deep, opened, read_pixels
+from ltcam_cli.data.decoding import MAX_PIXELS, is_deep, opened, page_count, read_pixels
 from ltcam_cli.data.image_files import warn_once
 
 LABEL_IDS = 32  # highest value of a mask whose values are numbers of classes
@@ -49,6 +49,11 @@ class MaskReader:
     values: tuple[float, ...] = ()
     max_pixels: int = MAX_PIXELS
 
+    @property
+    def setting(self) -> str:
+        """What of it decides masks; empty where nothing is set."""
+        return f"values {list(self.values)}" if self.values else ""
+
     def __call__(self, path: Path) -> np.ndarray:
         """Mask (H, W) bool, True on defects; what is odd is logged, once a kind.
 
@@ -76,9 +81,20 @@ class MaskReader:
         if len(mains) > 2:
             shown = ", ".join(f"{value:g}" for value in mains[:8])
             oddities.append(f"values: it has {len(mains)} main ones ({shown}), not two")
+        elif _is_soft(levels, mains):
+            oddities.append(f"soft: it was cut in the middle, above {sum(mains) / 2:g}")
         if defect.mean() > MOST:
             oddities.append(f"inverted? {100 * defect.mean():.0f} % of the image are defect")
         return TrueMask(defect, tuple(oddities))
+
+
+def label_oddities(defect: np.ndarray, label: int | None) -> list[str]:
+    """What of a mask contradicts its image's label, 1 or 0; None: the mask tells it."""
+    if label == 1 and not defect.any():
+        return ["empty: the image is defective"]
+    if label == 0 and defect.any():
+        return [f"marked: {defect.sum()} pixels are defect, and the image is good"]
+    return []
 
 
 def main_values(levels: np.ndarray, is_lossy: bool = False) -> list[float]:
@@ -113,6 +129,18 @@ def main_values(levels: np.ndarray, is_lossy: bool = False) -> list[float]:
     return mains
 
 
+def _is_soft(levels: np.ndarray, mains: Sequence[float]) -> bool:
+    """Whether values between two main ones lie on a slope, and not beside an edge."""
+    from scipy import ndimage
+
+    reach = mains[-1] - mains[0]
+    between = (levels > mains[0] + reach / 4) & (levels < mains[-1] - reach / 4)
+    if not between.any():
+        return False
+    spread = ndimage.maximum_filter(levels, 3).astype(float) - ndimage.minimum_filter(levels, 3)
+    return bool((spread[between] <= reach / 4).any())
+
+
 def _brighter(levels: np.ndarray, mains: Sequence[float], is_lossy: bool) -> np.ndarray:
     """Pixels that are nearer to the second main value than to the least, or brighter."""
     if len(mains) == 1:
@@ -140,7 +168,7 @@ def _levels(path: Path, max_pixels: int) -> tuple[np.ndarray, bool, int]:
         return (levels.max() - levels if pixels.inverted else levels), False, pixels.pages
     with opened(path, max_pixels) as image:
         levels = np.asarray(image.convert("L")) if image.mode in {"1", "L"} else _of_colour(image)
-        return levels, image.format in LOSSY, getattr(image, "n_frames", 1)
+        return levels, image.format in LOSSY, page_count(path, image)
 
 
 def _of_colour(image: Image.Image) -> np.ndarray:
@@ -154,7 +182,7 @@ def _of_colour(image: Image.Image) -> np.ndarray:
         return alpha
     colour = np.where(visible, colour, 0)
     if colour.min() == colour.max():  # e.g. red on white
-        return np.asarray(image.convert("L"))
+        return _saturation(rgba[..., :3])
     return colour
 
 
@@ -169,8 +197,16 @@ def _of_palette(image: Image.Image) -> np.ndarray:
         return indices
     brightest = palette.max(axis=1)
     if len(set(brightest[_known(indices)])) == 1:  # e.g. red on white
-        return np.asarray(image.convert("L"))
+        return _saturation(palette[indices])
     return np.asarray(brightest[indices])
+
+
+def _saturation(colours: np.ndarray) -> np.ndarray:
+    """(H, W) of (H, W, 3): what sets colours of one brightness apart, or their luminance."""
+    saturation = np.asarray(colours.max(axis=-1) - colours.min(axis=-1))
+    if saturation.min() < saturation.max():
+        return saturation
+    return np.asarray(Image.fromarray(colours).convert("L"))
 
 
 def _known(levels: np.ndarray) -> np.ndarray:

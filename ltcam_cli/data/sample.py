@@ -67,11 +67,14 @@ class Sample:
         return self.read_mask() if self.read_mask else None
 
     def image_digest(self) -> str:
-        """Hex SHA-256 of the image's file, recipe or pixels; `missing` if it cannot be read."""
+        """Hex SHA-256 of the image's file, recipe or pixels, and of how the file is read.
+
+        `missing` if it cannot be read.
+        """
         return _digest(self.path, self.recipe, self.read_image)
 
     def mask_digest(self) -> str:
-        """Hex SHA-256 of the mask's file, recipe or pixels; empty where there is no mask."""
+        """The same of the mask; empty where there is no mask."""
         if self.read_mask is None:
             return ""
         return _digest(self.mask_path, self.recipe and f"mask {self.recipe}", self.read_mask)
@@ -87,9 +90,11 @@ def content_of(samples: Sequence[Sample], *, masks: bool = False) -> str:
 def _digest(path: Path | None, recipe: str | None, read: Callable[[], np.ndarray]) -> str:
     if path is not None:
         try:
-            return content_digest(path)
+            content = content_digest(path)
         except OSError:
             return "missing"  # an error, if anybody reads it
+        setting = getattr(getattr(read, "func", None), "setting", "")  # of an Image- or MaskReader
+        return short_hash([content, setting], 64) if setting else content
     if recipe is None:
         pixels = read()
         recipe = f"{pixels.dtype} {pixels.shape} {hashlib.sha256(pixels.tobytes()).hexdigest()}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ltcam_cli.classifier.checkpoint import Classifier
+from ltcam_cli.data.image_files import forget_warnings
 from ltcam_cli.data.listing import said
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.calibration import calibration_digest
@@ -74,6 +75,7 @@ def run_predictor(composed: Composed) -> Predictor:
             "pipeline": pipeline,
             "calibration": calibration_digest(session, pipeline),
             "gate": settings.predict.gate,
+            "images": settings.dataset.image_reader(session.classifier.white).setting,
         },
     )
     return Predictor(settings, session.classifier, source, job, identity, session.run.path)
@@ -119,6 +121,7 @@ def file_predictor(composed: Composed) -> Predictor:
             "file": content_digest(path),
             "segmenter": settings.segmenter,
             "gate": settings.predict.gate,
+            "images": settings.dataset.image_reader(metadata["white"]).setting,
         },
     )
     folder = run.path if run else path.parent
@@ -145,6 +148,7 @@ class Prediction:
         digest = short_hash([predictor.identity.mapping, places])
         name = f"{settings.method.name}-{settings.segmenter.label}-{digest}"
         out = Path(config.out) if config.out else predictor.folder / "predict" / name
+        forget_warnings()
         dataset = settings.dataset
         reader = dataset.image_reader(predictor.classifier.white)
         left_out: Counter[str] = Counter()

@@ -54,7 +54,7 @@ class Session:
     def as_trained(self, split: Split) -> Split:
         """A split whose images have the training's level of white."""
         dataset = self.settings.dataset
-        if dataset.white != "auto" or self.classifier.white == "file":
+        if dataset.white != "auto" or self.classifier.white == "auto":
             return split
         return split.read_by(dataset.image_reader(self.classifier.white), dataset.mask_reader())
 
