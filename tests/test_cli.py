@@ -409,7 +409,7 @@ def test_what_a_multirun_makes_twice_is_one_row() -> None:
 def test_predictions_of_images_with_such_names(tmp_path: Path) -> None:
     names = ["NA", "null", "007", "1e5", "nan"]
     tables = PredictionTables(tmp_path)
-    row = dict.fromkeys(SCORES, 1) | {"probability": 0.1 + 0.2}
+    row = dict.fromkeys(SCORES, 1) | {"probability": 0.1 + 0.2, "regions": 0}
     tables.write(pd.DataFrame(columns=SCORES), pd.DataFrame(columns=REGIONS))
     tables.append([row | {"name": name, "path": name, "content": name} for name in names], [])
     table, _ = tables.read()
