@@ -123,21 +123,37 @@ def argv(command: Command, folder: Path) -> list[str]:
     return [runs[0].name if arg == "RUN" and runs else arg for arg in command.args]
 
 
-def run(command: Command, folder: Path, *shim: object, kill_after: float | None = None) -> int:
-    """Exit status of a command in a folder; killed by the shim, or after some seconds."""
-    moment, count, number = shim or ("never", 0, 0)
+def run(
+    command: Command,
+    folder: Path,
+    number: int = 0,
+    *,
+    moment: str = "never",
+    count: int = 0,
+    after: float | None = None,
+) -> int:
+    """Exit status of a command in a folder.
+
+    Args:
+        command: Command.
+        folder: Working directory.
+        number: Signal that kills it.
+        moment: When the shim does, of its `count`-th rename.
+        count: Number of that rename, from 1.
+        after: Seconds after which this process does; None: it does not.
+    """
     with (folder.parent / "soak.log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-c", SHIM, str(moment), str(count), str(int(str(number))),
+            [sys.executable, "-c", SHIM, moment, str(count), str(int(number)),
              *argv(command, folder)],
             cwd=folder,
             env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
             stdout=log,
             stderr=log,
         )  # fmt: skip
-        if kill_after is not None:
-            time.sleep(kill_after)
-            process.send_signal(int(str(number)))
+        if after is not None:
+            time.sleep(after)
+            process.send_signal(number)
         return process.wait(timeout=600)
 
 
@@ -204,15 +220,16 @@ def main() -> None:
     rows: Counter[tuple[str, str]] = Counter()
     for trial in range(options.kills):
         name = KILLED[trial % len(KILLED)]
-        number, moment = SIGNALS[rng.randrange(3)], MOMENTS[rng.randrange(3)]
+        number, moment = rng.choice(SIGNALS), rng.choice(MOMENTS)
         expected, seconds = references[name]
         shutil.rmtree(folder)
         shutil.copytree(root / f"{name}.start", folder)
         if moment == "random":
-            status = run(COMMANDS[name], folder, "never", 0, number,
-                         kill_after=rng.uniform(0.3, max(0.5, seconds)))  # fmt: skip
+            after = rng.uniform(0.3, max(0.5, seconds))
+            status = run(COMMANDS[name], folder, number, after=after)
         else:
-            status = run(COMMANDS[name], folder, moment, rng.randint(1, 12), number)
+            count = rng.randint(1, 12)
+            status = run(COMMANDS[name], folder, number, moment=moment, count=count)
         again = run(COMMANDS[name], folder)
         found = content(folder)
         faults = [f"differs: {path}" for path in sorted({*expected, *found})

@@ -15,8 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as tv
 
-from ltcam_cli.data.image_files import warn_once
-from ltcam_cli.data.mask_files import SETTLED, label_oddities
+from ltcam_cli.data.mask_files import label_oddities, warn_of
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
 
@@ -121,8 +120,8 @@ class Images(Dataset[Item | str]):
                 torch.manual_seed(seed)
                 image = self.augment(image)
         mask = sample.mask if self.masks else None
-        for oddity in [] if mask is None else label_oddities(mask, sample.label):
-            warn_once(oddity.split()[0], f"{sample.mask_path or sample.name}: {oddity}; {SETTLED}")
+        if mask is not None:
+            warn_of(sample.mask_path or sample.name, label_oddities(mask, sample.label))
         if mask is not None and pixels is not None and mask.shape != pixels.shape[:2]:
             raise LtcamError(
                 f"{sample.name}: mask of {mask.shape[0]}x{mask.shape[1]} pixels for an image of "

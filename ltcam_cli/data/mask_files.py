@@ -24,11 +24,11 @@ class TrueMask:
     """A mask, and what is odd about it.
 
     Attributes:
-        defect: (H, W) bool, True on defects; None where there is no mask.
+        defect: (H, W) bool, True on defects.
         oddities: Short sentences; empty if the file is clear.
     """
 
-    defect: np.ndarray | None
+    defect: np.ndarray
     oddities: tuple[str, ...] = ()
 
 
@@ -61,9 +61,7 @@ class MaskReader:
             LtcamError: If the file is missing, empty, truncated or no image.
         """
         mask = self.read(path)
-        for oddity in mask.oddities:
-            warn_once(oddity.split()[0], f"{path}: {oddity}; {SETTLED}")
-        assert mask.defect is not None
+        warn_of(path, mask.oddities)
         return mask.defect
 
     def read(self, path: Path) -> TrueMask:
@@ -88,6 +86,12 @@ class MaskReader:
         return TrueMask(defect, tuple(oddities))
 
 
+def warn_of(where: Path | str, oddities: Sequence[str]) -> None:
+    """Log what is odd about a mask, once a kind; a kind is an oddity's first word."""
+    for oddity in oddities:
+        warn_once(oddity.split()[0], f"{where}: {oddity}; {SETTLED}")
+
+
 def label_oddities(defect: np.ndarray, label: int | None) -> list[str]:
     """What of a mask contradicts its image's label, 1 or 0; None: the mask tells it."""
     if label == 1 and not defect.any():
@@ -109,8 +113,6 @@ def main_values(levels: np.ndarray, is_lossy: bool = False) -> list[float]:
     Returns:
         At least the least value; the greatest too, if there are others than the least.
     """
-    from scipy import ndimage
-
     low, high = float(levels.min()), float(levels.max())
     if low == high or (is_lossy and high - low < NOISE * 255):
         return [low]
@@ -119,9 +121,8 @@ def main_values(levels: np.ndarray, is_lossy: bool = False) -> list[float]:
         if len(known) <= 3 or (levels.dtype.kind in "ui" and high <= LABEL_IDS):
             return [float(value) for value in known]
     step = NOISE * (high - low)
-    spread = ndimage.maximum_filter(levels, 3).astype(float) - ndimage.minimum_filter(levels, 3)
     mains = [low]
-    for value in _known(levels[spread <= (step if is_lossy else 0)]):
+    for value in _known(levels[_spread(levels) <= (step if is_lossy else 0)]):
         if value > mains[-1] + step:
             mains.append(float(value))
     if len(mains) == 1 or (len(mains) == 2 and high - mains[1] <= 2 * step):
@@ -131,14 +132,20 @@ def main_values(levels: np.ndarray, is_lossy: bool = False) -> list[float]:
 
 def _is_soft(levels: np.ndarray, mains: Sequence[float]) -> bool:
     """Whether values between two main ones lie on a slope, and not beside an edge."""
-    from scipy import ndimage
-
     reach = mains[-1] - mains[0]
     between = (levels > mains[0] + reach / 4) & (levels < mains[-1] - reach / 4)
     if not between.any():
         return False
-    spread = ndimage.maximum_filter(levels, 3).astype(float) - ndimage.minimum_filter(levels, 3)
-    return bool((spread[between] <= reach / 4).any())
+    return bool((_spread(levels)[between] <= reach / 4).any())
+
+
+def _spread(levels: np.ndarray) -> np.ndarray:
+    """Difference (H, W) between the greatest and least value of a pixel and its neighbours."""
+    from scipy import ndimage
+
+    return np.asarray(
+        ndimage.maximum_filter(levels, 3).astype(float) - ndimage.minimum_filter(levels, 3)
+    )
 
 
 def _brighter(levels: np.ndarray, mains: Sequence[float], is_lossy: bool) -> np.ndarray:

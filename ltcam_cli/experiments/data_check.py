@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import pandas as pd
 
 from ltcam_cli.data.dataset import Dataset
@@ -62,8 +61,9 @@ def look_at(dataset: Dataset, split: Split) -> Findings:
     for sample in track(samples, "reading"):
         try:
             mask = _mask_of(sample, dataset.mask_reader())
-            found.wrong += _mask_faults(sample, mask.defect)
-            found.odd += [f"mask of {sample.name}: {oddity}" for oddity in mask.oddities]
+            found.wrong += _faults(sample, mask)
+            oddities = mask.oddities if mask else ()
+            found.odd += [f"mask of {sample.name}: {oddity}" for oddity in oddities]
         except LtcamError as error:
             unreadable.append(str(error))
     return found
@@ -72,36 +72,39 @@ def look_at(dataset: Dataset, split: Split) -> Findings:
 def _compare_images(split: Split, samples: Sequence[Sample], found: Findings) -> None:
     """Equal images: odd within a part; wrong across the parts or with two labels."""
     labels = {sample.name: sample.label for sample in samples}
-    across = duplicates(split.train, split.test)
+    tested = {sample.name for sample in split.test}
     for first, second in sorted(duplicates(samples, samples)):
         if labels[first] != labels[second]:
             good, bad = sorted((first, second), key=lambda name: labels[name] or 0)
             found.wrong.append(f"equal images, one good and one defective: {good} = {bad}")
-        elif (first, second) in across:
+        elif (first in tested) != (second in tested):
             found.wrong.append(f"equal images across train and test: {first} = {second}")
         else:
             found.odd.append(f"equal images within a part: {first} = {second}")
 
 
-def _mask_of(sample: Sample, read: MaskReader) -> TrueMask:
-    """Mask of a sample, and what is odd about its file.
+def _mask_of(sample: Sample, reader: MaskReader) -> TrueMask | None:
+    """Mask of a sample, and what is odd about its file; None where there is no mask.
 
     Raises:
         LtcamError: if it cannot be read.
     """
-    return TrueMask(sample.mask) if sample.mask_path is None else read.read(sample.mask_path)
+    if sample.mask_path is not None:
+        return reader.read(sample.mask_path)
+    mask = sample.mask
+    return None if mask is None else TrueMask(mask)
 
 
-def _mask_faults(sample: Sample, mask: np.ndarray | None) -> list[str]:
+def _faults(sample: Sample, true_mask: TrueMask | None) -> list[str]:
     """What is wrong between an image, its mask and its label.
 
     Raises:
         LtcamError: if the image cannot be read.
     """
     image = sample.image
-    if mask is None:
+    if true_mask is None:
         return []
-    faults = []
+    mask, faults = true_mask.defect, []
     if mask.shape != image.shape[:2]:
         sizes = " for an image of ".join("x".join(map(str, a.shape[:2])) for a in (mask, image))
         faults.append(f"a mask of another size: {sample.name}, {sizes}")

@@ -75,8 +75,7 @@ class RunFolder:
         path = self.train / "metrics.json"
         if not path.is_file():
             return {}
-        metrics = read_mapping(path, ANEW, numbers=("threshold", "seconds"))
-        return read_mapping(path, ANEW, numbers=[key for key in metrics if key[:5] == "test_"])
+        return read_mapping(path, ANEW, numbers=("threshold", "seconds"), prefix="test_")
 
     def check(self) -> None:
         """Refuse a run that cannot be shown.

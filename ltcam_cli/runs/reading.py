@@ -76,7 +76,11 @@ def reading(path: Path, remedy: str) -> Iterator[None]:
 
 
 def read_mapping(
-    path: Path, remedy: str, required: Sequence[str] = (), numbers: Sequence[str] = ()
+    path: Path,
+    remedy: str,
+    required: Sequence[str] = (),
+    numbers: Sequence[str] = (),
+    prefix: str | None = None,
 ) -> dict[str, Any]:
     """A mapping of a JSON or YAML file.
 
@@ -85,6 +89,7 @@ def read_mapping(
         remedy: What to do about a damaged file.
         required: Keys that it must have.
         numbers: Keys whose values are numbers or null, where they are there.
+        prefix: Beginning of further such keys.
 
     Raises:
         DamagedFileError: If there is no such file, or it does not hold that.
@@ -92,7 +97,7 @@ def read_mapping(
     reader: Callable[[Path], Any] = read_json if path.suffix == ".json" else _read_yaml
     with reading(path, remedy):
         content = reader(path)
-        return _checked(content, required, numbers)
+        return _checked(content, required, numbers, prefix)
 
 
 def _read_yaml(path: Path) -> Any:
@@ -102,12 +107,15 @@ def _read_yaml(path: Path) -> Any:
     return yaml.safe_load(text)
 
 
-def _checked(content: Any, required: Sequence[str], numbers: Sequence[str]) -> dict[str, Any]:
+def _checked(
+    content: Any, required: Sequence[str], numbers: Sequence[str], prefix: str | None
+) -> dict[str, Any]:
     if not isinstance(content, Mapping):
         raise TypeError
     for key in required:
         content[key]
-    for key in numbers:
+    further = () if prefix is None else (key for key in content if key.startswith(prefix))
+    for key in (*numbers, *further):
         if not isinstance(content.get(key), (int, float, type(None))):
             raise TypeError
     return dict(content)

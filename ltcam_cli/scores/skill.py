@@ -34,22 +34,19 @@ def no_skill(metrics: Mapping[str, Any]) -> str | None:
     possible = fisher(tp + fn, 0, 0, fp + tn) <= LEVEL
     if balanced > 0.5 and (not possible or fisher(tp, fp, fn, tn) <= LEVEL):
         return None
-    called = tp + fp
-    always = called / (called + fn + tn) if called in {0, called + fn + tn} else None
-    share = (tp + fn) / (tp + fp + fn + tn) if always is None else always
+    called, total = tp + fp, tp + fp + fn + tn
+    always = called == total if called in {0, total} else 2 * (tp + fn) >= total
     advice = ADVICE
     if mann_whitney(auroc, tp + fn, fp + tn) <= LEVEL:
         advice = (
             "its scores do rank them; choose the threshold with trainer.validation=0.2 "
             "trainer.threshold=f1"
         )
-    word, degree = (
-        "defective" if share >= 0.5 else "good",
-        "no" if balanced <= 0.5 else "not clearly",
-    )
+    word = "defective" if always else "good"
+    degree = "no" if balanced <= 0.5 else "not clearly"
     return (
         f"{degree} better than always saying {word}: it calls "
-        f"{called} of {called + fn + tn} test images defective (accuracy {accuracy:.2f}, balanced "
+        f"{called} of {total} test images defective (accuracy {accuracy:.2f}, balanced "
         f"accuracy {balanced:.2f}, tp {tp}, fp {fp}, fn {fn}, tn {tn}, AUROC {auroc:.2f}); {advice}"
     )
 
@@ -60,6 +57,7 @@ def confusion_text(metrics: Mapping[str, Any]) -> str | None:
     return None if None in counts else "/".join(map(str, counts))
 
 
+# scipy.stats has both tests, and takes longer to import than `ltcam runs`, which shows them, may.
 def fisher(tp: int, fp: int, fn: int, tn: int) -> float:
     """P-value of Fisher's exact test: so many or more true positives, if labels did not matter."""
     positive, called, total = tp + fn, tp + fp, tp + fp + fn + tn
