@@ -163,8 +163,8 @@ def test_files_of_labels_and_splits(cli: Cli, ksdd_like: KsddLike, plates: Path)
     cli.fault("train", *KSDD, "dataset.split=tens", says=["dataset.fold=null", "0..4"])
 
 
-def test_nothing_to_predict(cli: Cli, tiny_run: Run) -> None:
-    run = ["--run", tiny_run.path]
+def test_nothing_to_predict(cli: Cli, own_run: Run) -> None:
+    run = ["--run", own_run.path]
     Path("empty").mkdir()
     Path("notes.txt").write_text("no image")
     cli.fault("predict", "empty", *run, says=["empty: no image there"])
