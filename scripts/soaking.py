@@ -24,6 +24,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from ltcam_cli.runs.tables import as_markdown
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 DATA = (
     "dataset=synthetic dataset.items=6 dataset.parts=4 dataset.height=64 dataset.width=64 "
@@ -241,8 +243,9 @@ def main() -> None:
         rows[name, "faults"] += bool(faults)
         if faults:
             print(f"{name}, {number.name} {moment}: {'; '.join(faults[:6])}", flush=True)
-    table = pd.Series(rows).unstack(fill_value=0).reindex(list(KILLED))
-    print(table[["kills", "ended before", "faults"]].to_markdown())
+    table = pd.Series(rows).unstack(fill_value=0).reindex(list(KILLED), fill_value=0)
+    table = table[["kills", "ended before", "faults"]].rename_axis("command").reset_index()
+    print(as_markdown(table))
     sys.exit(bool(table["faults"].sum()))
 
 
