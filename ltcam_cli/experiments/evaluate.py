@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 
 from ltcam_cli.experiments.cells import Row, plan, run
+from ltcam_cli.experiments.choice import chosen_pipeline
 from ltcam_cli.experiments.delta import choose_deltas
 from ltcam_cli.experiments.session import Session, find_session
 from ltcam_cli.experiments.settings import Composed, Pipeline
@@ -23,7 +24,8 @@ def evaluate_pipelines(session: Session, pipelines: Sequence[Pipeline]) -> tuple
     Returns:
         Rows as the pipelines are listed, and the seconds of the loops: 0 if all cells were there.
     """
-    rows, seconds = run(session, plan(session, choose_deltas(session, pipelines)))
+    chosen = [chosen_pipeline(session, pipeline) for pipeline in pipelines]
+    rows, seconds = run(session, plan(session, choose_deltas(session, chosen)))
     warning = no_skill(session.run.metrics)
     if warning and session.settings.evaluation.split != "train":
         log.warning("%s: %s", session.run.name, warning)

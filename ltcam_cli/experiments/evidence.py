@@ -39,13 +39,12 @@ class Evidence:
         image, blurred, whole, nothing = self._whole(result.item)
         if whole <= nothing:
             return float("nan")
-        mask = torch.from_numpy(result.mask[None].astype(np.float32))
-        inside = tv.resize(mask, [image.shape[-2], image.shape[-1]]) > 0.5
+        inside = at_input_size(result.mask, image) > 0.5
         area = float(inside.float().mean())
         if area == 0:
             return 0.0
         [without] = self._log_odds(torch.where(inside, blurred, image)[None])
-        return min(1.0, max(0.0, (whole - without) / (whole - nothing))) * -math.log(area)
+        return share(whole - without, whole - nothing) * -math.log(area)
 
     def _whole(self, item: Item) -> tuple[Tensor, Tensor, float, float]:
         """The image, it blurred, and y of both; kept for the masks of the same image."""
@@ -64,6 +63,71 @@ class Evidence:
         with torch.inference_mode():
             logits = self.classifier.model(self.classifier.prepare(images)).float()
         return self.classifier.log_odds(logits).tolist()
+
+
+class NecessityAndSufficiency(Evidence):
+    """Whether the classifier needs the mask's pixels, and whether they are enough for it.
+
+    n · s² · √ln(1 / a): n the share of y that blurring the mask takes away, as in `Evidence`; s the
+    share that the mask's pixels bring with them on a good image, (y(g with x in the mask) − y(g)) /
+    (y(x) − y(g)); a the mask's share of the image. Deletion and insertion (Petsiuk et al. 2018,
+    RISE), each once. A mask of a part of the defect alone has a small s, one of far more than the
+    defect a small ln(1 / a). Ours; compared with others in docs/surfaces.md.
+
+    Args:
+        classifier: Classifier.
+        good: Good training images (N, C, height, width) in [0, 1]; each image meets one of them.
+    """
+
+    def __init__(self, classifier: Classifier, good: Tensor) -> None:
+        super().__init__(classifier)
+        self.good = good
+        self._next = -1
+        self._reference: tuple[Item, Tensor, float] | None = None
+
+    def __call__(self, result: ImageResult) -> float:
+        """Criterion of one image and mask: two forwards, and three more for each new image."""
+        image, blurred, whole, nothing = self._whole(result.item)
+        if whole <= nothing:
+            return float("nan")
+        reference, normal = self._good(result.item, image)
+        inside = at_input_size(result.mask, image)
+        if not inside.any():
+            return 0.0
+        # A soft edge, so that the seam is not what the classifier sees.
+        soft = torch.maximum(tv.gaussian_blur(inside, [9, 9], [1.5, 1.5]), inside)
+        without, pasted = self._log_odds(
+            torch.stack(
+                [torch.where(inside > 0.5, blurred, image), soft * image + (1 - soft) * reference]
+            )
+        )
+        necessity = share(whole - without, whole - nothing)
+        sufficiency = share(pasted - normal, whole - normal)
+        area = float(inside.mean())
+        return necessity * sufficiency**2 * math.sqrt(max(0.0, -math.log(area)))
+
+    def _good(self, item: Item, image: Tensor) -> tuple[Tensor, float]:
+        """A good image, as bright as this one, and its y; kept for the masks of the same image."""
+        if self._reference is None or self._reference[0] is not item:
+            self._next = (self._next + 1) % len(self.good)
+            good = self.good[self._next]
+            shift = image.flatten(1).median(dim=1).values - good.flatten(1).median(dim=1).values
+            reference = (good + shift[:, None, None]).clamp(0, 1)
+            [normal] = self._log_odds(reference[None])
+            self._reference = item, reference, normal
+        _, reference, normal = self._reference
+        return reference, normal
+
+
+def share(part: float, whole: float) -> float:
+    """A part's share of the whole, in [0, 1]; 0 of a whole that is not above 0."""
+    return min(1.0, max(0.0, part / whole)) if whole > 0 else 0.0
+
+
+def at_input_size(mask: np.ndarray, image: Tensor) -> Tensor:
+    """A mask (H, W) as the share (1, h, w) of each of the image's pixels (C, h, w)."""
+    values = torch.from_numpy(mask[None].astype(np.float32))
+    return tv.resize(values, [image.shape[-2], image.shape[-1]])
 
 
 def mean_criterion(

@@ -15,6 +15,7 @@ from ltcam_cli.data.listing import said
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.calibration import calibration_digest
 from ltcam_cli.experiments.cells import Row, masks_of
+from ltcam_cli.experiments.choice import chosen_pipeline
 from ltcam_cli.experiments.devices import torch_device
 from ltcam_cli.experiments.session import session_of_run, settings_from
 from ltcam_cli.experiments.settings import Composed, Settings, with_kept_parts
@@ -64,9 +65,10 @@ def run_predictor(composed: Composed) -> Predictor:
     """Predictor of a run's classifier and the config's pipeline."""
     session = session_of_run(composed)
     settings = session.settings
-    method = resolved(session, settings.method)
+    pipeline = chosen_pipeline(session, settings.pipeline)
+    method = resolved(session, pipeline.method)
     method.check()  # refuses what does not exist before a checkpoint is read
-    pipeline = replace(settings.pipeline, method=method)
+    pipeline = replace(pipeline, method=method)
     source, [job] = masks_of(session, [pipeline])
     identity = Identity(
         "prediction",
@@ -78,6 +80,7 @@ def run_predictor(composed: Composed) -> Predictor:
             "images": settings.dataset.image_reader(session.classifier.white).setting,
         },
     )
+    settings = replace(settings, method=method, segmenter=pipeline.segmenter)
     return Predictor(settings, session.classifier, source, job, identity, session.run.path)
 
 

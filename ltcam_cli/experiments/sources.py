@@ -15,7 +15,7 @@ from ltcam_cli.maps.combined import CombinedSource
 from ltcam_cli.maps.engine import CamEngine, HeatmapSource
 from ltcam_cli.maps.ensemble import Ensemble
 from ltcam_cli.maps.folding import folded
-from ltcam_cli.maps.method import CamMethod, Method, StudentMethod
+from ltcam_cli.maps.method import AutoMethod, CamMethod, Method, StudentMethod
 from ltcam_cli.maps.spec import MapSpec
 from ltcam_cli.maps.stages import resolve_layers
 from ltcam_cli.maps.tta import with_tta
@@ -104,8 +104,13 @@ def resolved(session: Session, method: Method) -> Method:
     """A method that names its student and the student's weights; any other as it is.
 
     Raises:
-        LtcamError: If there is no such student, or it was trained anew meanwhile.
+        LtcamError: If there is no such student, it was trained anew meanwhile, or the method is yet
+            to be chosen.
     """
+    if isinstance(method, AutoMethod):
+        raise LtcamError(
+            "method=auto: is chosen by evaluate, predict and student train; name another --method"
+        )
     if not isinstance(method, StudentMethod):
         return method
     folder = student_folder(session, method)

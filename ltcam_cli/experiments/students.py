@@ -13,6 +13,7 @@ from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.calibration import calibration_digest
 from ltcam_cli.experiments.cells import Row, masks_of
+from ltcam_cli.experiments.choice import chosen_pipeline
 from ltcam_cli.experiments.delta import choose_deltas
 from ltcam_cli.experiments.session import Session, find_session
 from ltcam_cli.experiments.settings import Composed, Pipeline
@@ -45,7 +46,7 @@ def train_with_teacher(session: Session, teacher: Pipeline) -> Row:
             "method=student: a student's first labels are made from a classifier's maps; "
             "give another --method"
         )
-    [chosen] = choose_deltas(session, [teacher])
+    [chosen] = choose_deltas(session, [chosen_pipeline(session, teacher)])
     identity = student_identity(session, chosen.pipeline)
     if as_begun(session.settings, session.run.path.glob("student/*"), identity):
         identity = student_identity(session, chosen.pipeline)

@@ -146,10 +146,51 @@ class StudentMethod:
         return dict.fromkeys(COLUMNS)
 
 
-Method = CamMethod | StudentMethod
-SOURCES: dict[str, type[CamMethod] | type[StudentMethod]] = {
+@config("method")
+class AutoMethod:
+    """A method that training images choose, before anything is drawn: `experiments.choice`.
+
+    Attributes:
+        source: auto.
+        name: Name in messages.
+    """
+
+    source: Literal["auto"] = "auto"
+    name: FolderName = "auto"
+
+    @property
+    def layers(self) -> str:
+        """Layers, for tables."""
+        return "none"
+
+    @property
+    def delta(self) -> None:
+        """Each candidate has its own."""
+        return None
+
+    @property
+    def reads_gradients(self) -> bool:
+        """Whether δ can act."""
+        return False
+
+    @property
+    def shares_pass(self) -> bool:
+        """It draws nothing itself."""
+        return False
+
+    def check(self) -> None:
+        """Nothing that its fields do not say."""
+
+    def columns(self) -> dict[str, str | None]:
+        """Cells of the results' columns target, scope, form, fusion, normalize and weights."""
+        return dict.fromkeys(COLUMNS)
+
+
+Method = CamMethod | StudentMethod | AutoMethod
+SOURCES: dict[str, type[CamMethod] | type[StudentMethod] | type[AutoMethod]] = {
     "cam": CamMethod,
     "student": StudentMethod,
+    "auto": AutoMethod,
 }
 
 
@@ -164,24 +205,26 @@ def make_method(values: Mapping[str, Any]) -> Method:
     source = str(values.get("source", "cam"))
     if source not in SOURCES:
         raise LtcamError(f"method.source={source}: unknown{nearest(source, SOURCES)}")
-    if source == "student":
-        values = _without_cam_keys(values)
+    if source != "cam":
+        values = _without_cam_keys(values, source)
     elif "weighting" in values:
         get_weighting(str(values["weighting"]))  # before a name that was made of it
     return build(SOURCES[source], values)
 
 
-def _without_cam_keys(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A student's values without delta=null and layers=none.
+def _without_cam_keys(values: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Values of a method that is no map's without delta=null and layers=none.
 
     Raises:
         LtcamError: If these are anything else.
     """
     if values.get("delta") is not None:
         raise LtcamError(
-            f"method.delta={values['delta']}: a student reads no gradients to truncate; "
+            f"method.delta={values['delta']}: method={source} reads no gradients to truncate; "
             "use delta=null"
         )
     if values.get("layers") not in (None, "none"):
-        raise LtcamError(f"method.layers={values['layers']}: a student has no layers to choose")
+        raise LtcamError(
+            f"method.layers={values['layers']}: method={source} has no layers to choose"
+        )
     return {key: value for key, value in values.items() if key not in {"delta", "layers"}}

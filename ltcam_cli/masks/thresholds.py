@@ -21,6 +21,7 @@ from ltcam_cli.masks.inputs import Calibrator, HeatmapThreshold, SegInput, fitte
 from ltcam_cli.masks.quantile import Quantiles
 from ltcam_cli.parts import checked_options, find_part
 
+CHOSEN = "auto"  # rule of a segmenter that training images choose: `experiments.choice`
 GROUP = "ltcam.segmenters"  # entry points of others' rules
 Bins = Annotated[int, Field(ge=2, le=65536)]
 
@@ -170,6 +171,22 @@ class GoodImageThreshold:
         return (heatmap > threshold) & (heatmap.min() < heatmap.max())
 
 
+class UnchosenThreshold:
+    """The place of a rule that training images choose."""
+
+    calibrators: tuple[Calibrator, ...] = ()
+
+    def __call__(self, heatmap: np.ndarray) -> np.ndarray:
+        """Refuse.
+
+        Raises:
+            LtcamError: Always.
+        """
+        raise LtcamError(
+            "segmenter=auto: is chosen by evaluate, predict and student train; name another"
+        )
+
+
 RULES: dict[str, Callable[..., float]] = {
     rule.__name__: rule
     for rule in (otsu, li, triangle, yen, fraction, fixed, multiotsu, iterative_otsu)
@@ -177,6 +194,7 @@ RULES: dict[str, Callable[..., float]] = {
 THRESHOLDS: dict[str, Callable[..., HeatmapThreshold]] = {
     "hysteresis": HysteresisThreshold,
     "good_quantile": GoodImageThreshold,
+    CHOSEN: UnchosenThreshold,
 }
 
 

@@ -1,0 +1,182 @@
+"""`pipeline=auto`: method and segmenter, chosen on training images without a mask."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ltcam_cli.data.batches import Images, Item
+from ltcam_cli.data.sample import Sample, content_of
+from ltcam_cli.errors import LtcamError
+from ltcam_cli.experiments.cells import masks_of
+from ltcam_cli.experiments.evidence import NecessityAndSufficiency
+from ltcam_cli.experiments.session import Session
+from ltcam_cli.experiments.settings import Pipeline
+from ltcam_cli.files import exclusive, stem_of, write_text
+from ltcam_cli.maps.method import AutoMethod, CamMethod
+from ltcam_cli.maps.spec import Fusion
+from ltcam_cli.masks.refine import RefineConfig
+from ltcam_cli.masks.segmenters import SegmenterConfig
+from ltcam_cli.masks.thresholds import CHOSEN
+from ltcam_cli.report.overlay import draw_strip
+from ltcam_cli.runs.folder import write_table
+from ltcam_cli.runs.identity import Identity
+from ltcam_cli.runs.masking import mask_images
+from ltcam_cli.runs.reading import read_table
+from ltcam_cli.runs.tables import as_markdown
+
+DEFECTIVE, GOOD = 24, 12  # training images that choose
+PICTURES, SHOWN = 3, 4  # best candidates that are drawn, and images of each
+log = logging.getLogger("ltcam_cli")
+
+
+def contrast(polarity: str) -> SegmenterConfig:
+    """The segmenter `contrast` of defects that are dark, bright, or both."""
+    options = {"scale": 30.0, "smooth": 1.5, "polarity": polarity}
+    refine = RefineConfig("contrast", "deviation", options=options)
+    return SegmenterConfig(f"contrast_{polarity}", "fraction", {"of_maximum": 0.2}, refine)
+
+
+def fraction(of_maximum: float) -> SegmenterConfig:
+    """The segmenter `fraction`."""
+    return SegmenterConfig(f"fraction_{of_maximum:g}", "fraction", {"of_maximum": of_maximum})
+
+
+METHODS: tuple[CamMethod, ...] = (
+    CamMethod(name="ltlayercam", weighting="layercam"),
+    CamMethod(name="ltgradcam_product", fusion=Fusion(rule="product", normalize="minmax")),
+)
+SEGMENTERS: tuple[SegmenterConfig, ...] = (
+    SegmenterConfig("otsu", "otsu"),  # the first is taken where nothing can be chosen
+    SegmenterConfig("triangle", "triangle"),
+    fraction(0.2),
+    fraction(0.3),
+    fraction(0.5),
+    contrast("dark"),
+    contrast("bright"),
+    contrast("both"),
+)
+
+
+def is_open(pipeline: Pipeline) -> bool:
+    """Whether method or segmenter are to be chosen."""
+    return isinstance(pipeline.method, AutoMethod) or pipeline.segmenter.rule == CHOSEN
+
+
+def candidates(pipeline: Pipeline) -> list[Pipeline]:
+    """What may stand in the place of an open pipeline; its other parts stay."""
+    methods = METHODS if isinstance(pipeline.method, AutoMethod) else [pipeline.method]
+    segmenters = SEGMENTERS if pipeline.segmenter.rule == CHOSEN else [pipeline.segmenter]
+    return [
+        replace(pipeline, method=method, segmenter=segmenter)
+        for method, segmenter in product(methods, segmenters)
+    ]
+
+
+def chosen_pipeline(session: Session, pipeline: Pipeline) -> Pipeline:
+    """The pipeline, or the best of its candidates by `NecessityAndSufficiency`.
+
+    Reads at most 24 defective and 12 good training images and their labels, no mask. The choice is
+    kept in the run folder, `auto/<hash>/`: `choice.csv`, `choice.md` and pictures of the best
+    three. Where the training images are absent, or none can be judged, the first candidate is
+    taken, with a warning.
+    """
+    if not is_open(pipeline):
+        return pipeline
+    pool = candidates(pipeline)
+    try:
+        training = session.training_images
+    except LtcamError as error:
+        log.warning("pipeline=auto: %s; %s, unchosen", error, described(pool[0]))
+        return pool[0]
+    defective, good = (drawn(training, label, n) for label, n in ((1, DEFECTIVE), (0, GOOD)))
+    if not defective or not good:
+        log.warning("pipeline=auto: a class has no images; %s, unchosen", described(pool[0]))
+        return pool[0]
+    identity = Identity(
+        "choice",
+        {**session.source_parts, "pipelines": pool, "images": content_of([*defective, *good])},
+    )
+    folder = session.run.path / "auto" / identity.hash
+    path = folder / "choice.csv"
+    with exclusive(path):
+        if session.settings.overwrite or not path.is_file():
+            table = judged(session, pool, defective, good)
+            identity.write(folder)
+            ranked = table.sort_values("criterion", ascending=False, kind="stable")
+            write_text(folder / "choice.md", as_markdown(ranked) + "\n")
+            draw(session, [pool[n] for n in ranked.index[:PICTURES].tolist()], defective, folder)
+            write_table(path, table)
+    table = read_table(path, "delete it to choose anew", ("method", "segmenter"), ("criterion",))
+    if len(table) != len(pool) or table["criterion"].isna().all():
+        log.warning("pipeline=auto: no image can be judged; %s, unchosen", described(pool[0]))
+        return pool[0]
+    best = pool[int(table["criterion"].argmax())]
+    log.info("pipeline=auto: %s, of %d; see %s", described(best), len(pool), folder)
+    return best
+
+
+def described(pipeline: Pipeline) -> str:
+    """A pipeline's name in messages."""
+    return f"{pipeline.method.name} with {pipeline.segmenter.name}"
+
+
+def drawn(samples: Sequence[Sample], label: int, count: int) -> list[Sample]:
+    """Random samples of a label, the same ones each time."""
+    fitting = [sample for sample in samples if sample.label == label]
+    numbers = np.random.default_rng(0).permutation(len(fitting))[:count]
+    return [fitting[number] for number in sorted(numbers)]
+
+
+def judged(
+    session: Session, pool: Sequence[Pipeline], defective: Sequence[Sample], good: Sequence[Sample]
+) -> pd.DataFrame:
+    """A row a candidate: criterion, and the masks' mean share of the image in per cent."""
+    criterion = NecessityAndSufficiency(session.classifier, read_images(session, good))
+    source, jobs = masks_of(session, pool)
+    results = mask_images(
+        session.classifier, source, jobs, defective, session.loading("choosing a pipeline")
+    )
+    rows = [(r.job, criterion(r), 100 * float(r.mask.mean())) for r in results]
+    means = pd.DataFrame(rows, columns=["job", "criterion", "area"]).groupby("job").mean()
+    names = {
+        "method": [pipeline.method.name for pipeline in pool],
+        "segmenter": [pipeline.segmenter.name for pipeline in pool],
+    }
+    return pd.DataFrame(names).join(means)
+
+
+def read_images(session: Session, samples: Sequence[Sample]) -> Tensor:
+    """Images (N, C, height, width) in [0, 1], of the classifier's size."""
+    classifier = session.classifier
+    images = Images(
+        samples,
+        classifier.height,
+        classifier.width,
+        classifier.in_channels,
+        on_error=session.settings.dataset.on_error,
+    )
+    items = [images[number] for number in range(len(samples))]
+    read = [item.image for item in items if isinstance(item, Item)]
+    if not read:
+        raise LtcamError("pipeline=auto: none of the good training images could be read")
+    return torch.stack(read)
+
+
+def draw(
+    session: Session, best: Sequence[Pipeline], samples: Sequence[Sample], folder: Path
+) -> None:
+    """Write strips of some images for each of the best candidates."""
+    source, jobs = masks_of(session, best)
+    shown = samples[:SHOWN]
+    for result in mask_images(session.classifier, source, jobs, shown, session.loading()):
+        place = f"{result.job + 1}-{best[result.job].method.name}-{best[result.job].segmenter.name}"
+        draw_strip(result, folder / stem_of(place) / f"{stem_of(result.item.sample.name)}.png")
