@@ -156,7 +156,7 @@ def run(
         if after is not None:
             time.sleep(after)
             process.send_signal(number)
-        return process.wait(timeout=600)
+        return process.wait(timeout=3600)
 
 
 def prepare(command: Command, folder: Path) -> None:
