@@ -149,7 +149,12 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("tiny")
     with working_in(folder):
         Cli(folder).ok("train", *SYNTHETIC)
+        # So that each copy has a chosen pipeline already.
+        Cli(folder).ok("evaluate", *SYNTHETIC, "--pipeline", "auto", "evaluation.overlays=0")
     (path,) = (folder / "outputs").glob("synthetic-*")
+    shutil.rmtree(path / "evaluate")
+    for table in path.glob("results.*"):
+        table.unlink()
     return Run(path.parent, path.name, SYNTHETIC)
 
 

@@ -27,14 +27,14 @@ from toys import SLIM, TOYS, fault, tiny_classifier, toy, toy_split, toys
 from ltcam_cli.classifier import progress
 from ltcam_cli.classifier import train as training
 from ltcam_cli.classifier.augment import BalancedOrder, CutMix
-from ltcam_cli.classifier.backbones import build_classifier
+from ltcam_cli.classifier.backbones import build_classifier, remaining_hint
 from ltcam_cli.classifier.checkpoint import load_classifier
 from ltcam_cli.classifier.config import BackboneConfig, TrainerConfig
 from ltcam_cli.classifier.loop import TrainingLoop
 from ltcam_cli.classifier.loss import Chance, classification_loss
 from ltcam_cli.classifier.precision import autocast_dtype, dtype_name
 from ltcam_cli.classifier.predictions import predict_images
-from ltcam_cli.classifier.train import remaining_hint, train
+from ltcam_cli.classifier.train import train
 from ltcam_cli.classifier.weights import IMAGENET_MEAN
 from ltcam_cli.data.batches import Images, batches
 from ltcam_cli.data.dataset import Dataset
@@ -257,6 +257,54 @@ def test_nothing_to_resume(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
         fit(tmp_path, epochs=1, resume=True)
     assert "nothing to resume" in caplog.text
     assert (tmp_path / "checkpoint.pt").is_file()
+
+
+def learns_from(monkeypatch: pytest.MonkeyPatch, attempt: int) -> None:
+    """Let the loss be a guess's until the training's attempt of that number, from 0."""
+    begin, attempts = training._Training._begin, []
+
+    def counted(self: Any, restarts: int) -> None:
+        attempts.append(restarts)
+        begin(self, restarts)
+
+    def warning(self: Chance) -> str | None:
+        return None if attempts[-1] >= attempt else "nothing is learnt"
+
+    monkeypatch.setattr(training._Training, "_begin", counted)
+    monkeypatch.setattr(Chance, "warning", warning)
+
+
+def test_a_training_that_learns_nothing_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    learns_from(monkeypatch, 1)
+    options: dict[str, Any] = {"epochs": 5, "lr": 3e-3}
+    with caplog.at_level(logging.WARNING):
+        fit(tmp_path / "unbroken", **options)
+    assert caplog.text.count("training anew") == 1
+    history = pd.read_csv(tmp_path / "unbroken" / "history.csv")
+    assert history["epoch"].tolist() == [1, 2, 3, 4, 5]
+    assert history["lr"].max() < 1.1e-3
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_at(patch, step=12)  # of two steps an epoch: three of the first, two and a half
+        fit(tmp_path / "broken", **options)
+    fit(tmp_path / "broken", resume=True, **options)
+    assert equal(weights(tmp_path / "unbroken"), weights(tmp_path / "broken"))
+
+
+@pytest.mark.parametrize(("options", "count"), [({"epochs": 5}, 2), ({"epochs": 4}, 0)])
+def test_restarts_end(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    options: dict[str, Any],
+    count: int,
+) -> None:
+    learns_from(monkeypatch, 99)
+    with caplog.at_level(logging.WARNING):
+        fit(tmp_path, **options)
+    assert caplog.text.count("training anew") == count
+    assert caplog.text.count("if it stays so") == 1
 
 
 # Balanced batches

@@ -20,6 +20,8 @@ from ltcam_cli.classifier.config import BackboneConfig
 from ltcam_cli.classifier.heads import make_head
 from ltcam_cli.errors import LtcamError
 
+HEAVY = {"vgg16", "vgg16_bn", "resnet50"}  # hours on a CPU
+HEAVY_HINT = "; backbone=vgg16_slim is made for CPUs and takes minutes"
 SLIM = [16, 16, "M", 32, 32, "M", 64, 64, 64, "M", 128, 128, 128, "M", 128, 128, 128, "M"]
 
 
@@ -176,3 +178,8 @@ BACKBONES: dict[str, Backbone] = {
         "classifier.1",
     ),
 }
+
+
+def remaining_hint(backbone: BackboneConfig, device: torch.device) -> str:
+    """Advice beside the remaining time where a heavy network is trained on a CPU."""
+    return HEAVY_HINT if backbone.name in HEAVY and device.type == "cpu" else ""

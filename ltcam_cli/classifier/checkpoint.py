@@ -18,6 +18,7 @@ from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import atomic
 
 FORMAT = 1
+FLAT = 0.05  # added to an image's deviation, in units of `std`, so that noise is not blown up
 
 
 @dataclass
@@ -60,7 +61,10 @@ class Classifier:
         images = images.to(device, non_blocking=True)
         mean = torch.tensor(self.mean, device=device).view(1, -1, 1, 1)
         std = torch.tensor(self.std, device=device).view(1, -1, 1, 1)
-        return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+        images = (images - mean) / std
+        if self.backbone.standardize:
+            images = standardized(images)
+        return images.contiguous(memory_format=torch.channels_last)
 
     def log_odds(self, logits: Tensor) -> Tensor:
         """Log-odds (N,) of a defect against all else, as trained, of logits (N, L)."""
@@ -90,6 +94,12 @@ class Classifier:
         }
         with atomic(path) as temporary:
             write_tensors(content, temporary)
+
+
+def standardized(images: Tensor) -> Tensor:
+    """Images (N, C, H, W), each with mean 0 and, unless it is nearly flat, deviation 1."""
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    return (images - mean) / (images.std(dim=(1, 2, 3), keepdim=True) + FLAT)
 
 
 def load_classifier(path: str | Path, device: str | torch.device = "cpu") -> Classifier:

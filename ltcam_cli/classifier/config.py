@@ -43,17 +43,20 @@ class BackboneConfig:
     """A network (conf/backbone/*.yaml).
 
     Attributes:
-        name: Architecture.
+        name: Architecture; auto: see conf/backbone/auto.yaml.
         head: Pooling and last layers: fully connected, or average, max or log-sum-exp pooling; own:
             those of torchvision, of imported models.
         logits: Outputs: 1 (defective) or 2 (good, defective); imported models may have more.
         hidden: Width of the hidden layer of head `fc`; VGG16 has its own two of 4096.
         dropout: Probability of dropout in head `fc`, in [0, 1).
         weights: Name of torchvision's (`DEFAULT`, `IMAGENET1K_V1`) or file; null: from scratch.
+        standardize: Whether each image is brought to mean 0 and deviation 1, so that its brightness
+            and contrast do not count.
         freeze_bn: Whether batch norms stay in eval mode and keep their parameters in training.
     """
 
     name: Literal[
+        "auto",
         "vgg16",
         "vgg16_bn",
         "vgg16_slim",
@@ -67,6 +70,7 @@ class BackboneConfig:
     hidden: Annotated[int, Field(ge=1, le=65_536)] = 4096
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
     weights: str | None = "DEFAULT"
+    standardize: bool = False
     freeze_bn: bool = False
 
 
@@ -99,6 +103,8 @@ class TrainerConfig:
         batch_size: Images of a step; half of them are defective.
         optimizer: AdamW, or SGD with momentum 0.9.
         lr: Highest learning rate; null: 3e-3 from scratch, 1e-4 with pre-trained weights.
+        restarts: How often a training that has learnt nothing in its first epochs begins anew, with
+            other weights and a third of the learning rate; of fewer than five epochs, none does.
         weight_decay: Weight decay of the optimizer.
         schedule: Learning rate schedule.
         validation: Share of the training items held out to choose the threshold; 0: none.
@@ -122,6 +128,7 @@ class TrainerConfig:
     batch_size: Annotated[int, Field(ge=2, le=4096)] = 12
     optimizer: Literal["adamw", "sgd"] = "adamw"
     lr: Positive | None = None
+    restarts: Annotated[int, Field(ge=0, le=10)] = 2
     weight_decay: NotNegative = 0.01
     schedule: Literal["onecycle", "cosine"] = "onecycle"
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.0

@@ -13,11 +13,12 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from ltcam_cli.classifier.config import TrainerConfig
 from ltcam_cli.classifier.progress import read_progress, resuming, save_progress
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.progress import Progress, duration
@@ -219,3 +220,16 @@ class TrainingLoop:
 def one_cycle(optimizer: Optimizer, lr: float, steps: int) -> OneCycleLR:
     """Learning rates of one cycle up to `lr` (Smith and Topin 2019)."""
     return OneCycleLR(optimizer, lr, total_steps=steps + 1)
+
+
+def cosine(optimizer: Optimizer, lr: float, steps: int) -> CosineAnnealingLR:
+    """Learning rates that fall from `lr`, the optimizer's own, to 0 (Loshchilov, Hutter 2017)."""
+    return CosineAnnealingLR(optimizer, steps)
+
+
+def make_optimizer(model: nn.Module, trainer: TrainerConfig, lr: float) -> Optimizer:
+    """Optimizer of the parameters that are trained."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if trainer.optimizer == "sgd":
+        return SGD(parameters, lr, momentum=0.9, weight_decay=trainer.weight_decay)
+    return AdamW(parameters, lr, weight_decay=trainer.weight_decay)

@@ -5,22 +5,25 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.optim import SGD, AdamW, Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ltcam_cli.classifier.augment import BalancedOrder, CutMix, augmentation
-from ltcam_cli.classifier.backbones import build_classifier, freeze_batch_norm
+from ltcam_cli.classifier.backbones import (
+    build_classifier,
+    freeze_batch_norm,
+    remaining_hint,
+)
 from ltcam_cli.classifier.checkpoint import Classifier, prior_shift
 from ltcam_cli.classifier.config import BackboneConfig, TrainerConfig
 from ltcam_cli.classifier.guidance import Guide, consistency, saliency
-from ltcam_cli.classifier.loop import TrainingLoop, one_cycle
+from ltcam_cli.classifier.loop import TrainingLoop, cosine, make_optimizer, one_cycle
 from ltcam_cli.classifier.loss import Chance, classification_loss
 from ltcam_cli.classifier.precision import autocast_dtype
 from ltcam_cli.classifier.predictions import (
@@ -29,6 +32,7 @@ from ltcam_cli.classifier.predictions import (
     predict_images,
     validation_ap,
 )
+from ltcam_cli.classifier.progress import resuming
 from ltcam_cli.classifier.weights import IMAGENET_MEAN, IMAGENET_STD, load_weights
 from ltcam_cli.data.batches import Batch, Images, collate, default_workers, read_batches
 from ltcam_cli.data.dataset import Dataset
@@ -40,8 +44,7 @@ from ltcam_cli.files import atomic, write_json
 
 log = logging.getLogger(__name__)
 
-HEAVY = {"vgg16", "vgg16_bn", "resnet50"}  # hours on a CPU
-HEAVY_HINT = "; backbone=vgg16_slim is made for CPUs and takes minutes"
+SHORT = 5  # epochs; a shorter training never begins anew
 
 
 def train(
@@ -89,7 +92,7 @@ def train(
     torch.manual_seed(seed)
     classifier = new_classifier(samples, dataset, backbone, device)
     classifier.white = white
-    training = _Training(folder, classifier, samples, dataset.on_error, trainer, seed, device)
+    training = _Training(folder, classifier, samples, dataset, trainer, seed, device)
     training.run(validation, resume)
 
     on_error = dataset.on_error
@@ -163,13 +166,14 @@ class _Training:
         folder: Path,
         classifier: Classifier,
         samples: Sequence[Sample],
-        on_error: str,
+        dataset: Dataset,
         trainer: TrainerConfig,
         seed: int,
         device: torch.device,
     ) -> None:
-        self.classifier, self.trainer, self.on_error = classifier, trainer, on_error
+        self.classifier, self.trainer, self.on_error = classifier, trainer, dataset.on_error
         self.seed, self.device = seed, device
+        self._new = partial(new_classifier, samples, dataset, classifier.backbone, device)
         count = trainer.images_per_epoch
         if count is None:
             defective = count_defective(samples)
@@ -182,30 +186,37 @@ class _Training:
             classifier.in_channels,
             augment=augmentation(trainer.augment),
             cache=trainer.cache,
-            on_error=on_error,
+            on_error=dataset.on_error,
         )
         self.loader = self._loader(images)
         self.cutmix, self.chance = CutMix(trainer.cutmix), Chance(trainer.label_smoothing)
         self.guide = None if trainer.guide is None else Guide(Path(trainer.guide), classifier)
-        steps = trainer.epochs * len(self.loader)
         self.loop = TrainingLoop(
             folder,
             "trainer",
             device,
-            total_steps=steps,
+            total_steps=trainer.epochs * len(self.loader),
             batch_size=trainer.batch_size,
             clip=trainer.clip,
             autocast_dtype=autocast_dtype(trainer.amp, device),
             hint=remaining_hint(classifier.backbone, device),
         )
-        default_lr = 3e-3 if classifier.backbone.weights is None else 1e-4
-        lr = default_lr if trainer.lr is None else trainer.lr
-        optimizer = make_optimizer(classifier.model, trainer, lr)
-        onecycle = trainer.schedule == "onecycle"
-        schedule = (
-            one_cycle(optimizer, lr, steps) if onecycle else CosineAnnealingLR(optimizer, steps)
-        )
-        self.loop.begin(classifier.model, optimizer, schedule)
+        self._begin(0)
+
+    def _begin(self, restarts: int) -> None:
+        """Begin with new optimizer and schedule; after the first time with other weights, too."""
+        trainer, steps = self.trainer, self.loop.total_steps
+        self.restarts = restarts
+        if restarts:
+            torch.manual_seed(int(np.random.default_rng([self.seed, restarts, 2]).integers(2**31)))
+            self.classifier.model.load_state_dict(self._new().model.state_dict())
+        default_lr = 3e-3 if self.classifier.backbone.weights is None else 1e-4
+        lr = (default_lr if trainer.lr is None else trainer.lr) / 3**restarts
+        optimizer = make_optimizer(self.classifier.model, trainer, lr)
+        make_schedule = one_cycle if trainer.schedule == "onecycle" else cosine
+        schedule = make_schedule(optimizer, lr, steps)
+        self.loop.begin(self.classifier.model, optimizer, schedule)
+        self.loop.history = []
 
     def _loader(self, images: Images) -> DataLoader[Any]:
         on_gpu = self.device.type == "cuda"
@@ -224,29 +235,44 @@ class _Training:
         )
 
     def run(self, validation: Sequence[Sample], resume: bool) -> None:
-        """Train all epochs, or those that are left."""
+        """Train all epochs, or those that are left; anew where nothing is learnt at first."""
         if resume and (state := self.loop.read_state()) is not None:
+            with resuming(self.loop.folder):
+                self._begin(int(state["restarts"]))
             self.loop.load_state(state)
             log.info("resumed after epoch %d", len(self.loop.history))
+        while not self._run(validation):
+            self._begin(self.restarts + 1)
+
+    def _run(self, validation: Sequence[Sample]) -> bool:
+        """Train the epochs that are left; False if that must begin anew."""
+        epochs = self.trainer.epochs
+        judged = math.ceil(epochs / 3) if epochs < SHORT else max(3, math.ceil(epochs / 5))
         first = len(self.loop.history)
         with self.loop.progress(first * len(self.loader)):
-            for epoch in range(first, self.trainer.epochs):
+            for epoch in range(first, epochs):
                 where = f"epoch {epoch + 1}"
                 result = self.loop.fit(self._epoch(epoch), self._loss, where)
                 row = {"epoch": epoch + 1, **result._asdict()}
                 if validation:
                     row["validation_ap"] = validation_ap(self.classifier, validation, self.on_error)
-                self.loop.record(row)
+                warning = self.chance.warning() if epoch + 1 == judged else None
+                if warning and epochs >= SHORT and self.restarts < self.trainer.restarts:
+                    anew = "training anew with other weights and a third of the learning rate"
+                    log.warning("%s: %s; %s", where, warning, anew)
+                    return False
+                self.loop.record(row, restarts=self.restarts)
                 log.info("%s: loss %.4f, %.1f s", where, result.loss, result.seconds)
-                third = epoch + 1 == math.ceil(self.trainer.epochs / 3)
-                if third and (warning := self.chance.warning()):
+                if warning:
                     log.warning("%s: %s; %s", where, warning, self._remedies())
+        return True
 
     def _epoch(self, epoch: int) -> Iterator[Batch]:
         """Batches of an epoch; they and all that is random follow from seed and epoch alone."""
         self.order.epoch = epoch
         self.chance.start()
-        torch.manual_seed(int(np.random.default_rng([self.seed, epoch, 1]).integers(2**31)))
+        seed = np.random.default_rng([self.seed + self.restarts, epoch, 1]).integers(2**31)
+        torch.manual_seed(int(seed))
         self.classifier.model.train()
         if self.classifier.backbone.freeze_bn:
             freeze_batch_norm(self.classifier.model)
@@ -272,16 +298,3 @@ class _Training:
             f"if it stays so, try {rate}, {weights}more trainer.epochs or a larger dataset.height "
             "and dataset.width"
         )
-
-
-def make_optimizer(model: nn.Module, trainer: TrainerConfig, lr: float) -> Optimizer:
-    """Optimizer of the parameters that are trained."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    if trainer.optimizer == "sgd":
-        return SGD(parameters, lr, momentum=0.9, weight_decay=trainer.weight_decay)
-    return AdamW(parameters, lr, weight_decay=trainer.weight_decay)
-
-
-def remaining_hint(backbone: BackboneConfig, device: torch.device) -> str:
-    """Advice beside the remaining time where a heavy network is trained on a CPU."""
-    return HEAVY_HINT if backbone.name in HEAVY and device.type == "cpu" else ""

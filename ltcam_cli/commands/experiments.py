@@ -70,16 +70,16 @@ def evaluate(call: Call) -> list[Row]:
     return rows
 
 
-def teacher_call(call: Call) -> Call:
-    """The call of a student's training; a method that the user names comes without ltcam_plus."""
-    named = named_keys(call.overrides) & {"pipeline", "method"}
-    return call.preceded_by("~pipeline") if named == {"method"} else call
+def with_named_method(call: Call) -> Call:
+    """The call without its command's pipeline where the user names a method or an experiment."""
+    named = named_keys(call.overrides) & {"pipeline", "method", "experiment"}
+    return call.preceded_by("~pipeline") if named and "pipeline" not in named else call
 
 
 def train_student(call: Call) -> list[Row]:
     """Train one student, or several; prints what its labels were."""
     task = LazyTask("ltcam_cli.experiments.students:student_task")
-    rows = run_task("student", task, teacher_call(call), STUDENT)
+    rows = run_task("student", task, with_named_method(call), STUDENT)
     for run in dict.fromkeys(row["run"] for row in rows):
         print(f"Now: ltcam evaluate --run {run} --pipeline student")
     return rows

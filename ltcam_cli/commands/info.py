@@ -78,9 +78,9 @@ def config(call: Call, job: str) -> None:
     jobs = [path.stem for path in conf_dir().glob("*.yaml") if path.stem != "base"]
     if job not in jobs:
         raise LtcamError(f"config {job}: no such command{nearest(job, jobs)}")
-    from ltcam_cli.commands.experiments import teacher_call
+    from ltcam_cli.commands.experiments import with_named_method
 
-    call = teacher_call(call) if job == "student" else call
+    call = with_named_method(call) if job in {"student", "predict"} else call
     settings = settings_of(job, call)
     groups = root_groups(job)
     values = {

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 
 from ltcam_cli.commands.compose import LazyTask, Row, launch
-from ltcam_cli.commands.experiments import run_task
+from ltcam_cli.commands.experiments import run_task, with_named_method
 from ltcam_cli.commands.options import Call
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.settings import named_keys
@@ -21,6 +21,7 @@ def predict(call: Call, paths: Sequence[str]) -> list[Row]:
     named = named_keys(call.overrides) & {"pipeline", "method", "experiment"}
     if "predict.runtime=onnx" in call.overrides and not named:
         call = call.preceded_by("pipeline=student")  # what a file can hold
+    call = with_named_method(call)
     task = LazyTask("ltcam_cli.experiments.predict:Prediction", (list(paths),))
     if call.multirun:
         rows = run_task("predict", task, call, PREDICTED)

@@ -33,7 +33,7 @@ from ltcam_cli.runs.masking import mask_images
 from ltcam_cli.runs.reading import read_table
 from ltcam_cli.runs.tables import as_markdown
 
-DEFECTIVE, GOOD = 24, 12  # training images that choose
+DEFECTIVE, GOOD = 40, 12  # training images that choose
 PICTURES, SHOWN = 3, 4  # best candidates that are drawn, and images of each
 log = logging.getLogger("ltcam_cli")
 
@@ -84,7 +84,7 @@ def candidates(pipeline: Pipeline) -> list[Pipeline]:
 def chosen_pipeline(session: Session, pipeline: Pipeline) -> Pipeline:
     """The pipeline, or the best of its candidates by `NecessityAndSufficiency`.
 
-    Reads at most 24 defective and 12 good training images and their labels, no mask. The choice is
+    Reads at most 40 defective and 12 good training images and their labels, no mask. The choice is
     kept in the run folder, `auto/<hash>/`: `choice.csv`, `choice.md` and pictures of the best
     three. Where the training images are absent, or none can be judged, the first candidate is
     taken, with a warning.
@@ -119,9 +119,26 @@ def chosen_pipeline(session: Session, pipeline: Pipeline) -> Pipeline:
     if len(table) != len(pool) or table["criterion"].isna().all():
         log.warning("pipeline=auto: no image can be judged; %s, unchosen", described(pool[0]))
         return pool[0]
-    best = pool[int(table["criterion"].argmax())]
+    best = pool[best_of(table)]
     log.info("pipeline=auto: %s, of %d; see %s", described(best), len(pool), folder)
     return best
+
+
+def best_of(table: pd.DataFrame) -> int:
+    """Number of the candidate with the highest criterion; of equals, the first.
+
+    Dark and bright alike count only where each alone has half of the other's criterion. Otherwise
+    one of them adds nothing but noise, which is too small for the criterion to feel.
+    """
+    criterion = table["criterion"].copy()
+    for method, rows in table.groupby("method"):
+        alone = rows.set_index("segmenter")["criterion"].filter(
+            items=["contrast_dark", "contrast_bright"]
+        )
+        if len(alone) == 2 and alone.min() < alone.max() / 2:
+            both = (table["method"] == method) & (table["segmenter"] == "contrast_both")
+            criterion[both] = np.nan
+    return int(criterion.argmax())
 
 
 def described(pipeline: Pipeline) -> str:

@@ -165,7 +165,7 @@ def find_session(composed: Composed) -> Session:
         LtcamError: If there is no such run, or its training is not finished.
     """
     if composed.values.get("run") is None:
-        settings = Settings.of(composed.values)
+        settings = with_backbone(Settings.of(composed.values))
         split = load_split(settings.dataset)
         identity = training_identity(settings, split)
         name = run_name(settings, identity)
@@ -229,6 +229,16 @@ def training_identity(settings: Settings, split: Split) -> Identity:
             "seed": settings.seed,
         },
     )
+
+
+def with_backbone(settings: Settings) -> Settings:
+    """The settings, with the network that `backbone=auto` stands for."""
+    if settings.backbone.name != "auto":
+        return settings
+    from ltcam_cli.classifier.auto import resolved_backbone
+
+    on_gpu = torch_device(settings.device).type == "cuda"
+    return replace(settings, backbone=resolved_backbone(settings.backbone, on_gpu))
 
 
 def guided(settings: Settings) -> TrainerConfig:

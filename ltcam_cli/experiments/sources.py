@@ -148,6 +148,7 @@ def _check_inputs(member: Session, session: Session) -> None:
     """Refuse a run that takes other images."""
     inputs = [
         "x".join(map(str, (c.height, c.width, c.in_channels)))
+        + (" standardized" if c.backbone.standardize else "")
         for c in (member.classifier, session.classifier)
     ]
     if inputs[0] != inputs[1]:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ltcam_cli.classifier.checkpoint import Classifier
+from ltcam_cli.classifier.checkpoint import Classifier, standardized
 from ltcam_cli.classifier.config import BackboneConfig
 from ltcam_cli.config import check_fields
 from ltcam_cli.errors import LtcamError, require
@@ -48,12 +48,15 @@ class DeployedNetwork(nn.Module):
         self.probability = classifier.probability
         self.size = (classifier.height, classifier.width)
         self.same = self.size == student.size
+        self.standardize = classifier.backbone.standardize
         self.register_buffer("mean", torch.tensor(classifier.mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(classifier.std).view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities and heatmaps."""
         images = (images - self.mean) / self.std
+        if self.standardize:
+            images = standardized(images)
         resized = images
         if not self.same:
             resized = F.interpolate(
