@@ -16,14 +16,17 @@ import torch
 from conftest import Cli, Run
 from test_delta import Brightest, result_of, write_folder
 from torchvision import models
-from toys import fault, tiny_classifier
+from toys import fault, tiny_classifier, toys
 
 from ltcam_cli.classifier import auto
 from ltcam_cli.classifier.auto import network_of, resolved_backbone
 from ltcam_cli.classifier.checkpoint import standardized
-from ltcam_cli.classifier.config import BackboneConfig
+from ltcam_cli.classifier.config import BackboneConfig, TrainerConfig
+from ltcam_cli.classifier.epochs import with_epochs
 from ltcam_cli.commands.compose import settings_of
 from ltcam_cli.commands.options import Call
+from ltcam_cli.data.folder import Folder
+from ltcam_cli.data.size import derived_size, with_size
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments import choice
 from ltcam_cli.experiments.choice import METHODS, SEGMENTERS, best_of, candidates
@@ -245,3 +248,42 @@ def test_brightness_and_contrast_do_not_count() -> None:
     torch.testing.assert_close(one.prepare(images), one.prepare(images + 0.3), rtol=0, atol=1e-5)
     changed = one.prepare(images) - one.prepare(0.5 * images)
     assert float(changed.abs().max()) < 0.15 < float((images - 0.5 * images).abs().max())
+
+
+# --- size of the input, and epochs
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ([(160, 160)] * 3, (224, 224)),  # no smaller than networks are used to
+        ([(1408, 512)] * 3, (416, 160)),  # as large as a CPU bears
+        ([(250, 300), (256, 320), (5000, 40)], (224, 288)),  # medians: one odd image does not count
+        ([(40, 4000)], (64, 2560)),
+    ],
+)
+def test_the_size_follows_from_the_images(
+    sizes: list[tuple[int, int]], expected: tuple[int, int]
+) -> None:
+    assert derived_size(sizes) == expected
+
+
+def test_a_given_side_stays() -> None:
+    samples = toys(4, size=(40, 80))
+    dataset = Folder(root="images")
+    both = with_size(dataset, samples)
+    assert (both.height, both.width) == (160, 320)
+    one = with_size(replace(dataset, height=64), samples)
+    assert (one.height, one.width) == (64, 128)
+    assert "dataset.height=224" in fault(lambda: dataset.input_size)
+
+
+@pytest.mark.parametrize(
+    ("images", "pretrained", "epochs"),
+    [(None, False, 20), (100, True, 20), (500, True, 8), (5000, True, 4), (5000, False, 20)],
+)
+def test_epochs_that_are_not_set(images: int | None, pretrained: bool, epochs: int) -> None:
+    trainer = TrainerConfig(images_per_epoch=images)
+    assert with_epochs(trainer, toys(30), pretrained).epochs == epochs
+    chosen = TrainerConfig(epochs=3)
+    assert with_epochs(chosen, toys(30), pretrained) is chosen

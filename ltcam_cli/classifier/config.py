@@ -98,7 +98,8 @@ class TrainerConfig:
     """How the classifier is trained (conf/trainer/*.yaml).
 
     Attributes:
-        epochs: Passes of `images_per_epoch` images.
+        epochs: Passes of `images_per_epoch` images; null: 20 from scratch, and with pre-trained
+            weights as many as show 4000 images, but 4 to 20.
         images_per_epoch: Images of a pass; null: four times those of the rarer class.
         batch_size: Images of a step; half of them are defective.
         optimizer: AdamW, or SGD with momentum 0.9.
@@ -123,7 +124,7 @@ class TrainerConfig:
         guide_weight: Weight of the maps' difference in the loss.
     """
 
-    epochs: Annotated[int, Field(ge=1, le=100_000)] = 20
+    epochs: Annotated[int, Field(ge=1, le=100_000)] | None = None
     images_per_epoch: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     batch_size: Annotated[int, Field(ge=2, le=4096)] = 12
     optimizer: Literal["adamw", "sgd"] = "adamw"

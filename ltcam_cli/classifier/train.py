@@ -22,6 +22,7 @@ from ltcam_cli.classifier.backbones import (
 )
 from ltcam_cli.classifier.checkpoint import Classifier, prior_shift
 from ltcam_cli.classifier.config import BackboneConfig, TrainerConfig
+from ltcam_cli.classifier.epochs import count_defective, images_per_epoch, with_epochs
 from ltcam_cli.classifier.guidance import Guide, consistency, saliency
 from ltcam_cli.classifier.loop import TrainingLoop, cosine, make_optimizer, one_cycle
 from ltcam_cli.classifier.loss import Chance, classification_loss
@@ -89,6 +90,7 @@ def train(
         samples, validation = split_fraction(samples, trainer.validation, seed)
         check_classes(validation, "validation", "change trainer.validation, or add such images")
 
+    trainer = with_epochs(trainer, samples, backbone.weights is not None)
     torch.manual_seed(seed)
     classifier = new_classifier(samples, dataset, backbone, device)
     classifier.white = white
@@ -119,11 +121,6 @@ def train(
     return metrics
 
 
-def count_defective(samples: Sequence[Sample]) -> int:
-    """Number of defective images."""
-    return sum(bool(sample.label) for sample in samples)
-
-
 def new_classifier(
     samples: Sequence[Sample],
     dataset: Dataset,
@@ -150,8 +147,7 @@ def new_classifier(
         model,
         backbone,
         channels,
-        dataset.height,
-        dataset.width,
+        *dataset.input_size,
         mean=IMAGENET_MEAN if pretrained else (0.5,) * channels,
         std=IMAGENET_STD if pretrained else (0.25,) * channels,
         prior_shift=prior_shift(count_defective(samples), len(samples)),
@@ -174,10 +170,8 @@ class _Training:
         self.classifier, self.trainer, self.on_error = classifier, trainer, dataset.on_error
         self.seed, self.device = seed, device
         self._new = partial(new_classifier, samples, dataset, classifier.backbone, device)
-        count = trainer.images_per_epoch
-        if count is None:
-            defective = count_defective(samples)
-            count = 4 * min(defective, len(samples) - defective)
+        assert trainer.epochs is not None
+        self.epochs, count = trainer.epochs, images_per_epoch(trainer, samples)
         self.order = BalancedOrder([s.label or 0 for s in samples], count, seed)
         images = Images(
             samples,
@@ -195,7 +189,7 @@ class _Training:
             folder,
             "trainer",
             device,
-            total_steps=trainer.epochs * len(self.loader),
+            total_steps=self.epochs * len(self.loader),
             batch_size=trainer.batch_size,
             clip=trainer.clip,
             autocast_dtype=autocast_dtype(trainer.amp, device),
@@ -246,7 +240,7 @@ class _Training:
 
     def _run(self, validation: Sequence[Sample]) -> bool:
         """Train the epochs that are left; False if that must begin anew."""
-        epochs = self.trainer.epochs
+        epochs = self.epochs
         judged = math.ceil(epochs / 3) if epochs < SHORT else max(3, math.ceil(epochs / 5))
         first = len(self.loop.history)
         with self.loop.progress(first * len(self.loader)):

@@ -37,7 +37,8 @@ class Dataset:
         root: Folder of the images.
         split: Way the images are split into a training and a test part.
         fold: Fold that is tested, of a split that has folds; null: none.
-        height, width: Size in pixels that images are resized to; masks keep their own.
+        height, width: Size in pixels that images are resized to; masks keep their own. Null: from
+            the sizes of the training images, see `derived_size`.
         channels: 1 grey or 3 RGB, for networks trained from scratch; pre-trained ones take 3.
         labels: CSV `name,label` of image labels, 0 good or 1 defective; null: the data set's own.
         drop_leaks: Whether training images of items that are tested are dropped, not refused.
@@ -55,8 +56,8 @@ class Dataset:
     root: Annotated[str | None, NO_EFFECT] = None
     split: str = "given"
     fold: Annotated[int, Field(ge=0, le=999)] | None = None
-    height: Side = 256
-    width: Side = 256
+    height: Side | None = None
+    width: Side | None = None
     channels: Literal[1, 3] = 1
     labels: Annotated[str | None, NO_EFFECT] = None
     drop_leaks: bool = True
@@ -77,6 +78,20 @@ class Dataset:
             LtcamError: if the images are not there.
         """
         raise NotImplementedError
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width in pixels that images are resized to.
+
+        Raises:
+            LtcamError: if they are not set.
+        """
+        if self.height is None or self.width is None:
+            raise LtcamError(
+                "dataset.height and dataset.width are not set; give the size that the network "
+                "takes, e.g. dataset.height=224 dataset.width=224"
+            )
+        return self.height, self.width
 
     def image_reader(self, white: White) -> ImageReader:
         """Reader of its images; `white` counts where the key is `auto`."""

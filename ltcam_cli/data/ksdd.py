@@ -44,8 +44,8 @@ class Ksdd(PublishedDataset):
     root: Annotated[str | None, NO_EFFECT] = "data/KolektorSDD"
     split: Literal["paper", "tens", "official", "csv"] = "paper"
     split_file: Annotated[str | None, NO_EFFECT] = None
-    height: Side = 512
-    width: Side = 192
+    height: Side | None = 512
+    width: Side | None = 192
     count: Annotated[Count | None, NO_EFFECT] = 399
     url: Annotated[str | None, NO_EFFECT] = "https://go.vicos.si/kolektorsdd"
 

@@ -24,8 +24,8 @@ class Ksdd2(PublishedDataset):
     name: Annotated[FolderName | None, NO_EFFECT] = "ksdd2"
     root: Annotated[str | None, NO_EFFECT] = "data/KolektorSDD2"
     split: Literal["given"] = "given"
-    height: Side = 640
-    width: Side = 224
+    height: Side | None = 640
+    width: Side | None = 224
     channels: Literal[1, 3] = 3
     count: Annotated[Count | None, NO_EFFECT] = 3335
     url: Annotated[str | None, NO_EFFECT] = "https://go.vicos.si/kolektorsdd2"

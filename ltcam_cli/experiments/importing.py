@@ -50,13 +50,13 @@ def import_state(composed: Composed, path: Path, target: int | None) -> RunFolde
     wanted = model.state_dict()
     check_fit(state, wanted, str(path), f"it is no state dict of {name}")
     model.load_state_dict({key: state[key] for key in wanted if key in state}, strict=False)
-    dataset = settings.dataset
+    height, width = settings.dataset.input_size
     classifier = Classifier(
         model,
         backbone,
         in_channels=3,
-        height=dataset.height,
-        width=dataset.width,
+        height=height,
+        width=width,
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
         classes=tuple(str(index) for index in range(len(bias))),
@@ -67,7 +67,7 @@ def import_state(composed: Composed, path: Path, target: int | None) -> RunFolde
         {
             "imported": content_digest(path),
             "backbone": backbone,
-            "size": [dataset.height, dataset.width],
+            "size": [height, width],
             "defect": defect,
         },
     )

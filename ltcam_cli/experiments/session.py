@@ -13,6 +13,7 @@ from ltcam_cli.config import effective
 from ltcam_cli.data.dataset import Dataset
 from ltcam_cli.data.load import load_split
 from ltcam_cli.data.sample import Sample, content_of
+from ltcam_cli.data.size import with_size
 from ltcam_cli.data.split import Split
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.devices import torch_device, use_threads
@@ -165,8 +166,9 @@ def find_session(composed: Composed) -> Session:
         LtcamError: If there is no such run, or its training is not finished.
     """
     if composed.values.get("run") is None:
-        settings = with_backbone(Settings.of(composed.values))
+        settings = Settings.of(composed.values)
         split = load_split(settings.dataset)
+        settings = completed(settings, split)
         identity = training_identity(settings, split)
         name = run_name(settings, identity)
         if settings.name and not same_but_rounding(settings.root / name / "train", identity):
@@ -231,14 +233,17 @@ def training_identity(settings: Settings, split: Split) -> Identity:
     )
 
 
-def with_backbone(settings: Settings) -> Settings:
-    """The settings, with the network that `backbone=auto` stands for."""
-    if settings.backbone.name != "auto":
-        return settings
-    from ltcam_cli.classifier.auto import resolved_backbone
+def completed(settings: Settings, split: Split) -> Settings:
+    """The settings of a training with what its data and the machine decide.
 
-    on_gpu = torch_device(settings.device).type == "cuda"
-    return replace(settings, backbone=resolved_backbone(settings.backbone, on_gpu))
+    These are the network that `backbone=auto` stands for, and a size of the images that is not set.
+    """
+    dataset, backbone = with_size(settings.dataset, split.listed_train), settings.backbone
+    if backbone.name == "auto":
+        from ltcam_cli.classifier.auto import resolved_backbone
+
+        backbone = resolved_backbone(backbone, torch_device(settings.device).type == "cuda")
+    return replace(settings, dataset=dataset, backbone=backbone)
 
 
 def guided(settings: Settings) -> TrainerConfig:

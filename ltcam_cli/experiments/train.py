@@ -12,7 +12,7 @@ from ltcam_cli.data.load import load_split
 from ltcam_cli.data.split import Split
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.devices import torch_device, use_threads
-from ltcam_cli.experiments.session import guided, run_name, training_identity, with_backbone
+from ltcam_cli.experiments.session import completed, guided, run_name, training_identity
 from ltcam_cli.experiments.settings import Composed, Settings
 from ltcam_cli.files import exclusive
 from ltcam_cli.runs.folder import RunFolder, list_runs, open_run, write_config
@@ -33,8 +33,8 @@ def train_classifier(settings: Settings) -> dict[str, Any]:
     Raises:
         LtcamError: If an unfinished training is there and neither `resume` nor `overwrite` is set.
     """
-    settings = with_backbone(settings)
     split = load_split(settings.dataset)
+    settings = completed(settings, split)
     for note in split.notes:
         log.info("%s: %s", settings.dataset.root, note)
     identity = training_identity(settings, split)
