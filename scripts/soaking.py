@@ -220,8 +220,10 @@ def main() -> None:
         references[name] = content(folder), time.perf_counter() - begun
         print(f"{name}: {references[name][1]:.1f} s undisturbed", flush=True)
     rows: Counter[tuple[str, str]] = Counter()
-    for trial in range(options.kills):
+    trial = killed = 0
+    while killed < options.kills:
         name = KILLED[trial % len(KILLED)]
+        trial += 1
         number, moment = rng.choice(SIGNALS), rng.choice(MOMENTS)
         expected, seconds = references[name]
         shutil.rmtree(folder)
@@ -238,6 +240,7 @@ def main() -> None:
                   if expected.get(path) != found.get(path)]  # fmt: skip
         faults += [f"left: {path}" for path in temporaries(folder)]
         faults += [f"exit status {again}"] if again else []
+        killed += status != 0
         rows[name, "kills"] += status != 0
         rows[name, "ended before"] += status == 0
         rows[name, "faults"] += bool(faults)

@@ -114,7 +114,7 @@ def test_config_prints_what_a_command_would_run_with(cli: Cli) -> None:
     assert config["dataset"]["root"] == "data/KolektorSDD"
     assert config["backbone"] == {
         "name": "vgg16", "head": "fc", "logits": 1, "hidden": 4096, "dropout": 0.5,
-        "weights": "DEFAULT", "freeze_bn": False,
+        "weights": "DEFAULT", "standardize": False, "freeze_bn": False,
     }  # fmt: skip
     demo = yaml.safe_load(cli.ok("config", "demo"))
     assert demo["dataset"]["kind"] == "synthetic"
@@ -317,7 +317,7 @@ def test_methods_lists_all_and_their_needs(cli: Cli) -> None:
     shown = cli.ok("methods")
     rows = {row["method"]: row for row in table_on(shown)}
     plain = "gradcam gradcampp xgradcam layercam fullgrad".split()
-    others = {"scorecam", "ablationcam", "layercam_tanh", "ltgradcam_product", "student"}
+    others = {"scorecam", "ablationcam", "layercam_tanh", "ltgradcam_product", "student", "auto"}
     assert set(rows) == {*plain, *(f"lt{name}" for name in plain), *others}
     assert (rows["gradcam"]["layers"], rows["gradcam"]["delta"]) == ("last", "")
     assert (rows["ltgradcam"]["layers"], rows["ltgradcam"]["delta"]) == ("all", "50")
@@ -796,7 +796,9 @@ def test_predictions_never_mix(cli: Cli, own_run: Run, unseen: dict[str, tuple[i
     cli.ok("predict", "more", *run)
     assert len(list((own_run.path / "predict").iterdir())) == 2
     cli.ok("predict", "photos", *run, "--out", "found")
-    cli.fault("predict", "more", *run, "--out", "found", says=["another grey", "predict.out"])
+    cli.fault(
+        "predict", "more", *run, "--out", "found", says=["another grey", "predict.out"], logs=True
+    )
     cli.fault(
         "predict", "photos", *run, "--out", "found", "--method", "gradcam",
         says=["found", "another method", "predict.out"], logs=True,

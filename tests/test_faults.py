@@ -187,8 +187,9 @@ def test_shards_that_do_not_exist(cli: Cli, tiny_run: Run) -> None:
     cli.fault(*args, "--shard", "1:2/2", says=["add -m"])
     assert not Path("found").exists()
     cli.ok(*args, "--shard", "1/2")
-    cli.fault(*args, says=["found: was begun with predict.shard=i/2", "predict.out"])
-    cli.fault(*args, "--shard", "1/3", says=["found: was begun with predict.shard=i/2"])
+    says = ["found: was begun with predict.shard=i/2", "predict.out"]
+    cli.fault(*args, says=says, logs=True)
+    cli.fault(*args, "--shard", "1/3", says=says, logs=True)
     cli.fault("runs", "gather", "nowhere", says=["nowhere: no such folder"])
     cli.fault("runs", "gather", "photos", says=["photos: no shard", "predict.shard=i/n"])
 
@@ -200,7 +201,7 @@ def test_shards_that_do_not_exist(cli: Cli, tiny_run: Run) -> None:
     ("override", "says"),
     [
         ("method=ltgradcan", ["method=ltgradcan", "did you mean 'ltgradcam'?"]),
-        ("method=zzz", ["method=zzz", "known: ablationcam, fullgrad"]),
+        ("method=zzz", ["method=zzz", "known: ablationcam, auto, fullgrad"]),
         ("method.weighting=gradcamm", ["gradcamm", "did you mean 'gradcam'?"]),
         ("method.layers=s7", ["layer s7", "known: ", "s5"]),
         ("method.layers=features.2b", ["layer features.2b", "did you mean 'features.2"]),
@@ -439,7 +440,7 @@ def test_output_folder_that_cannot_be_written(cli: Cli, tiny_run: Run) -> None:
     Path("photos").mkdir()
     Image.new("L", (40, 40)).save("photos/one.png")
     predict = ["predict", "photos", "--run", tiny_run.path, "--out", "file/below"]
-    cli.fault(*predict, says=["file/below"])
+    cli.fault(*predict, says=["file/below"], logs=True)
     assert Path("file").read_text() == "a file"
 
 

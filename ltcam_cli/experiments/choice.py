@@ -92,6 +92,7 @@ def chosen_pipeline(session: Session, pipeline: Pipeline) -> Pipeline:
     if not is_open(pipeline):
         return pipeline
     pool = candidates(pipeline)
+    _ = session.classifier  # without which nothing can be drawn either
     try:
         training = session.training_images
     except LtcamError as error:

@@ -140,6 +140,7 @@ class Prediction:
 
     def __call__(self, composed: Composed) -> Row:
         """Predict; the data set need not be there where a run is named."""
+        find_images([Path(path) for path in self.paths])  # refuses before anything is computed
         runtime = settings_from(composed).predict.runtime
         return self.run((file_predictor if runtime == "onnx" else run_predictor)(composed))
 
