@@ -169,7 +169,7 @@ def test_nothing_to_predict(cli: Cli, own_run: Run) -> None:
     Path("notes.txt").write_text("no image")
     cli.fault("predict", "empty", *run, says=["empty: no image there"])
     cli.fault("predict", "nowhere", *run, says=["nowhere: no such image or folder"])
-    cli.fault("predict", "notes.txt", *run, says=["notes.txt: is no image"])
+    cli.fault("predict", "notes.txt", *run, says=["notes.txt: is no image"], logs=True)
     cli.fault("predict", "method=gradcam", *run, says=["name an image or a folder"])
     for name in ("a/x.png", "b/x.png"):
         Path(name).parent.mkdir()
@@ -291,6 +291,7 @@ def test_no_checkpoint(cli: Cli, own_run: Run) -> None:
     says = ["ltcam train experiment=demo 'outputs=some where'", "trained: none"]
     cli.fault("evaluate", "experiment=demo", "outputs=some where", says=says)
     Path("photos").mkdir()
+    Image.new("L", (40, 40)).save("photos/one.png")
     cli.fault("predict", "photos", *SYNTHETIC, "seed=8", says=["ltcam train", "seed=8"])
     cli.fault("evaluate", "--run", "none", says=["run=none: no such run", own_run.name])
     (own_run.path / "train/checkpoint.pt").unlink()

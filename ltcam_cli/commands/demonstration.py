@@ -8,20 +8,20 @@ from ltcam_cli.commands.options import Call
 from ltcam_cli.runs.folder import find_run
 
 METHODS = ("gradcam", "layercam", "ltgradcam", "ltlayercam")
-SHOWN = "ltlayercam"
 
 
 def demo(call: Call) -> None:
-    """Train on the synthetic set, evaluate four methods, and show where pictures are."""
+    """Train on the synthetic set, evaluate four methods and the chosen pipeline, show pictures."""
     call = call.preceded_by("experiment=demo")
     outputs = settings_of("evaluate", call).root
     train(call)
     print()
     multirun = Call([*call.overrides, f"method={','.join(METHODS)}"], True, call.config_dir)
-    rows = evaluate(multirun)
-    best = next(row for row in rows if row["method"] == SHOWN)
+    evaluate(multirun)
+    print("\nThe pipeline that training images choose, without a mask:")
+    [best] = evaluate(call.followed_by("pipeline=auto"))
     run, cell = find_run(outputs, str(best["run"])), str(best["cell"])
-    print(f"\nPictures (image | truth | heatmap | mask) of {SHOWN}, best first:")
+    print(f"\nPictures (image | truth | heatmap | mask) of {best['method']}, best first:")
     overlays = sorted((run.path / "evaluate" / cell / "overlays").glob("*.png"))
     for path in overlays[::-1][:4]:
         print(f"  {path}")

@@ -186,7 +186,7 @@ ConfigDir = Annotated[
 CONFIG_DIR = _parameter("config_dir", ConfigDir, None)
 
 DATASET = Option("--dataset", "dataset", "Data set: ksdd (default), ksdd2, folder or synthetic.")
-BACKBONE = Option("--backbone", "backbone", "Network: vgg16 (default); on CPUs vgg16_slim.")
+BACKBONE = Option("--backbone", "backbone", "Network: vgg16 (default); auto for own images.")
 METHOD = Option("--method", "method", "Class activation map method; default ltgradcam.")
 DELTA = Option(
     "--delta",
@@ -196,7 +196,9 @@ DELTA = Option(
 LAYERS = Option("--layers", "method.layers", "Layers that are fused: all, last, s3+s4+s5.")
 SEGMENTER = Option("--segmenter", "segmenter", "Heatmap to mask; default otsu.")
 PIPELINE = Option(
-    "--pipeline", "pipeline", "Method, segmenter and augmentation at once: ltcam_plus, student."
+    "--pipeline",
+    "pipeline",
+    "Method, segmenter and augmentation at once: auto, ltcam_plus, student.",
 )
 IMAGES = Option(
     "--images", "evaluation.images", "Images that count: defective (default), predicted or all."

@@ -23,6 +23,7 @@ from ltcam_cli.masks.inputs import (
 )
 
 log = logging.getLogger(__name__)
+UNSURE = 0.3  # share of ±1 below which a learnt polarity is no better than a guess
 Polarity = Literal["dark", "bright", "both", "auto"]
 Sigma = Annotated[float, Field(ge=0, le=100)]
 Widths = Annotated[
@@ -103,6 +104,12 @@ class PolarityResponse:
             self.state = {"polarity": "both", "darker": None}
             return
         darker = float(np.mean(self._darker))
+        if abs(darker) < UNSURE:
+            log.warning(
+                "polarity=auto: the maps hardly tell dark from bright defects (%+.2f of ±1); "
+                "compare with --pipeline auto, or set the polarity",
+                darker,
+            )
         self.state = {"polarity": "dark" if darker >= 0 else "bright", "darker": darker}
 
 
