@@ -952,10 +952,11 @@ def test_demo(cli: Cli) -> None:
     assert last[-1].endswith("gallery.png") and len(last) >= 3
     with Image.open(last[-1]) as gallery:
         assert gallery.size[0] > 700  # image, truth, four heatmaps, mask
-    table = shown[shown.index("| method") :]
-    assert [row["method"] for row in table_on(table)] == [
+    paper, chosen = shown[shown.index("| method") :].split("The pipeline that")
+    assert [row["method"] for row in table_on(paper)] == [
         "gradcam", "layercam", "ltgradcam", "ltlayercam",
     ]  # fmt: skip
+    assert len(table_on(chosen)) == 1
 
 
 # --- Ctrl-C
