@@ -206,7 +206,7 @@ def test_commands_say_it_too(run: RunFolder, cli: Cli) -> None:
     cli.fault("student", "train", "--run", run.name, *STUDENT, says=says, logs=True)
     Path("found/config.yaml").write_bytes(b"hash: [")
     predict = ["predict", "photos", "--run", run.name, "threads=1", "--out", "found"]
-    cli.fault(*predict, says=["found/config.yaml: is damaged", "predict.out"])
+    cli.fault(*predict, says=["found/config.yaml: is damaged", "predict.out"], logs=True)
     path = run.path / "delta.json"
     path.write_bytes(b"{")
     assert kept_evidence(path) == {}
