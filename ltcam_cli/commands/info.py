@@ -16,6 +16,7 @@ from ltcam_cli.commands.compose import (
     root_groups,
     settings_of,
 )
+from ltcam_cli.commands.experiments import with_named_method
 from ltcam_cli.commands.options import Call
 from ltcam_cli.config import descriptions
 from ltcam_cli.errors import LtcamError, nearest
@@ -78,8 +79,6 @@ def config(call: Call, job: str) -> None:
     jobs = [path.stem for path in conf_dir().glob("*.yaml") if path.stem != "base"]
     if job not in jobs:
         raise LtcamError(f"config {job}: no such command{nearest(job, jobs)}")
-    from ltcam_cli.commands.experiments import with_named_method
-
     call = with_named_method(call) if job in {"student", "predict"} else call
     settings = settings_of(job, call)
     groups = root_groups(job)

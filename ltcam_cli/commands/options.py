@@ -195,11 +195,7 @@ DELTA = Option(
 )
 LAYERS = Option("--layers", "method.layers", "Layers that are fused: all, last, s3+s4+s5.")
 SEGMENTER = Option("--segmenter", "segmenter", "Heatmap to mask; default otsu.")
-PIPELINE = Option(
-    "--pipeline",
-    "pipeline",
-    "Method, segmenter and augmentation at once: auto, ltcam_plus, student.",
-)
+PIPELINE = Option("--pipeline", "pipeline", "Method, segmenter, tta: auto, ltcam_plus, student.")
 IMAGES = Option(
     "--images", "evaluation.images", "Images that count: defective (default), predicted or all."
 )

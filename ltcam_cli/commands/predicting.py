@@ -29,12 +29,11 @@ def predict(call: Call, paths: Sequence[str]) -> list[Row]:
             for out in dict.fromkeys(row["out"] for row in rows):
                 print(f"join the shards with: {shlex.join(['ltcam', 'runs', 'gather', out])}")
         return rows
-    rows, _ = launch("predict", task, call)
-    row = rows[0]
+    [row], _ = launch("predict", task, call)
     skipped = f", {row['skipped']} unreadable ones skipped" if row["skipped"] else ""
     print(
         f"{row['images']} images, {row['defective']} called defective, "
         f"{row['regions']} regions{skipped}{row['left_out']}"
     )
     print(f"{row['out']}: {row['tables']} masks/ {row['also']}")
-    return rows
+    return [row]
