@@ -102,8 +102,39 @@ class CamMethod:
         return dict(zip(COLUMNS, (*values, fusion.weighting), strict=True))
 
 
+class NoMaps:
+    """What a method without maps of its own says of layers, δ and columns."""
+
+    @property
+    def layers(self) -> str:
+        """Layers, for tables."""
+        return "none"
+
+    @property
+    def delta(self) -> None:
+        """It reads no gradients."""
+        return None
+
+    @property
+    def reads_gradients(self) -> bool:
+        """Whether δ can act."""
+        return False
+
+    @property
+    def shares_pass(self) -> bool:
+        """A student may want larger images than a classifier, and what is open draws nothing."""
+        return False
+
+    def check(self) -> None:
+        """Nothing that its fields do not say."""
+
+    def columns(self) -> dict[str, str | None]:
+        """Cells of the results' columns target, scope, form, fusion, normalize and weights."""
+        return dict.fromkeys(COLUMNS)
+
+
 @config("method")
-class StudentMethod:
+class StudentMethod(NoMaps):
     """Masks of a second-stage network: after `ltcam student train`.
 
     Attributes:
@@ -118,36 +149,9 @@ class StudentMethod:
     student: FolderName | None = None
     checkpoint: Annotated[str, Field(max_length=100)] | None = None
 
-    @property
-    def layers(self) -> str:
-        """Layers, for tables."""
-        return "none"
-
-    @property
-    def delta(self) -> None:
-        """A student reads no gradients."""
-        return None
-
-    @property
-    def reads_gradients(self) -> bool:
-        """Whether δ can act."""
-        return False
-
-    @property
-    def shares_pass(self) -> bool:
-        """A student may want larger images than a classifier."""
-        return False
-
-    def check(self) -> None:
-        """Nothing that its fields do not say."""
-
-    def columns(self) -> dict[str, str | None]:
-        """Cells of the results' columns target, scope, form, fusion, normalize and weights."""
-        return dict.fromkeys(COLUMNS)
-
 
 @config("method")
-class AutoMethod:
+class AutoMethod(NoMaps):
     """A method that training images choose, before anything is drawn: `experiments.choice`.
 
     Attributes:
@@ -157,33 +161,6 @@ class AutoMethod:
 
     source: Literal["auto"] = "auto"
     name: FolderName = "auto"
-
-    @property
-    def layers(self) -> str:
-        """Layers, for tables."""
-        return "none"
-
-    @property
-    def delta(self) -> None:
-        """Each candidate has its own."""
-        return None
-
-    @property
-    def reads_gradients(self) -> bool:
-        """Whether δ can act."""
-        return False
-
-    @property
-    def shares_pass(self) -> bool:
-        """It draws nothing itself."""
-        return False
-
-    def check(self) -> None:
-        """Nothing that its fields do not say."""
-
-    def columns(self) -> dict[str, str | None]:
-        """Cells of the results' columns target, scope, form, fusion, normalize and weights."""
-        return dict.fromkeys(COLUMNS)
 
 
 Method = CamMethod | StudentMethod | AutoMethod
