@@ -259,8 +259,11 @@ def stem_of(name: str, room: int = 200) -> str:
 
 
 def short_hash(value: Any, length: int = 6) -> str:
-    """First hex digits of the SHA-256 of a JSON-like value; dictionaries count without order."""
-    text = json.dumps(value, sort_keys=True, default=str)
+    """First hex digits of the SHA-256 of a JSON-like value, read from a file or not yet written.
+
+    Dictionaries count without order, numpy's scalars as Python's.
+    """
+    text = json.dumps(_plain(value), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 

@@ -169,12 +169,15 @@ def test_write_folder_is_all_or_nothing(tmp_path: Path) -> None:
 
     root = tmp_path / "set"
     root.mkdir()
+    killed = tmp_path / ".set.unfinished" / "content" / "good"
+    killed.mkdir(parents=True)
+    (killed / "0.png").touch()
     some = [*samples(height=32, width=32), Sample("x/y", "x", 0, broken)]
     with pytest.raises(LtcamError, match="broken"):
         write_folder(some, root)
     assert list(tmp_path.iterdir()) == [root] and not list(root.iterdir())
     write_folder(some[:-1], root)
-    assert len(list(root.rglob("*.png"))) == 18
+    assert len(list(tmp_path.rglob("*.png"))) == 18
     (tmp_path / "file").touch()
     with pytest.raises(LtcamError, match="cannot be written"):
         write_folder(some[:-1], tmp_path / "file" / "set")

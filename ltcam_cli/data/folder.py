@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
+import shutil
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -29,6 +30,7 @@ from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split, split_by, split_by_csv, split_fraction
 from ltcam_cli.data.tables import DEFECT, GOOD, plain
 from ltcam_cli.errors import LtcamError
+from ltcam_cli.files import lock
 from ltcam_cli.progress import track
 
 MASKS = frozenset({"mask", "masks", "groundtruth", "gt"})
@@ -192,7 +194,8 @@ def write_folder(samples: Sequence[Sample], root: Path) -> None:
     """Write samples as PNG files: `good/`, `defect/`, and `masks/` (0 and 255) of the defective.
 
     A file's stem is the sample's name with `_` for `/`; a mask has the stem of its image.
-    The folder appears when all is written.
+    The folder appears when all is written. Until then its content lies beside it, in a hidden
+    folder that the next call deletes if this one is killed.
 
     Raises:
         LtcamError: if `root` exists and is not empty, or cannot be written.
@@ -201,9 +204,7 @@ def write_folder(samples: Sequence[Sample], root: Path) -> None:
     try:
         if target.exists() and not (target.is_dir() and not any(target.iterdir())):
             raise LtcamError(f"{root}: not an empty folder; delete it or name another one")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as name:
-            content = Path(name) / "content"
+        with _unfinished(target) as content:
             for folder in ("good", "defect", "masks"):
                 (content / folder).mkdir(parents=True)
             for sample in track(samples, f"writing {root}"):
@@ -221,3 +222,16 @@ def write_folder(samples: Sequence[Sample], root: Path) -> None:
         raise LtcamError(
             f"{root}: cannot be written ({reason}); make room or name another folder"
         ) from error
+
+
+@contextmanager
+def _unfinished(target: Path) -> Iterator[Path]:
+    """A path beside `target` for its content; it is deleted in the end, also a killed process's."""
+    hidden = target.with_name(f".{target.name}.unfinished")
+    content = hidden / "content"
+    with lock(content):
+        try:
+            shutil.rmtree(content, ignore_errors=True)
+            yield content
+        finally:
+            shutil.rmtree(hidden, ignore_errors=True)

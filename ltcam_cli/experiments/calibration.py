@@ -20,7 +20,7 @@ from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.session import Session
 from ltcam_cli.experiments.settings import Pipeline
 from ltcam_cli.experiments.sources import heatmap_source, passes
-from ltcam_cli.files import exclusive, read_json, write_json
+from ltcam_cli.files import exclusive, read_json, short_hash, write_json
 from ltcam_cli.masks.inputs import Calibrator, SegInput
 from ltcam_cli.masks.segmenters import Segmenter, make_segmenter
 from ltcam_cli.progress import track
@@ -136,7 +136,7 @@ def _all_read(
 def _kept(session: Session, place: Path) -> dict[str, Any]:
     try:
         kept = dict(read_json(place))
-        assert len(kept["states"]) >= 0 and isinstance(kept["images"], str)
+        assert kept["digest"] == short_hash([kept["images"], kept["states"]], 12)
     except FileNotFoundError:
         label = place.stem.rpartition("-")[0]
         try:
@@ -157,7 +157,9 @@ def _write(session: Session, place: Path, pipeline: Pipeline, segmenter: Segment
     assert identity is not None
     states = [calibrator.state for calibrator in segmenter.calibrators]
     images = training_digest(session)
-    write_json(place, {"identity": identity.mapping, "images": images, "states": states})
+    digest = short_hash([images, states], 12)
+    learnt = {"images": images, "states": states, "digest": digest}
+    write_json(place, {"identity": identity.mapping, **learnt})
 
 
 @dataclass(frozen=True)
