@@ -19,6 +19,7 @@ from ltcam_cli.classifier.backbones import BACKBONES, build_classifier
 from ltcam_cli.classifier.checkpoint import Classifier
 from ltcam_cli.classifier.config import BackboneConfig
 from ltcam_cli.classifier.loop import TrainingLoop
+from ltcam_cli.classifier.tensors import read_tensors
 from ltcam_cli.data.batches import Images
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
@@ -304,6 +305,29 @@ def test_it_draws_better_than_its_labels(tmp_path: Path) -> None:
     given = torch.stack([good[n].image for n in range(5)])  # type: ignore[union-attr]
     with torch.inference_mode():
         assert student.probability(tiny_classifier().prepare(given)).max() < 0.5
+
+
+def test_true_masks_are_the_labels_of_as_many_images_as_are_asked_for(tmp_path: Path) -> None:
+    """Those of fewer are among those of more; maps label the others, in all rounds."""
+    samples = toys(12)
+    known: list[set[str]] = []
+    for count in (1, 3, "all"):
+        asked: list[str] = []
+
+        def teacher(others: Sequence[Sample]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+            asked.extend(sample.name for sample in others)  # noqa: B023
+            return shifted(others)
+
+        config = replace(CONFIG, labels=LabelConfig(masks=count))
+        fit(tmp_path / str(count), samples=samples, teacher=teacher, config=config)
+        labels = [read_tensors(tmp_path / str(count) / f"labels/round{n}.pt", "") for n in (1, 2)]
+        true = {s.name for s in samples if s.label} - set(asked)
+        for name in true:
+            for of_round in labels:
+                assert np.array_equal(of_round[name], square(int(name[3:]), True, SIZE))
+        known.append(true)
+    assert [len(names) for names in known] == [1, 3, 4]
+    assert known[0] < known[1] < known[2]
 
 
 def test_history_and_pictures(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ltcam_cli.data.sample import Sample
+from ltcam_cli.data.sample import Sample, content_of
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.calibration import calibration_digest
 from ltcam_cli.experiments.cells import Row, masks_of
@@ -24,6 +24,7 @@ from ltcam_cli.runs.folder import write_config
 from ltcam_cli.runs.identity import Identity
 from ltcam_cli.runs.masking import mask_images
 from ltcam_cli.runs.reading import read_table
+from ltcam_cli.student.pseudo_labels import with_mask
 from ltcam_cli.student.train import train_student
 
 log = logging.getLogger("ltcam_cli")
@@ -61,6 +62,9 @@ def student_identity(session: Session, teacher: Pipeline) -> Identity:
     from ltcam_cli.classifier.precision import rounding
 
     settings = session.settings
+    defective = [sample for sample in session.training_images if sample.label]
+    named = with_mask(defective, settings.student.labels)
+    masked = [sample for sample in defective if sample.name in named]
     return Identity(
         "student",
         {
@@ -69,6 +73,7 @@ def student_identity(session: Session, teacher: Pipeline) -> Identity:
             "calibration": calibration_digest(session, teacher),
             "student": settings.student,
             "images": session.training_digest,
+            "masks": content_of(masked, masks=True),
             "training": rounding(settings.student.amp, session.device, settings.threads),
             "seed": settings.seed,
         },

@@ -118,9 +118,11 @@ class LossConfig:
 
 @config("student.labels")
 class LabelConfig:
-    """When a pixel of a defective image has a label.
+    """Which label a pixel of a defective image has.
 
     Attributes:
+        masks: Defective training images whose true masks are their labels, drawn at random; `all`:
+            all that have one. The labels of the others come from maps.
         low: Share of the map's maximum up to which, in the first round, a pixel outside the mask
             is background.
         ignore_radius: Pixels around the mask that are not background in the first round.
@@ -128,6 +130,7 @@ class LabelConfig:
         background: Probability below which a pixel is background in later rounds.
     """
 
+    masks: Literal["all"] | Annotated[int, Field(ge=0, le=1_000_000)] = 0
     low: Share = 1.0
     ignore_radius: Pixels = 0
     defect: Share = 0.7

@@ -1,7 +1,7 @@
-"""Pseudo-labels of pixels: defect, background, or ignored where map and mask are not confident.
+"""Labels of pixels: defect, background, or ignored where map and mask are not confident.
 
-No mask that a person drew is read. A good image is background everywhere, as its image label says;
-of a defective one the classifier's map decides, and in later rounds the student itself.
+A good image is background everywhere, as its image label says. Of a defective one the classifier's
+map decides, and in later rounds the student itself; a mask that a person drew only if asked for.
 """
 
 from __future__ import annotations
@@ -49,6 +49,11 @@ def first_labels(
     labels[(_resized(heatmap, size) <= config.low * highest) & ~near] = BACKGROUND
     labels[defect] = DEFECT
     return labels
+
+
+def true_labels(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Labels (h, w) uint8 from a true mask (H, W) bool; ignored where it is too thin or empty."""
+    return first_labels(mask.astype(np.float32), mask, size, LabelConfig())
 
 
 def next_labels(

@@ -1,4 +1,4 @@
-"""Pseudo-labels of each round: made, kept in the student's folder, and drawn."""
+"""Labels of each round, true ones or from maps: made, kept in the student's folder, and drawn."""
 
 from __future__ import annotations
 
@@ -15,8 +15,15 @@ from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import atomic
 from ltcam_cli.progress import track
-from ltcam_cli.student.config import StudentConfig
-from ltcam_cli.student.labels import DEFECT, IGNORED, draw_labels, first_labels, next_labels
+from ltcam_cli.student.config import LabelConfig, StudentConfig
+from ltcam_cli.student.labels import (
+    DEFECT,
+    IGNORED,
+    draw_labels,
+    first_labels,
+    next_labels,
+    true_labels,
+)
 
 Labels = dict[str, np.ndarray]
 # From defective samples to names, heatmaps (H, W) and masks (H, W) bool.
@@ -49,6 +56,7 @@ class PseudoLabels:
         self.size = (images.size[0], images.size[1])
         self.folder, self.images, self.teacher, self.config = folder, images, teacher, config
         self.defective = [n for n in readable if images.samples[n].label]
+        self.with_mask = with_mask([images.samples[n] for n in self.defective], config.labels)
 
     def of_round(self, number: int, predict: Predict) -> Labels:
         """Labels of a round, from 0; they are made unless the folder has them.
@@ -88,16 +96,25 @@ class PseudoLabels:
         }
 
     def _first(self) -> Labels:
+        config = self.config.labels
         samples = [self.images.samples[n] for n in self.defective]
+        others = [sample for sample in samples if sample.name not in self.with_mask]
+        from_maps = self.teacher(others) if others else ()
         return {
-            name: first_labels(heatmap, mask, self.size, self.config.labels)
-            for name, heatmap, mask in self.teacher(samples)
+            sample.name: true_labels(mask, self.size)
+            for sample in samples
+            if sample.name in self.with_mask and (mask := sample.mask) is not None
+        } | {
+            name: first_labels(heatmap, mask, self.size, config)
+            for name, heatmap, mask in from_maps
         }
 
     def _next(self, number: int, predict: Predict) -> Labels:
         first, previous = self._read(0), self._read(number - 1)
         return {
-            item.sample.name: next_labels(
+            item.sample.name: previous[item.sample.name]
+            if item.sample.name in self.with_mask
+            else next_labels(
                 predict(item.image),
                 previous[item.sample.name],
                 first[item.sample.name],
@@ -131,3 +148,11 @@ class PseudoLabels:
         if any(not isinstance(each, Tensor) or each.shape != self.size for each in labels):
             raise LtcamError(f"{path}: holds labels of another kind or size; {remedy}")
         return {name: each.numpy() for name, each in tensors.items()}
+
+
+def with_mask(defective: Sequence[Sample], config: LabelConfig) -> frozenset[str]:
+    """Names of the defective samples whose true masks are read; of fewer, some of the same."""
+    names = [sample.name for sample in defective if sample.read_mask is not None]
+    order = np.random.default_rng(0).permutation(len(names))
+    count = None if config.masks == "all" else config.masks
+    return frozenset(names[number] for number in order[:count])

@@ -44,7 +44,7 @@ def train_student(
     resume: bool = False,
     on_error: str = "raise",
 ) -> dict[str, float]:
-    """Train a student on images and their image labels; no mask is read.
+    """Train a student on images and their image labels; masks only as `config.labels` asks.
 
     Writes `checkpoint.pt`, `history.csv`, `labels/`, and every `config.every` steps `last.pt`. A
     training resumed from it ends with the weights of an uninterrupted one (on CPU).
