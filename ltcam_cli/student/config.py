@@ -79,12 +79,14 @@ class CropConfig:
         size: Height and width of a crop, at most the image's; null: whole images.
         defect_share: Share of a batch's crops that hold a pixel labelled as defect.
         good_share: Share of a batch's crops from good images; the others are from anywhere.
+        synthetic_share: Share of the crops from good images that get a synthetic defect.
         augment: Random changes of crops.
     """
 
     size: CropSize | None = field(default_factory=lambda: [256, 192])
     defect_share: Share = 0.5
     good_share: Share = 0.5
+    synthetic_share: Share = 0.0
     augment: CropAugmentConfig = field(default_factory=CropAugmentConfig)
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ from ltcam_cli.classifier.config import AugmentConfig
 from ltcam_cli.data.batches import Images, Item
 from ltcam_cli.student.config import CropConfig
 from ltcam_cli.student.labels import BACKGROUND, DEFECT, IGNORED
+from ltcam_cli.student.synthetic_defects import with_defect
 
 
 class Crops:
@@ -42,7 +43,7 @@ class Crops:
             batch_size: Crops of a batch.
             seed: Seed of this round.
         """
-        self.images, self.labels = images, labels
+        self.images, self.labels, self.readable = images, labels, list(readable)
         self.config, self.seed = config, list(seed)
         assert images.size is not None
         height, width = images.size
@@ -60,6 +61,7 @@ class Crops:
                     if label is None or (label != IGNORED).any()]  # fmt: skip
         self.with_defect = round(batch_size * config.defect_share)
         of_good = min(round(batch_size * config.good_share), batch_size - self.with_defect)
+        self.synthetic = round(of_good * config.synthetic_share)
         self.pools = [list(self.defects)] * self.with_defect + [good] * of_good
         self.pools += [labelled] * (batch_size - len(self.pools))
         change = config.augment
@@ -72,18 +74,16 @@ class Crops:
         for step in range(start, stop):
             rng = np.random.default_rng([*self.seed, step])
             pairs = [
-                self._pair(int(rng.choice(pool)), place < self.with_defect, rng)
+                self._pair(int(rng.choice(pool)), place, rng)
                 for place, pool in enumerate(self.pools)
             ]
             images, labels = zip(*pairs, strict=True)
             yield torch.stack(images), torch.stack(labels)
 
-    def _pair(
-        self, number: int, with_defect: bool, rng: np.random.Generator
-    ) -> tuple[Tensor, Tensor]:
+    def _pair(self, number: int, place: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         item = self.images[number]
         assert isinstance(item, Item)
-        top, left, height, width = self._window(number if with_defect else None, rng)
+        top, left, height, width = self._window(number if place < self.with_defect else None, rng)
         image = item.image[:, top : top + height, left : left + width]
         labels = self.labels.get(item.sample.name)
         if labels is None:
@@ -93,6 +93,9 @@ class Crops:
         if (height, width) != self.crop:
             image = tv.resize(image, list(self.crop), antialias=True)
             label = tv.resize(label[None], list(self.crop), InterpolationMode.NEAREST_EXACT)[0]
+        if self.with_defect <= place < self.with_defect + self.synthetic:
+            image, defect = with_defect(image, self._texture(rng), rng)
+            label[torch.from_numpy(defect)] = DEFECT
         change = self.config.augment
         for axis, enabled in ((-1, change.flip_horizontal), (-2, change.flip_vertical)):
             if enabled and rng.random() < 0.5:
@@ -100,6 +103,16 @@ class Crops:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(rng.integers(2**31)))
             return self.augment(image), label
+
+    def _texture(self, rng: np.random.Generator) -> Tensor:
+        """A crop of any image."""
+        item = self.images[int(rng.choice(self.readable))]
+        assert isinstance(item, Item)
+        corner = [
+            int(rng.integers(whole - side + 1))
+            for whole, side in zip(self.size, self.crop, strict=True)
+        ]
+        return tv.crop(item.image, *corner, *self.crop)
 
     def _window(self, number: int | None, rng: np.random.Generator) -> tuple[int, int, int, int]:
         """Top, left, height and width of a window, which holds a defect pixel of image `number`."""
