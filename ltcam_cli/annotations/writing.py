@@ -28,7 +28,8 @@ import numpy as np
 from PIL import Image
 
 from ltcam_cli.annotations.formats import Format
-from ltcam_cli.annotations.pixels import Region, brush, regions, run_lengths
+from ltcam_cli.annotations.pixels import brush, run_lengths
+from ltcam_cli.annotations.regions import Region, regions
 
 
 @dataclass(frozen=True)

@@ -110,14 +110,9 @@ def _named(image: str, entry: str, names: Names) -> Sample:
     masks = [name for each in (*tried, *without_suffix) if (name := mask_of(each))]
     for name in (*tried, *without_suffix, *masks):
         try:
-            fits = names.find(name) if name else []
+            fits = names.find(name, folders=False) if name else []
         except ValueError as error:
             raise LtcamError(f"dataset.annotations: {entry}: {error}") from error
-        if len(fits) > 1:
-            raise LtcamError(
-                f"dataset.annotations: {entry} fits {fits[0].name} and {fits[1].name}; write more "
-                "of the path"
-            )
         if fits:
             return fits[0]
     near = names.nearest(tried[0]) if tried else ""

@@ -51,6 +51,11 @@ def write_annotations(out: Path, scores: pd.DataFrame, kind: Format, class_name:
             if held != digest:
                 write_text(path, text)
             written[name] = digest
+        for name in known.keys() - written.keys():  # of images that are called otherwise now
+            path = folder / name
+            if path.is_file() and _digest(path.read_bytes()) == known[name]:
+                path.unlink()
+                del known[name]
     finally:
         write_json(record, {**known, **written})
 
