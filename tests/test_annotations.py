@@ -36,6 +36,7 @@ from ltcam_cli.annotations.writing import WRITERS, Picture
 from ltcam_cli.data.folder import Folder
 from ltcam_cli.data.load import load_split
 from ltcam_cli.data.sample import Sample, content_of
+from ltcam_cli.errors import LtcamError
 from ltcam_cli.runs.annotating import write_annotations
 
 FORMATS: list[Format] = [*WRITERS]
@@ -331,8 +332,6 @@ def test_images_of_label_studio(image: str, name: str, tmp_path: Path) -> None:
         ("a.xml", "<annotation/>", "is none of COCO"),
         ("a.xml", "<annotations><track/></annotations>", "export CVAT for images 1.1"),
         ("a.xml", cvat_xml('<polyline label="x" points="1,1;2,2"/>'), "a polyline has no area"),
-        ("a.xml", cvat_xml('<mask label="x" rle="0, 8" left="2" top="1" width="3" height="3"/>'),
-         "run lengths of 8 pixels"),
         ("a.xml", cvat_xml('<box label="x" xtl="2"/>'), "'ytl' is missing"),
         ("a.json", coco_json(segmentation=[[1, 2, 3, 4]]), "at least three points"),
         ("a.json", coco_json(image_id=8, bbox=[0, 0, 1, 1]), "image_id 8"),
@@ -358,12 +357,44 @@ def test_what_is_wrong_is_said_in_one_line(name: str, text: str, says: str, tmp_
         coco_json(segmentation={"size": [9, 10], "counts": [90]}),
         task_json("brushlabels", rle=[0, 1, 2], format="rle"),
         task_json("brushlabels", rle=studio.mask2rle(np.zeros((3, 3), int)), format="rle"),
+        cvat_xml('<mask label="x" rle="0, 8" left="2" top="1" width="3" height="3"/>'),
+        cvat_xml('<mask label="x" rle="0, 9" left="8" top="1" width="3" height="3"/>'),
+        cvat_xml(f'<mask label="x" rle="0, {10**12}" left="0" top="0" width="{10**6}" '
+                 f'height="{10**6}"/>'),
     ],
-)
+)  # fmt: skip
 def test_damaged_masks(text: str, tmp_path: Path) -> None:
-    [entry] = read_annotations(written(tmp_path / "a.json", text))
+    path = tmp_path / ("a.xml" if text.startswith("<") else "a.json")
+    [entry] = read_annotations(written(path, text))
     line = fault(lambda: entry.mask((8, 10)))
-    assert line.startswith(f"{tmp_path / 'a.json'}: a mask of ") and "a.png" in line
+    assert line.startswith(f"{path}: a mask of ") and "a.png" in line
+
+
+def leaves(value: Any) -> list[tuple[Any, Any]]:
+    """Containers and keys of all values of a JSON document."""
+    keys = value.keys() if isinstance(value, dict) else range(len(value))
+    here = [(value, key) for key in keys]
+    inner = [value[key] for key in keys if isinstance(value[key], dict | list)]
+    return here + [pair for each in inner for pair in leaves(each)]
+
+
+@pytest.mark.parametrize("name", [name for name in DRAWN_BY_HAND if name.endswith("json")])
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_nonsense_is_refused_or_read(name: str, data: st.DataObject) -> None:
+    content = json.loads(DRAWN_BY_HAND[name])
+    container, key = data.draw(st.sampled_from(leaves([content])[1:]))
+    container[key] = data.draw(
+        st.sampled_from([None, True, "x", "1", -1, 0.5, 10**9, [], [[]], {}, [None], {"a": 1}])
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = written(Path(folder) / "a.json", json.dumps(content))
+        try:
+            masks = [entry.mask((8, 10)) for entry in read_annotations(path)]
+        except LtcamError as error:
+            assert str(path) in str(error)
+        else:
+            assert all(mask.shape == (8, 10) for mask in masks)
 
 
 # Data sets

@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from xml.etree import ElementTree as Xml
 
 from ltcam_cli.annotations.shapes import (
+    FAULTS,
     Annotation,
     Polygon,
     Shape,
@@ -70,7 +71,7 @@ def _read(path: Path) -> list[Annotation] | None:
             root = Xml.fromstring(content)
             return list(_cvat(path, root)) if root.tag == "annotations" else None
         return _json(path, json.loads(content)) if suffix == ".json" else None
-    except (OSError, ValueError, Xml.ParseError) as error:
+    except (*FAULTS, OSError, Xml.ParseError) as error:
         raise LtcamError(
             f"dataset.annotations: {path} cannot be read ({error}); export it anew"
         ) from error
@@ -103,7 +104,7 @@ def _annotation(
     try:
         sides = None if size is None or None in size else (int(size[0]), int(size[1]))
         return Annotation(path, str(image), sides, tuple(shapes()))
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+    except FAULTS as error:
         fault = f"{error} is missing" if isinstance(error, KeyError) else error
         raise LtcamError(
             f"dataset.annotations: {path}, image {image}: {fault}; correct it there"
@@ -211,7 +212,7 @@ def _task_shape(result: Mapping[str, Any]) -> Shape | None:
     x, y = value["x"] * across, value["y"] * down
     if "radiusX" in value:
         return ellipse(x, y, value["radiusX"] * across, value["radiusY"] * down)
-    if "width" in value:
+    if {"width", "height"} <= value.keys():
         return box(x, y, x + value["width"] * across, y + value["height"] * down)
     raise ValueError(f"a {kind} has no area; draw a polygon or use the brush")
 

@@ -21,6 +21,8 @@ from ltcam_cli.errors import LtcamError
 NOT_DEFECT = frozenset({"background", "ignore"})  # LabelMe's, among underscores
 CORNERS = 90  # of a circle's polygon
 Size = tuple[int, int]
+# What reading a document raises that is not as it should be.
+FAULTS = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError)
 
 
 class Shape(Protocol):
@@ -45,9 +47,16 @@ class Polygon:
 
 @dataclass(frozen=True)
 class Patch:
-    """Pixels (h, w) bool, decoded when asked for, and their place."""
+    """Pixels of a part of the image, decoded when asked for.
+
+    Attributes:
+        decode: Gives the pixels (h, w) bool.
+        size: Their height and width, checked before; None: not known.
+        left, top: Their place.
+    """
 
     decode: Callable[[], np.ndarray]
+    size: Size | None
     left: int = 0
     top: int = 0
 
@@ -57,11 +66,16 @@ class Patch:
         Raises:
             ValueError: If they are damaged, or not within the mask.
         """
+        self._check(mask, self.size or (0, 0))
         pixels = self.decode()
-        part = mask[self.top :, self.left :][: pixels.shape[0], : pixels.shape[1]]
-        if min(self.top, self.left) < 0 or part.shape != pixels.shape:
-            raise ValueError("a mask reaches beyond the image")
-        part |= pixels
+        height, width = pixels.shape
+        self._check(mask, (height, width))
+        mask[self.top : self.top + height, self.left : self.left + width] |= pixels
+
+    def _check(self, mask: np.ndarray, size: Size) -> None:
+        ends = self.top + size[0], self.left + size[1]
+        if min(self.top, self.left) < 0 or ends[0] > mask.shape[0] or ends[1] > mask.shape[1]:
+            raise ValueError("it reaches beyond the image")
 
 
 @dataclass(frozen=True)
@@ -95,7 +109,7 @@ class Annotation:
         try:
             for shape in self.shapes:
                 shape.draw(mask)
-        except (ValueError, IndexError, OSError, Image.DecompressionBombError) as error:
+        except (*FAULTS, OSError, Image.DecompressionBombError) as error:
             raise LtcamError(
                 f"{self.source}: a mask of {self.image} is damaged ({error}); export it anew"
             ) from error
@@ -138,17 +152,16 @@ def by_rows(text: str, left: int, top: int, size: Size) -> Patch:
     """Patch of CVAT's run lengths, which go by rows.
 
     Raises:
-        ValueError: If they are of another size.
+        ValueError: If they are no numbers.
     """
     lengths = [int(length) for length in text.split(",")]
-    from_run_lengths(lengths, size)
-    return Patch(partial(from_run_lengths, lengths, size), left, top)
+    return Patch(partial(from_run_lengths, lengths, size), size, left, top)
 
 
 def by_columns(rle: Mapping[str, Any]) -> Patch:
     """Patch of COCO's run lengths, which go by columns; compressed or not."""
-    height, width = rle["size"]
-    return Patch(partial(_by_columns, rle["counts"], (int(width), int(height))))
+    height, width = map(int, rle["size"])
+    return Patch(partial(_by_columns, rle["counts"], (width, height)), (height, width))
 
 
 def _by_columns(counts: str | Sequence[int], size: Size) -> np.ndarray:
@@ -158,7 +171,7 @@ def _by_columns(counts: str | Sequence[int], size: Size) -> np.ndarray:
 
 def of_png(text: str, left: float, top: float) -> Patch:
     """Patch of LabelMe's mask, a PNG in base64."""
-    return Patch(partial(_of_png, text), int(left), int(top))
+    return Patch(partial(_of_png, text), None, int(left), int(top))
 
 
 def _of_png(text: str) -> np.ndarray:
@@ -172,7 +185,7 @@ def _of_png(text: str) -> np.ndarray:
 
 def of_brush(content: Sequence[int], size: Size) -> Patch:
     """Patch of Label Studio's brush."""
-    return Patch(partial(from_brush, content, size))
+    return Patch(partial(from_brush, content, size), size)
 
 
 def names_of(image: str) -> list[str]:
