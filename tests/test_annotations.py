@@ -155,7 +155,8 @@ def test_a_soft_brush_and_long_runs() -> None:
 def test_label_studio_has_tasks_and_an_interface_for_them(tmp_path: Path) -> None:
     path = write("labelstudio", {"new images/a+b": ring()}, tmp_path, "crack")
     [task] = json.loads(path.read_text())
-    assert task["data"] == {"image": "/data/local-files/?d=new%20images/a%2Bb.png"}
+    folder = tmp_path.parent.name  # the storage, of which the server's root is the parent
+    assert task["data"] == {"image": f"/data/local-files/?d={folder}/new%20images/a%2Bb.png"}
     view = Xml.fromstring(path.with_suffix(".xml").read_text())
     tag, label, image = view.find("BrushLabels"), view.find(".//Label"), view.find("Image")
     assert tag is not None and label is not None and image is not None
@@ -303,8 +304,21 @@ def test_what_is_no_defect(tmp_path: Path) -> None:
     text = coco_json(bbox=[2, 1, 3, 3], category_id=2)
     [entry] = read_annotations(written(tmp_path / "a.json", text))
     assert not entry.mask((8, 10)).any()
-    skipped = json.dumps([{"data": {"image": "a.png"}, "annotations": [{"was_cancelled": True}]}])
-    assert read_annotations(written(tmp_path / "b.json", skipped)) == []
+
+
+def test_tasks_that_nobody_did(tmp_path: Path) -> None:
+    """Predictions count only where nobody has annotated anything."""
+
+    def names(*tasks: dict[str, Any]) -> list[str]:
+        text = json.dumps([{"data": {"image": f"{n}.png"}, **task} for n, task in enumerate(tasks)])
+        return [entry.image for entry in read_annotations(written(tmp_path / "a.json", text))]
+
+    predicted = {"predictions": [{"result": []}]}
+    done = {**predicted, "annotations": [{"result": []}]}
+    skipped = {**predicted, "annotations": [{"result": [], "was_cancelled": True}]}
+    undone = {**predicted, "annotations": []}
+    assert names(predicted, undone) == ["0.png", "1.png"]
+    assert names(predicted, done, skipped, undone) == ["1.png"]
 
 
 @pytest.mark.parametrize(

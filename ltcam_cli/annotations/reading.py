@@ -85,7 +85,8 @@ def _json(path: Path, content: Any) -> list[Annotation] | None:
             return [_labelme(path, content)]
         content = [content]
     if isinstance(content, list) and all(_is_task(each) for each in content):
-        return [each for task in content if (each := _task(path, task))]
+        key = "annotations" if any(task.get("annotations") for task in content) else "predictions"
+        return [each for task in content if (each := _task(path, task, key))]
     return None
 
 
@@ -167,10 +168,15 @@ def _labelme_shape(entry: Mapping[str, Any]) -> Shape:
     raise ValueError(f"a {kind} has no area; draw a polygon or mask")
 
 
-def _task(path: Path, task: Mapping[str, Any]) -> Annotation | None:
-    """What a person said of a task of Label Studio, else what was predicted; None of skipped."""
-    given = [each for each in task.get("annotations", ()) if not each.get("was_cancelled")]
-    chosen = given or (() if task.get("annotations") else task.get("predictions", ()))
+def _task(path: Path, task: Mapping[str, Any], key: str) -> Annotation | None:
+    """What a task of Label Studio says; None of one that was skipped or not done.
+
+    Args:
+        path: File.
+        task: Task.
+        key: `annotations`, or `predictions` of a file in which nobody has annotated yet.
+    """
+    chosen = [each for each in task.get(key, ()) if not each.get("was_cancelled")]
     texts = [value for value in task["data"].values() if isinstance(value, str)]
     image = str(task["data"].get("image") or next(iter(texts), None))
     if not chosen:

@@ -160,6 +160,9 @@ def cvat(pictures: Iterable[Picture], folder: Path, name: str) -> Iterator[tuple
 def labelstudio(pictures: Iterable[Picture], folder: Path, name: str) -> Iterator[tuple[str, str]]:
     """Tasks with predictions, and the labelling interface that they fit.
 
+    An image is named from the folder above the predicted one, the server's
+    LOCAL_FILES_DOCUMENT_ROOT, of which a local storage must be a part.
+
     https://labelstud.io/guide/predictions and, of the brush, https://labelstud.io/tags/brushlabels
     """
     view = Xml.Element("View")
@@ -170,12 +173,17 @@ def labelstudio(pictures: Iterable[Picture], folder: Path, name: str) -> Iterato
     yield "labelstudio.xml", Xml.tostring(view, encoding="unicode") + "\n"
     tasks = [
         {
-            "data": {"image": f"/data/local-files/?d={quote(picture.file)}"},
+            "data": {"image": f"/data/local-files/?d={quote(_with_folder(picture))}"},
             "predictions": [{"model_version": "ltcam", "result": _brushes(picture.mask, name)}],
         }
         for picture in pictures
     ]
     yield "labelstudio.json", json.dumps(tasks) + "\n"
+
+
+def _with_folder(picture: Picture) -> str:
+    """The image's path from the folder above that of the images."""
+    return "/".join(picture.path.parts[-picture.file.count("/") - 2 :])
 
 
 def _brushes(mask: np.ndarray, name: str) -> list[dict[str, Any]]:
