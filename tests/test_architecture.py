@@ -24,7 +24,9 @@ from ltcam_cli.maps.method import CamMethod
 PACKAGE = REPOSITORY / "ltcam_cli"
 SOURCES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 # The stations of the data's way; each may import itself and those before it.
-WAY = "data classifier maps masks student scores runs report experiments commands".split()
+WAY = (
+    "annotations data classifier maps masks student scores runs report experiments commands".split()
+)
 # `scores` stands on nothing, so the classifier may measure itself with it. And a guided training
 # weighs channels as Grad-CAM does (`classifier/guidance.py`).
 EXCEPTIONS = {("classifier", "scores"), ("classifier", "maps")}

@@ -81,7 +81,7 @@ def gather(out: Path) -> bool:
         f"{begun} of {gathered.count} shards, {len(gathered.scores)} of their {gathered.given} "
         f"images{skipped}"
     )
-    print(f"{out}: scores.csv regions.csv")
+    print(f"{out}: scores.csv regions.csv{' annotations/' if gathered.annotated else ''}")
     for shard, names in gathered.absent.items():
         if names is None:
             _missing(f"shard {shard} has not begun; predict.shard={shard}")

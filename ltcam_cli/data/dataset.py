@@ -41,6 +41,8 @@ class Dataset:
             the sizes of the training images, see `derived_size`.
         channels: 1 grey or 3 RGB, for networks trained from scratch; pre-trained ones take 3.
         labels: CSV `name,label` of image labels, 0 good or 1 defective; null: the data set's own.
+        annotations: True masks that go before the data set's own: a file or folder of COCO, YOLO,
+            LabelMe, CVAT or Label Studio, or a folder of mask images; null: none.
         drop_leaks: Whether training images of items that are tested are dropped, not refused.
         on_error: What happens to an image that cannot be read: raise, or skip and count it.
         white: Level of white of images with more than 8 bits: a number; `file`, by the bits of
@@ -60,6 +62,7 @@ class Dataset:
     width: Side | None = None
     channels: Literal[1, 3] = 1
     labels: Annotated[str | None, NO_EFFECT] = None
+    annotations: Annotated[str | None, NO_EFFECT] = None
     drop_leaks: bool = True
     on_error: Annotated[Literal["raise", "skip"], NO_EFFECT] = "raise"
     white: Literal["auto", "file"] | Positive = "auto"

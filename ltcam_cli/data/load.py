@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ltcam_cli.config import build, shown
+from ltcam_cli.data.annotated import annotated_samples
 from ltcam_cli.data.dataset import Dataset
 from ltcam_cli.data.folder import Folder
 from ltcam_cli.data.image_files import White, forget_warnings, white_level
@@ -70,6 +71,9 @@ def load_split(dataset: Dataset) -> Split:
         )
     everything = [*split.listed, *split.left_out]
     labels = read_labels(Path(dataset.labels), everything) if dataset.labels else None
+    if dataset.annotations:
+        annotated = annotated_samples(Path(dataset.annotations), everything, dataset.max_pixels)
+        split = split.changed(lambda sample: annotated.get(sample.name, sample))
     split = split.read_by(dataset.image_reader("auto"), dataset.mask_reader())
     return without_leaks(replace(split, labels=labels), drop=dataset.drop_leaks)
 

@@ -74,9 +74,12 @@ class Split:
 
     def read_by(self, images: ImageReader, masks: MaskReader) -> Split:
         """This split, whose files are read so."""
-        parts = (self.listed_train, self.listed_test)
-        train, test = ([sample.read_by(images, masks) for sample in part] for part in parts)
-        return replace(self, listed_train=train, listed_test=test)
+        return self.changed(lambda sample: sample.read_by(images, masks))
+
+    def changed(self, change: Callable[[Sample], Sample]) -> Split:
+        """This split with other samples of the same names."""
+        train, test = map(change, self.listed_train), map(change, self.listed_test)
+        return replace(self, listed_train=[*train], listed_test=[*test])
 
     def remedy_for(self, label: int, name: str) -> str:
         """What helps if a part has no image of a label, which is called `name`."""

@@ -139,8 +139,12 @@ class Names:
                     file = file_name(path)
                     self.by_file[PurePosixPath(file).name].append((f"/{file}", sample))
 
-    def find(self, text: str) -> list[Sample]:
+    def find(self, text: str, *, folders: bool = True) -> list[Sample]:
         """Images that a name means: one, or those of a folder; empty if there are none.
+
+        Args:
+            text: name.
+            folders: whether it may be a folder's.
 
         Raises:
             ValueError: if it fits several files.
@@ -149,7 +153,8 @@ class Names:
         if found := self.by_name.get(name):
             return found
         name = re.sub(r"^(\./)+|/+$", "", name.replace("\\", "/"))  # as Windows writes paths
-        if found := self.by_name.get(name) or self.by_folder.get(name):
+        of_folder = self.by_folder.get(name) if folders else None
+        if found := self.by_name.get(name) or of_folder:
             return found
         ends = self.by_file.get(name.rpartition("/")[2], [])
         fits = [sample for file, sample in ends if file.endswith(f"/{name.lstrip('/')}")]

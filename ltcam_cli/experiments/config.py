@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from ltcam_cli.annotations.formats import Format
 from ltcam_cli.config import NO_EFFECT, Says, Workers, config
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.runs.shards import Shard
@@ -59,6 +60,9 @@ class PredictConfig:
         gate: Whether an image that the classifier calls good gets an empty mask.
         overlays: Whether a picture of each image is written.
         save_maps: Whether heatmaps are written, as float32 .npy (H, W) at the images' own size.
+        annotations: Format of another tool that the masks are written in, too, to be corrected
+            there; null: none.
+        class_name: Class of the defects in annotations.
         shard: Part i/n of the images, e.g. 3/8, with tables of its own; null: all images.
         runtime: torch, or onnx: an exported file by onnxruntime.
         model: Exported file; null: model.onnx in the run folder.
@@ -71,6 +75,8 @@ class PredictConfig:
     gate: bool = True
     overlays: bool = True
     save_maps: bool = False
+    annotations: Format | None = None
+    class_name: Annotated[str, Field(min_length=1, max_length=100)] = "defect"
     shard: str | None = None
     runtime: Literal["torch", "onnx"] = "torch"
     model: str | None = None

@@ -24,6 +24,7 @@ from ltcam_cli.files import content_digest, exclusive, lock, short_hash
 from ltcam_cli.maps.engine import HeatmapSource
 from ltcam_cli.masks.segmenters import make_segmenter
 from ltcam_cli.report.overlay import draw_strip
+from ltcam_cli.runs.annotating import ANNOTATIONS, write_annotations
 from ltcam_cli.runs.folder import find_run, read_config, write_config
 from ltcam_cli.runs.identity import Identity
 from ltcam_cli.runs.masking import Loading, MaskJob
@@ -181,7 +182,9 @@ class Prediction:
             table, skipped = predict(
                 predictor.classifier, predictor.source, predictor.job, samples, writing, loading
             )
-        folders = [name for name in ("overlays", "maps") if (out / name).is_dir()]
+            if config.annotations and not shard:
+                write_annotations(out, table, config.annotations, config.class_name)
+        folders = [name for name in ("overlays", "maps", ANNOTATIONS) if (out / name).is_dir()]
         return {
             "out": str(out),
             "shard": config.shard,

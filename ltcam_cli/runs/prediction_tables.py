@@ -16,6 +16,7 @@ import pandas as pd
 
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import append, exclusive, write_json
+from ltcam_cli.runs.annotating import write_asked_annotations
 from ltcam_cli.runs.folder import write_table
 from ltcam_cli.runs.reading import TEXTS, parsed_table, read_mapping, reading
 from ltcam_cli.runs.shards import Shard
@@ -98,6 +99,7 @@ class Gathered:
         skipped: images that could not be read.
         absent: for each shard that is not complete, its images without a row; None if it has not
             begun.
+        annotated: whether annotations were written.
     """
 
     scores: pd.DataFrame
@@ -105,6 +107,7 @@ class Gathered:
     given: int
     skipped: int
     absent: dict[Shard, list[str] | None]
+    annotated: bool = False
 
 
 def shards_in(out: Path) -> list[Shard]:
@@ -117,7 +120,7 @@ def gather(out: Path) -> Gathered:
     """Join the tables of a folder's shards into `scores.csv` and `regions.csv`, sorted by name.
 
     Both are made anew from the shards' tables, which stay: so it can be done again, and while
-    shards still run.
+    shards still run. The annotations that the shards were asked for are made, too.
 
     Raises:
         LtcamError: if there are no shards, or they do not belong together.
@@ -163,12 +166,14 @@ def gather(out: Path) -> Gathered:
     joined = PredictionTables(out)
     with exclusive(joined.path("scores")):
         joined.write(scores, regions.sort_values(["name", "region"]))
+        annotated = write_asked_annotations(out, scores)
     return Gathered(
         scores,
         shards[0].count,
         given=sum(len(record["images"]) for record in records.values()),
         skipped=sum(len(record["skipped"]) for record in records.values()),
         absent=absent,
+        annotated=annotated,
     )
 
 

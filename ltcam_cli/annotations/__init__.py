@@ -1,0 +1,1 @@
+"""Annotation formats of other tools: masks as documents, and documents as masks."""

@@ -1,0 +1,88 @@
+"""Annotations of a folder of predictions, from its finished masks: `predict.annotations`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import cast
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from ltcam_cli.annotations.formats import Format
+from ltcam_cli.annotations.writing import WRITERS, Picture
+from ltcam_cli.errors import LtcamError
+from ltcam_cli.files import write_json, write_text
+from ltcam_cli.progress import track
+from ltcam_cli.runs.folder import read_config
+from ltcam_cli.runs.reading import read_mapping
+
+ANNOTATIONS = "annotations"  # their folder, below that of the predictions
+
+
+def write_annotations(out: Path, scores: pd.DataFrame, kind: Format, class_name: str) -> None:
+    """Write the masks of a table's images as annotations, in the order of their names.
+
+    So they are the same after any number of interruptions, and of any shards. Digests of the files
+    are kept, so that no correction is lost.
+
+    Args:
+        out: Folder of the predictions.
+        scores: Table of scores.
+        kind: Format.
+        class_name: Class of the defects.
+
+    Raises:
+        LtcamError: If somebody changed a file that would be written anew.
+    """
+    folder = out / ANNOTATIONS
+    record = folder / f".{kind}.json"
+    remedy = f"move {folder} away, or choose another predict.out"
+    known = read_mapping(record, remedy) if record.is_file() else {}
+    written: dict[str, str] = {}
+    try:
+        for name, text in WRITERS[kind](_pictures(out, scores), folder.resolve(), class_name):
+            path, digest = folder / name, _digest(text.encode())
+            held = _digest(path.read_bytes()) if path.is_file() else None
+            if held not in {None, digest, known.get(name)}:
+                raise LtcamError(f"{path}: was changed since it was written; {remedy}")
+            if held != digest:
+                write_text(path, text)
+            written[name] = digest
+        for name in known.keys() - written.keys():  # of images that are called otherwise now
+            path = folder / name
+            if path.is_file() and _digest(path.read_bytes()) == known[name]:
+                path.unlink()
+                del known[name]
+    finally:
+        write_json(record, {**known, **written})
+
+
+def write_asked_annotations(out: Path, scores: pd.DataFrame) -> bool:
+    """Write the annotations that a folder's config asks for; whether it asks for any.
+
+    Raises:
+        LtcamError: See `write_annotations`.
+    """
+    if not (out / "config.yaml").is_file():
+        return False
+    config = read_config(out, "predict one of the shards again").get("predict") or {}
+    kind = config.get("annotations")
+    if kind not in WRITERS:
+        return False
+    write_annotations(out, scores, cast(Format, kind), config.get("class_name", "defect"))
+    return True
+
+
+def _pictures(out: Path, scores: pd.DataFrame) -> Iterator[Picture]:
+    for name, path in track(sorted(zip(scores["name"], scores["path"], strict=True)), ANNOTATIONS):
+        with Image.open(out / "masks" / f"{name}.png") as image:
+            mask = np.asarray(image) > 0
+        is_whole = f"/{PurePosixPath(path)}".endswith(f"/{name}")  # names of twins have a suffix
+        yield Picture(name, name if is_whole else name + Path(path).suffix, Path(path), mask)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
