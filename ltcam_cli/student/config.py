@@ -125,8 +125,6 @@ class LabelConfig:
     Attributes:
         masks: Defective training images whose true masks are their labels, drawn at random; `all`:
             all that have one. The labels of the others come from maps.
-        outline: Share of the map's sum that what the pretrained student sees must hold, to become
-            the defect in the map's place.
         low: Share of the map's maximum up to which, in the first round, a pixel outside the mask
             is background.
         ignore_radius: Pixels around the mask that are not background in the first round.
@@ -135,7 +133,6 @@ class LabelConfig:
     """
 
     masks: Literal["all"] | Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    outline: Share = 0.2
     low: Share = 1.0
     ignore_radius: Pixels = 0
     defect: Share = 0.7
@@ -157,9 +154,8 @@ class StudentConfig:
         name: Beginning of the name of the student's folder.
         network: Network that is trained.
         height, width: Size of the images that the student sees; null: the classifier's.
-        pretrain_steps: Steps on synthetic defects alone, before the first round.
         rounds: Rounds of training; each but the first has the last one's predictions as labels.
-        restart: Whether a round after the first begins with new weights.
+        restart: Whether a later round begins with new weights.
         steps: Steps of each round.
         every: Steps from one line of the history, and one state to resume from, to the next.
         batch_size: Crops of one step.
@@ -180,7 +176,6 @@ class StudentConfig:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     height: CropSide | None = None
     width: CropSide | None = None
-    pretrain_steps: Annotated[int, Field(ge=0, le=10_000_000)] = 0
     rounds: Annotated[int, Field(ge=1, le=1000)] = 1
     restart: bool = True
     steps: Annotated[int, Field(ge=1, le=10_000_000)] = 300

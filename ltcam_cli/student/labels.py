@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from skimage.measure import label
 from skimage.morphology import isotropic_dilation
 from torchvision.transforms.v2 import functional as tv
 
@@ -55,35 +54,6 @@ def first_labels(
 def true_labels(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Labels (h, w) uint8 from a true mask (H, W) bool; ignored where it is too thin or empty."""
     return first_labels(mask.astype(np.float32), mask, size, LabelConfig())
-
-
-def outlined_labels(
-    labels: np.ndarray, heatmap: np.ndarray, probability: np.ndarray, share: float
-) -> np.ndarray:
-    """Labels with the outline of what a student of synthetic defects sees at the same place.
-
-    Its regions of a probability of at least 1/2 that touch the defect take the defect's place where
-    they hold more than a share of the map's sum; the rest of the old defect is ignored then.
-    Otherwise the labels stay: where an image has no outline to offer, the map's is the best known.
-
-    Args:
-        labels: Labels (h, w) of the first round.
-        heatmap: Map (H, W), not negative where it counts.
-        probability: Probability (h, w) of a defect.
-        share: Share of the map's sum, in [0, 1].
-
-    Returns:
-        Labels (h, w) uint8.
-    """
-    regions = label(probability >= 0.5)
-    touching = np.setdiff1d(regions[labels == DEFECT], 0)
-    outline = np.isin(regions, touching)
-    weight = np.maximum(_resized(heatmap, (labels.shape[0], labels.shape[1])), 0)
-    if not touching.size or weight[outline].sum() <= share * weight.sum():
-        return labels
-    outlined = np.where(labels == DEFECT, IGNORED, labels)
-    outlined[outline] = DEFECT
-    return outlined
 
 
 def next_labels(

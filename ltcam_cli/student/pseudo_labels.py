@@ -22,7 +22,6 @@ from ltcam_cli.student.labels import (
     draw_labels,
     first_labels,
     next_labels,
-    outlined_labels,
     true_labels,
 )
 
@@ -60,7 +59,7 @@ class PseudoLabels:
         self.with_mask = with_mask([images.samples[n] for n in self.defective], config.labels)
 
     def of_round(self, number: int, predict: Predict) -> Labels:
-        """Labels of a round, from 1; they are made unless the folder has them.
+        """Labels of a round, from 0; they are made unless the folder has them.
 
         Raises:
             LtcamError: if no pixel is labelled as defect.
@@ -68,7 +67,7 @@ class PseudoLabels:
         path = self._path(number)
         if path.is_file():
             return self._read(number)
-        labels = self._first(predict) if number == 1 else self._next(number, predict)
+        labels = self._first() if number == 0 else self._next(number, predict)
         if not any((label == DEFECT).any() for label in labels.values()):
             raise LtcamError(
                 "no pixel of a training image is labelled as defect: their masks are empty, or "
@@ -86,7 +85,7 @@ class PseudoLabels:
         """Shares of defect, ignored and changed pixels of a round, and images without a defect."""
         stack = np.stack(list(labels.values()))
         change = float("nan")
-        if number > 1:
+        if number:
             previous = self._read(number - 1)
             change = float(np.mean([(label != previous[n]).mean() for n, label in labels.items()]))
         return {
@@ -96,24 +95,22 @@ class PseudoLabels:
             "change": change,
         }
 
-    def _first(self, predict: Predict) -> Labels:
-        labels, config = {}, self.config.labels
-        numbers = {self.images.samples[n].name: n for n in self.defective}
-        for name in self.with_mask:
-            mask = self.images.samples[numbers[name]].mask
-            assert mask is not None
-            labels[name] = true_labels(mask, self.size)
-        others = [self.images.samples[n] for n in numbers.values()]
-        others = [sample for sample in others if sample.name not in self.with_mask]
-        for name, heatmap, mask in self.teacher(others) if others else ():
-            labels[name] = first_labels(heatmap, mask, self.size, config)
-            if self.config.pretrain_steps:
-                probability = predict(self._item(numbers[name]).image)
-                labels[name] = outlined_labels(labels[name], heatmap, probability, config.outline)
-        return labels
+    def _first(self) -> Labels:
+        config = self.config.labels
+        samples = [self.images.samples[n] for n in self.defective]
+        others = [sample for sample in samples if sample.name not in self.with_mask]
+        from_maps = self.teacher(others) if others else ()
+        return {
+            sample.name: true_labels(mask, self.size)
+            for sample in samples
+            if sample.name in self.with_mask and (mask := sample.mask) is not None
+        } | {
+            name: first_labels(heatmap, mask, self.size, config)
+            for name, heatmap, mask in from_maps
+        }
 
     def _next(self, number: int, predict: Predict) -> Labels:
-        first, previous = self._read(1), self._read(number - 1)
+        first, previous = self._read(0), self._read(number - 1)
         return {
             item.sample.name: previous[item.sample.name]
             if item.sample.name in self.with_mask
@@ -139,7 +136,7 @@ class PseudoLabels:
         return item
 
     def _path(self, number: int) -> Path:
-        return self.folder / f"round{number}.pt"
+        return self.folder / f"round{number + 1}.pt"
 
     def _read(self, number: int) -> Labels:
         path, remedy = self._path(number), "delete the student's folder and train it anew"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -23,18 +22,13 @@ from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import check_classes
 from ltcam_cli.progress import track
 from ltcam_cli.student.checkpoint import Student
-from ltcam_cli.student.config import CropConfig, StudentConfig
+from ltcam_cli.student.config import StudentConfig
 from ltcam_cli.student.crops import Crops
 from ltcam_cli.student.loss import segmentation_loss
 from ltcam_cli.student.network import MaskNet, build_network
 from ltcam_cli.student.pseudo_labels import PseudoLabels, Teacher
 
 log = logging.getLogger(__name__)
-
-
-def only_synthetic(crops: CropConfig) -> CropConfig:
-    """Crops of good images, three of four with a synthetic defect."""
-    return replace(crops, defect_share=0.0, good_share=1.0, synthetic_share=0.75)
 
 
 def train_student(
@@ -115,12 +109,12 @@ class _Training:
             folder,
             "student",
             device,
-            total_steps=config.pretrain_steps + config.rounds * config.steps,
+            total_steps=config.rounds * config.steps,
             batch_size=config.batch_size,
             clip=config.clip,
             autocast_dtype=autocast_dtype(config.amp, device),
         )
-        self.round, self.step = 0 if config.pretrain_steps else 1, 0  # round 0: synthetic defects
+        self.round, self.step = 0, 0
 
     def run(self, teacher: Teacher, resume: bool) -> None:
         """Train all rounds, or what is left of them."""
@@ -130,43 +124,36 @@ class _Training:
         pseudo_labels = PseudoLabels(
             self.folder / "labels", self.images, self.readable, teacher, config
         )
-        done = self.step
-        if self.round:
-            done += config.pretrain_steps + (self.round - 1) * config.steps
-        with self.loop.progress(done):
+        with self.loop.progress(self.round * config.steps + self.step):
             while True:
-                if self.round:
-                    labels = pseudo_labels.of_round(self.round, self._predict)
-                    self._train_round(labels, pseudo_labels.statistics(self.round, labels))
-                else:
-                    self._train_round({}, {})
+                labels = pseudo_labels.of_round(self.round, self._predict)
+                crops = Crops(
+                    self.images,
+                    self.readable,
+                    labels,
+                    config.crops,
+                    config.batch_size,
+                    [self.seed, self.round],
+                )
+                self._train_round(crops, pseudo_labels.statistics(self.round, labels))
                 self.student.model.load_state_dict(self.loop.averaged_model.state_dict())
                 self.student.model.eval()
-                if self.round == config.rounds:
+                if self.round + 1 == config.rounds:
                     return
                 self.round, self.step = self.round + 1, 0
                 self._begin_round()
 
-    def _train_round(self, labels: dict[str, np.ndarray], statistics: dict[str, float]) -> None:
+    def _train_round(self, crops: Crops, statistics: dict[str, float]) -> None:
         """Train to the round's end; a row of history and a state every few steps."""
-        config, all_steps = self.config, self._steps
-        where = f"round {self.round}" if self.round else "synthetic defects"
-        crops = Crops(
-            self.images,
-            self.readable,
-            labels,
-            config.crops if self.round else only_synthetic(config.crops),
-            config.batch_size,
-            [self.seed, self.round],
-        )
+        config, where = self.config, f"round {self.round + 1}"
         self.loop.model.train()
-        batches = prefetched(crops.batches(self.step, all_steps))
-        while self.step < all_steps:
-            steps = min(config.every - self.step % config.every, all_steps - self.step)
+        batches = prefetched(crops.batches(self.step, config.steps))
+        while self.step < config.steps:
+            steps = min(config.every - self.step % config.every, config.steps - self.step)
             result = self.loop.fit(islice(batches, steps), self._loss, where, self.step)
             self.step += steps
             row: dict[str, float] = {
-                "round": self.round,
+                "round": self.round + 1,
                 "step": self.step,
                 "loss": result.loss,
                 "lr": result.lr,
@@ -199,19 +186,15 @@ class _Training:
         )
         return network.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    @property
-    def _steps(self) -> int:
-        return self.config.steps if self.round else self.config.pretrain_steps
-
     def _begin_round(self) -> None:
         """Set weights, optimizer and schedule of the round's first step."""
         config = self.config
-        if config.pretrain_steps if self.round == 1 else self.round and not config.restart:
+        if self.round and not config.restart:
             model = copy.deepcopy(self.student.model)
         else:
             model = self._new_network(self.round)
         optimizer = AdamW(model.parameters(), config.lr, weight_decay=config.weight_decay)
-        schedule = one_cycle(optimizer, config.lr, self._steps)
+        schedule = one_cycle(optimizer, config.lr, config.steps)
         self.loop.begin(model, optimizer, schedule, config.ema)
 
     def _resume(self) -> bool:
@@ -224,5 +207,5 @@ class _Training:
             self.student.model.load_state_dict(state["student"])
         self._begin_round()
         self.loop.load_state(state)
-        log.info("resumed after round %d, step %d", self.round, self.step)
+        log.info("resumed after round %d, step %d", self.round + 1, self.step)
         return True
