@@ -202,7 +202,7 @@ def test_printed_tables_fit(width: int, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(sys, "stdout", stream)
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setattr(stream, "isatty", lambda: bool(width), raising=False)
-    scores = dict.fromkeys(SHOWN[5:-1], 12.345) | {"n_images": 7}
+    scores = dict.fromkeys(SHOWN[7:-1], 12.345) | {"n_images": 7}
     rows = [row("ltgradcam_product[b]", 50.0) | scores, row("gradcam") | scores | {"iou": np.nan}]
     print_table(in_order(rows), SHOWN, "results.csv")
     head, _, *lines = re.sub(r"\x1b\[[\d;]*m", "", stream.getvalue()).splitlines()

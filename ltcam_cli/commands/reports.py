@@ -19,10 +19,6 @@ from ltcam_cli.runs.reading import healthy
 from ltcam_cli.runs.tables import as_markdown
 
 MOST = 4  # cells of a page, where none are named
-NOTE = """\
-difference: of the pooled IoU from the first row's, in points, with its 95 % interval (2000
-resamples of the physical items, the same for both); better: percentage of these in which the row's
-is higher. On a test split it tells whether a difference may be noise, and chooses no method."""
 Chosen = tuple[Sequence[str], Sequence[str], Sequence[str]]  # names, methods and deltas, as typed
 
 
@@ -96,15 +92,15 @@ def compare(places: Sequence[str], outputs: Path, chosen: Chosen, out: Path | No
             run = find_run(outputs, place)
             of_place = find_cells(run, chosen[0], chosen[1], deltas_of(chosen[2]))
         cells |= {cell.path.resolve(): cell for cell in of_place}
-    from ltcam_cli.runs.comparison import SHOWN
+    from ltcam_cli.runs.comparison import SHOWN, note
     from ltcam_cli.runs.comparison import compare as compare_cells
 
     next(iter(cells.values())).check()  # to leave it out would compare with another one
     table = compare_cells(healthy(list(cells.values())))
     path = (out or outputs) / "compare.csv"
     print_table(table, SHOWN, path)
-    print(f"\n{NOTE}")
+    print(f"\n{note(table)}")
     remove_leftovers(path.parent)
     write_table(path, table)
-    write_text(path.with_suffix(".md"), f"{as_markdown(table)}\n{NOTE}\n")
+    write_text(path.with_suffix(".md"), f"{as_markdown(table)}\n{note(table)}\n")
     print(os.path.relpath(path))

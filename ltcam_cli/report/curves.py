@@ -65,15 +65,24 @@ def draw_choice(curve: pd.DataFrame, path: Path) -> None:
     _write(figure, path)
 
 
+def score_of(table: pd.DataFrame) -> str:
+    """`evidence` where the rows of a sweep were scored without masks, else `iou`."""
+    free = "evidence" in table and table["iou"].isna().all() and table["evidence"].notna().any()
+    return "evidence" if free else "iou"
+
+
 @_plain()
 def delta_figure(
     table: pd.DataFrame, title: str | None = None, band: str = "95 % interval"
 ) -> Figure:
     """IoU over δ: one line per method and layers, with its interval; one panel per part.
 
+    A part without masks has its evidence in place of the IoU, and no interval.
+
     Args:
         table: Rows of a sweep, with the columns method, layers, delta, iou, iou_low, iou_high,
-            part, and chosen (whether the training images chose the row; it has a ring).
+            part, and chosen (whether the training images chose the row; it has a ring). Without
+            masks, evidence.
         title: Title above the panels.
         band: Name of the interval from iou_low to iou_high.
 
@@ -81,27 +90,32 @@ def delta_figure(
         LtcamError: if matplotlib is not installed.
     """
     parts = list(dict.fromkeys(table["part"]))
-    figure, axes = _figure(6.4 * len(parts), 4.4, len(parts))
-    for axis, part in zip(axes, parts, strict=True):
-        of_part = table[table["part"] == part]
+    scores = {part: score_of(table[table["part"] == part]) for part in parts}
+    alike = len(set(scores.values())) == 1
+    figure, axes = _figure(6.4 * len(parts), 4.4, len(parts), shared=alike)
+    for place, (axis, part) in enumerate(zip(axes, parts, strict=True)):
+        of_part, score = table[table["part"] == part], scores[part]
+        if not place or not alike:
+            axis.set_ylabel(AXES[score] + (f", with {band}" if score == "iou" else ""))
         lines = of_part.groupby(["method", "layers"], sort=False)
         for number, ((method, layers), line) in enumerate(lines):
             label, shade = f"{method}, {layers}", colour(number)
             swept = line.dropna(subset="delta").sort_values("delta")
             if swept.empty:
-                axis.axhline(line["iou"].iloc[0], ls=":", lw=1, color=shade, label=label)
+                axis.axhline(line[score].iloc[0], ls=":", lw=1, color=shade, label=label)
                 continue
             axis.plot(
-                swept["delta"], swept["iou"], color=shade, marker=MARKERS[number % len(MARKERS)],
+                swept["delta"], swept[score], color=shade, marker=MARKERS[number % len(MARKERS)],
                 ms=4, label=label,
             )  # fmt: skip
-            axis.fill_between(
-                swept["delta"], swept["iou_low"], swept["iou_high"], color=shade, alpha=0.12, lw=0
-            )
+            if score == "iou":
+                axis.fill_between(
+                    swept["delta"], swept["iou_low"], swept["iou_high"],
+                    color=shade, alpha=0.12, lw=0,
+                )  # fmt: skip
         chosen = of_part[of_part["chosen"] & of_part["delta"].notna()]
-        axis.plot(chosen["delta"], chosen["iou"], "o", ms=10, mfc="none", mec=INK)
+        axis.plot(chosen["delta"], chosen[score], "o", ms=10, mfc="none", mec=INK)
         axis.set(xlabel=DELTA, title=part if len(parts) > 1 or not title else title)
-    axes[0].set_ylabel(f"{AXES['iou']}, with {band}")
     axes[-1].legend(fontsize=8, frameon=False)
     if title and len(parts) > 1:
         figure.suptitle(title)
@@ -202,12 +216,14 @@ def as_svg(figure: Figure, title: str, name: str) -> str:
     return svg.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)
 
 
-def _figure(width: float, height: float, panels: int = 1) -> tuple[Figure, list[Any]]:
-    """Figure of a size in inches, with panels side by side that share the y axis."""
+def _figure(
+    width: float, height: float, panels: int = 1, *, shared: bool = True
+) -> tuple[Figure, list[Any]]:
+    """Figure of a size in inches, with panels side by side that may share the y axis."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(1, panels, sharey=True, squeeze=False)[0]
+    axes = figure.subplots(1, panels, sharey=shared, squeeze=False)[0]
     for axis in axes:
         axis.grid(alpha=0.25, lw=0.6)
         axis.set_axisbelow(True)
