@@ -322,7 +322,7 @@ def figures() -> list[Callable[[], Any]]:
     return [
         lambda: curves.delta_figure(sweep),
         lambda: curves.precision_recall_figure({"a<": curve}, {"a<": (60, 50), "b": (nan, nan)}),
-        lambda: curves.iou_figure(["a<", "b"], [[10, 8, 12], [nan, nan, nan]]),
+        lambda: curves.bar_figure(["a<", "b"], [[10, 8, 12], [nan, nan, nan]]),
     ]
 
 

@@ -166,31 +166,62 @@ def precision_recall_figure(
 
 
 @_plain()
-def iou_figure(labels: Sequence[str], rows: Sequence[Sequence[float]]) -> Figure:
-    """Bars of pooled IoU with their intervals, from the top down.
+def bar_figure(
+    labels: Sequence[str], rows: Sequence[Sequence[float]], score: str = "iou"
+) -> Figure:
+    """Bars of pooled IoU with their intervals, or of evidence, from the top down.
 
     Args:
         labels: Labels of the cells.
-        rows: IoU of each cell and both ends of its interval, in per cent; NaN where undefined.
+        rows: Score of each cell and both ends of its interval, of IoU in per cent; NaN where
+            undefined.
+        score: `iou` or `evidence`.
 
     Raises:
         LtcamError: if matplotlib is not installed.
     """
+    digits = 1 if score == "iou" else 2
     figure, [axis] = _figure(6.4, 1.0 + 0.36 * len(rows))
     for place, (iou, low, high) in enumerate(rows):
         axis.barh(place, iou, height=0.62, color=LINES[0], alpha=0.75)
         axis.plot([low, high], [place, place], color=INK, lw=1.2)
         axis.plot([low, high], [place, place], "|", color=INK, ms=7)
         axis.annotate(
-            f"{iou:.1f}", (max(iou, high) if high == high else iou, place),
+            f"{iou:.{digits}f}", (max(iou, high) if high == high else iou, place),
             xytext=(6, 0), textcoords="offset points", va="center", fontsize=8,
         )  # fmt: skip
     axis.set_yticks(range(len(rows)), labels)
     axis.tick_params(axis="y", length=0)
-    axis.set(xlabel="pooled IoU / %, with 95 % interval")
+    axis.set(xlabel=AXES[score] + (", with 95 % interval" if score == "iou" else ""))
     axis.set_xlim(0, 1.08 * max([1.0, *(v for row in rows for v in row if v == v)]))
     axis.grid(visible=False, axis="y")
     axis.invert_yaxis()
+    return figure
+
+
+@_plain()
+def probability_figure(
+    probabilities: Mapping[str, Sequence[float]], threshold: float | None
+) -> Figure:
+    """Histogram of images over the classifier's probability of a defect, one on top of the other.
+
+    Args:
+        probabilities: Probabilities of the images of each class, in [0, 1].
+        threshold: Probability from which an image is called defective; None: no line.
+
+    Raises:
+        LtcamError: if matplotlib is not installed.
+    """
+    figure, [axis] = _figure(6.4, 4.4)
+    axis.hist(
+        list(probabilities.values()), bins=25, range=(0, 1), stacked=True,
+        color=[colour(number) for number in range(len(probabilities))],
+        label=list(probabilities),
+    )  # fmt: skip
+    if threshold is not None:
+        axis.axvline(threshold, color=INK, ls=":", lw=1.2, label="threshold")
+    axis.set(xlabel="probability of a defect", ylabel="images", xlim=(0, 1))
+    axis.legend(fontsize=8, frameon=False)
     return figure
 
 
