@@ -125,11 +125,11 @@ def runs_page(
     limit: int,
 ) -> tuple[str, str]:
     """The page of some runs as HTML, and what is in it; arguments as of `write_page`."""
-    for run in runs:
-        if selection.is_open and run.checkpoint.is_file() and run.results().empty:
-            print(f"{run.name}: nothing evaluated yet; evaluates pipeline=auto", file=sys.stderr)
-            own = [f"run={quoted(str(run.path))}", "pipeline=auto"]
-            evaluate_task(compose("evaluate", [*composed.overrides, *own]))
+    bare = [run for run in runs if selection.is_open and run.results().empty]
+    for run in bare:
+        print(f"{run.name}: nothing evaluated yet; evaluates pipeline=auto", file=sys.stderr)
+        own = [f"run={quoted(str(run.path))}", "pipeline=auto"]
+        evaluate_task(compose("evaluate", [*composed.overrides, *own]))
     of_runs = [selection.cells(run, max(1, MOST // len(runs))) for run in runs]
     cells = [cell for shown, _ in of_runs for cell in shown]
     gallery = Gallery([{} for _ in cells])
@@ -137,6 +137,9 @@ def runs_page(
         draw_cells(gallery, run, {cell: cells.index(cell) for cell in shown}, composed, limit)
         for run, (shown, _) in zip(runs, of_runs, strict=True)
     )
+    for run in runs:
+        if (warning := no_skill(run.metrics)) and run not in bare:  # whose evaluation says it
+            print(f"{run.name}: {warning}", file=sys.stderr)
     commands = {run.path: command_of_run(run, compose) for run in runs}
     commands |= {cell.path: command_of_cell(cell, compose) for cell in cells}
     bars = [cell for _, shown in of_runs for cell in shown]
@@ -167,8 +170,6 @@ def draw_cells(
             settings.dataset, settings.evaluation.split, gate, settings.bf16, settings.ensemble,
         )  # fmt: skip
         groups.setdefault(repr(alike), []).append((settings, number))
-    if warning := no_skill(run.metrics):
-        print(f"{run.name}: {warning}", file=sys.stderr)
     left_out, classifier = 0, None
     for group in groups.values():
         session = Session(group[0][0], run)

@@ -67,8 +67,7 @@ def draw_choice(curve: pd.DataFrame, path: Path) -> None:
 
 def score_of(table: pd.DataFrame) -> str:
     """`evidence` where the rows of a sweep were scored without masks, else `iou`."""
-    free = "evidence" in table and table["iou"].isna().all() and table["evidence"].notna().any()
-    return "evidence" if free else "iou"
+    return "evidence" if "evidence" in table and table["iou"].isna().all() else "iou"
 
 
 @_plain()
@@ -89,6 +88,8 @@ def delta_figure(
     Raises:
         LtcamError: if matplotlib is not installed.
     """
+    numbers = {"iou", "iou_low", "iou_high", "evidence"} & {*table.columns}
+    table = table.astype(dict.fromkeys(numbers, float))  # None where none is defined
     parts = list(dict.fromkeys(table["part"]))
     scores = {part: score_of(table[table["part"] == part]) for part in parts}
     alike = len(set(scores.values())) == 1
