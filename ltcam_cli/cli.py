@@ -271,7 +271,7 @@ def report(
     methods: Methods = None,
     deltas: Deltas = None,
     limit: Annotated[
-        int, typer.Option(min=1, help="Most images: defective ones, then the likeliest.")
+        int, typer.Option(min=1, help="Most images: defective or, without masks, unsure ones.")
     ] = 200,
     file: Annotated[
         Path | None, typer.Option("--out", help="The page; default report.html of the run.")

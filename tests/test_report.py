@@ -265,6 +265,15 @@ def test_without_masks(reporting: Cli, reported: Run) -> None:
         assert found["iou"] is None and found["tp"] is None
         if found["label"]:
             assert found["area"] == pytest.approx(kept["area"][name])
+    reporting.ok("report", "bare", "--limit", "5", "--out", "five.html", *data)
+    five = Page(Path("five.html").read_text())
+    names = [image["name"] for image in page.data["images"]]
+    doubts = {
+        names[int(number)]: abs(found["probability"] - cell["threshold"])
+        for number, found in cell["images"].items()
+    }
+    shown = {image["name"] for image in five.data["images"]}
+    assert shown == set(sorted(doubts, key=lambda name: doubts[name])[:5])
     shutil.copytree("plates/masks", "bare/masks")
     min(Path("bare/masks").iterdir()).unlink()
     reporting.ok("evaluate", "--run", "bare", "--method", "gradcam", *data)

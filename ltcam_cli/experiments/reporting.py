@@ -28,7 +28,7 @@ from ltcam_cli.report.page import PageContent, render
 from ltcam_cli.runs.cells import Cell, chosen_by_training, find_cells, newest
 from ltcam_cli.runs.folder import RunFolder, find_run
 from ltcam_cli.runs.reading import healthy
-from ltcam_cli.runs.scoring import evaluate
+from ltcam_cli.runs.scoring import evaluate, mask_free
 from ltcam_cli.scores.skill import no_skill
 
 MOST = 4  # cells of a page, where none are named
@@ -131,18 +131,18 @@ def runs_page(
         own = [f"run={quoted(str(run.path))}", "pipeline=auto"]
         evaluate_task(compose("evaluate", [*composed.overrides, *own]))
     of_runs = [selection.cells(run, max(1, MOST // len(runs))) for run in runs]
-    cells = [cell for shown, _ in of_runs for cell in shown]
+    cells = [cell for drawn, _ in of_runs for cell in drawn]
     gallery = Gallery([{} for _ in cells])
     left_out = max(
-        draw_cells(gallery, run, {cell: cells.index(cell) for cell in shown}, composed, limit)
-        for run, (shown, _) in zip(runs, of_runs, strict=True)
+        draw_cells(gallery, run, {cell: cells.index(cell) for cell in drawn}, composed, limit)
+        for run, (drawn, _) in zip(runs, of_runs, strict=True)
     )
     for run in runs:
         if (warning := no_skill(run.metrics)) and run not in bare:  # whose evaluation says it
             print(f"{run.name}: {warning}", file=sys.stderr)
     commands = {run.path: command_of_run(run, compose) for run in runs}
     commands |= {cell.path: command_of_cell(cell, compose) for cell in cells}
-    bars = [cell for _, shown in of_runs for cell in shown]
+    bars = [cell for _, drawn in of_runs for cell in drawn]
     page = render(PageContent(runs, cells, bars, commands, gallery, left_out))
     return page, f"{len(cells)} cells, {len(gallery.images)} images"
 
@@ -157,7 +157,7 @@ def draw_cells(
         run: Run.
         cells: Cells, with their numbers in the gallery.
         composed: Config of the command.
-        limit: Most images: defective ones first, then those that look most like it.
+        limit: Most images; see `shown`.
 
     Returns:
         Number of images that the limit left out.
@@ -187,7 +187,7 @@ def _draw_group(
     evaluation = session.settings.evaluation
     images = "predicted" if evaluation.images == "predicted" else "all"
     everything = session.split.part(evaluation.split)
-    samples = likeliest(everything, limit, session.classifier, session.settings.dataset.on_error)
+    samples = shown(everything, limit, session.classifier, session.settings.dataset.on_error)
     pipelines = [settings.pipeline for settings, _ in group]
     for numbers in passes(pipelines):
         source, jobs = masks_of(session, [pipelines[number] for number in numbers])
@@ -221,18 +221,21 @@ def settings_of(cell: Cell, composed: Composed) -> Settings:
     return replace(settings, method=replace(settings.method, delta=cell.metrics["delta"]))
 
 
-def likeliest(
+def shown(
     samples: Sequence[Sample], limit: int, classifier: Classifier, on_error: str
 ) -> list[Sample]:
     """At most `limit` samples: defective ones first, then by the probability of a defect.
 
-    Their order stays.
+    Without masks, those whose probability is nearest to the threshold. Their order stays.
     """
     if len(samples) <= limit:
         return list(samples)
     table = predict_images(classifier, samples, on_error=on_error)
-    ranked = table.sort_values(["label", "probability"], ascending=False)["name"].head(limit)
-    return [sample for sample in samples if sample.name in set(ranked)]
+    if mask_free(samples):
+        table["doubt"] = -(table["probability"] - classifier.threshold).abs()
+    order = ["doubt"] if mask_free(samples) else ["label", "probability"]
+    kept = set(table.sort_values(order, ascending=False)["name"].head(limit))
+    return [sample for sample in samples if sample.name in kept]
 
 
 def page_path(outputs: Path, runs: Sequence[RunFolder], digest: Any) -> Path:
