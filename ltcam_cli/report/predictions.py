@@ -73,7 +73,7 @@ def render_predictions(content: Predicted) -> str:
         table="Regions",
         folder=str(content.folder),
         facts=[
-            ("Run", config.get("run") or "that of the config"),
+            ("Run", config.get("run") or "–"),
             ("Method", method),
             ("Segmenter", segmenter),
             ("Threshold", f"{threshold:.3g}"),
