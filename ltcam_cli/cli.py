@@ -78,7 +78,7 @@ def train(call: Call) -> None:
 
 @command(app, *MASKS, IMAGES, RUN, DEVICE, OVERWRITE, multirun=True)
 def evaluate(call: Call) -> None:
-    """Score the masks of one method against the true ones.
+    """Score the masks of one method against the true ones; where none are, by evidence.
 
     [dim]ltcam evaluate --method ltgradcam --delta 50
     ltcam evaluate -m --method ltgradcam,ltlayercam --delta 0:90:10[/]
@@ -265,22 +265,22 @@ def report(
     call: Call,
     runs: Annotated[
         list[str] | None,
-        typer.Argument(help="Runs, by name or path; and Hydra overrides, key=value."),
+        typer.Argument(help="Runs, or a folder of predictions; and Hydra overrides."),
     ] = None,
     cells: Cells = None,
     methods: Methods = None,
     deltas: Deltas = None,
     limit: Annotated[
-        int, typer.Option(min=1, help="Most images: defective ones, then the likeliest.")
+        int, typer.Option(min=1, help="Most images: defective or, without masks, unsure ones.")
     ] = 200,
     file: Annotated[
         Path | None, typer.Option("--out", help="The page; default report.html of the run.")
     ] = None,
 ) -> None:
-    """Write one HTML page of a run, or of several: tables, curves, and a picture of each image.
+    """Write one HTML page of runs, or of a prediction: tables, curves, a picture of each image.
 
-    [dim]ltcam report RUN
-    ltcam report RUN RUN --method ltgradcam[/]
+    [dim]ltcam report RUN RUN --method ltgradcam
+    ltcam report RUN/predict/FOLDER[/]
     """
     names, overrides = split_paths(runs or [])
     chosen = (cells or [], methods or [], deltas or [])

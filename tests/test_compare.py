@@ -19,7 +19,7 @@ from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import write_json
 from ltcam_cli.report.terminal import print_table
 from ltcam_cli.runs.cells import Cell, cell_labels, find_cells, newest
-from ltcam_cli.runs.comparison import compare
+from ltcam_cli.runs.comparison import compare, note
 from ltcam_cli.runs.folder import RunFolder, write_config
 from ltcam_cli.runs.tables import SHOWN, add_rows, in_order
 from ltcam_cli.scores.intervals import paired_iou
@@ -79,6 +79,36 @@ def test_paired_bootstrap_is_numpys(tmp_path: Path) -> None:
     assert shown["difference_high"] == pytest.approx(np.quantile(differences, 0.975))
     assert shown["better"] == pytest.approx(100 * np.mean(np.array(differences) > 0))
     assert table.loc[0, ["difference", "difference_low", "better"]].isna().all()
+
+
+def test_without_masks_the_evidence_is_compared(tmp_path: Path) -> None:
+    random = np.random.default_rng(5)
+    values = random.random((2, 8))
+    values[0, 3] = np.nan  # of an image whose blurring does not lower the log-odds
+    cells = []
+    for name, evidence in zip("xy", values, strict=True):
+        of_cell = row(name, evidence=float(np.nanmean(evidence)), area=5.0)
+        cell = write_cell(tmp_path / "r", of_cell, 0)
+        table = pd.read_csv(cell.path / "images.csv", keep_default_na=False).sort_values("name")
+        table[["tp", "fp", "fn", "tn"]] = None
+        table.assign(evidence=evidence, area=5.0).to_csv(cell.path / "images.csv", index=False)
+        cells.append(cell)
+    table = compare(cells)
+    first, *others = table.columns[table.columns.get_loc("evidence") :]
+    assert [first, *others][:2] == ["evidence", "area"] and "no masks" in note(table)
+    shown, gain = table.iloc[1], values[1] - values[0]
+    items = sorted(set(GROUPS))
+    means = []
+    for drawn in np.random.default_rng(0).multinomial(5, [1 / 5] * 5, size=2000):
+        repeated = [np.repeat(g, drawn[items.index(i)]) for g, i in zip(gain, GROUPS, strict=True)]
+        means.append(np.nanmean(np.concatenate(repeated)))
+    assert shown["difference"] == pytest.approx(np.nanmean(gain))
+    ends = shown[["difference_low", "difference_high"]].tolist()
+    assert ends == pytest.approx(np.quantile(means, [0.025, 0.975]).tolist())
+    assert shown["better"] == pytest.approx(100 * np.mean(np.array(means) > 0))
+    masked = write_cell(tmp_path / "s", row("z"), 1)
+    with pytest.raises(LtcamError, match="only one was scored with masks"):
+        compare([cells[0], masked])
 
 
 def test_equal_methods_do_not_differ_and_a_constant_gain_is_certain() -> None:
@@ -202,7 +232,7 @@ def test_printed_tables_fit(width: int, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(sys, "stdout", stream)
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setattr(stream, "isatty", lambda: bool(width), raising=False)
-    scores = dict.fromkeys(SHOWN[5:-1], 12.345) | {"n_images": 7}
+    scores = dict.fromkeys(SHOWN[7:-1], 12.345) | {"n_images": 7}
     rows = [row("ltgradcam_product[b]", 50.0) | scores, row("gradcam") | scores | {"iou": np.nan}]
     print_table(in_order(rows), SHOWN, "results.csv")
     head, _, *lines = re.sub(r"\x1b\[[\d;]*m", "", stream.getvalue()).splitlines()

@@ -40,7 +40,7 @@ from ltcam_cli.runs.masking import (
     mask_images,
     true_mask,
 )
-from ltcam_cli.runs.scoring import Scores, evaluate
+from ltcam_cli.runs.scoring import Scores, evaluate, scorable
 from ltcam_cli.scores.pixels import PixelCounts
 
 OTSU = [MaskJob(0, make_segmenter(SegmenterConfig()))]
@@ -224,6 +224,35 @@ def test_a_defective_image_needs_a_mask() -> None:
         run([toy(0, 1), replace(toy(3, 1), read_mask=None)])
     item = Item(toy(1, 0), torch.empty(0), picture(1, False), square(1, False))
     assert true_mask(item) is item.mask
+
+
+@pytest.mark.parametrize("images", ["defective", "predicted", "all"])
+def test_without_masks_evidence_stands_in_place_of_iou(images: str) -> None:
+    samples = [replace(sample, read_mask=None) for sample in many_sizes()]
+    source = RandomMaps(LOGITS)
+    [scores], _ = evaluate(
+        tiny_classifier(), source, OTSU, samples, Loading(4), images=images,
+        evidence=lambda result: float(len(result.item.sample.name)) + result.mask.sum(),
+    )  # fmt: skip
+    counted = [s for s in many_sizes() if s.label or images != "defective"]
+    masks = [mask for _, mask, _ in expected_masks(source, counted)]
+    if images == "predicted":
+        masks = [m & (logit >= 0) for m, logit in zip(masks, LOGITS, strict=False)]
+    values = [len(s.name) + m.sum() for s, m in zip(counted, masks, strict=True) if s.label]
+    summary, table = scores.summary(), scores.table
+    assert summary["evidence"] == pytest.approx(np.mean(values))
+    assert summary["area"] == pytest.approx(100 * np.mean([mask.mean() for mask in masks]))
+    assert summary["n_images"] == len(counted)
+    for column in ("iou", "precision", "tp", "fp", "pixel_ap", "seg_miou"):
+        assert np.isnan(summary[column]) and (column not in table or table[column].isna().all())
+    assert table["evidence"].notna().tolist() == [bool(sample.label) for sample in counted]
+
+
+def test_defective_images_without_a_mask_are_left_out_where_others_have_one() -> None:
+    known, unknown, good = toy(0, 1), replace(toy(3, 1), read_mask=None), toy(1, 0)
+    assert scorable([known, unknown, good]) == [known, good]
+    assert scorable([unknown, good]) == [unknown, good]
+    assert scorable([good]) == [good]
 
 
 def test_nothing_to_evaluate() -> None:

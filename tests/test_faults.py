@@ -139,11 +139,23 @@ def test_train_and_test_that_share_an_item(cli: Cli, ksdd_like: KsddLike, plates
     cli.fault("train", *FOLDER, keep, says=["share the item(s) g0", "dataset.drop_leaks=true"])
 
 
-def test_defective_image_without_mask(cli: Cli, plates: Path) -> None:
-    shutil.rmtree(plates / "masks")
+def test_defective_images_without_a_mask(cli: Cli, plates: Path) -> None:
     cli.ok("train", *FOLDER)
-    cli.fault("evaluate", *FOLDER, says=["defective and has no mask", "masks/", "ltcam predict"])
-    assert not list(Path("outputs").glob("*/results.csv"))
+    table = cli.ok("evaluate", *FOLDER, "evaluation.split=all", "--method", "gradcam")
+    number = len(list((plates / "defect").iterdir()))
+    assert f" {number} " in table.splitlines()[2] and "evidence" not in table
+    first(plates / "masks").unlink()
+    some = cli("evaluate", *FOLDER, "evaluation.split=all", "--method", "gradcam")
+    assert some.exit_code == 0 and "left out: 1 defective images without a mask" in some.stderr
+    assert f" {number - 1} " in some.stdout.splitlines()[2]
+    shutil.rmtree(plates / "masks")
+    none = cli("sweep", *FOLDER, "--method", "ltgradcam", "--delta", "0,50")
+    assert none.exit_code == 0 and "evidence and area stand in place of IoU" in none.stderr
+    assert "area" in none.stdout and "iou" not in none.stdout
+    [run] = Path("outputs").glob("plates-*")
+    assert "area" in cli.ok("compare", run.name)
+    pixel = ["--delta", "auto", "evaluation.supervision=pixel"]
+    cli.fault("evaluate", *FOLDER, *pixel, says=["has no mask", "masks/"])
 
 
 def test_files_of_labels_and_splits(cli: Cli, ksdd_like: KsddLike, plates: Path) -> None:

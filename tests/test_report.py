@@ -236,12 +236,112 @@ def test_an_imported_run(cli: Cli) -> None:
     assert "<h1>synthetic · squeezenet1_1</h1>" in text
 
 
+# --- without masks, and without an evaluation
+
+
+def test_without_masks(reporting: Cli, reported: Run) -> None:
+    """A run of which nothing was evaluated, and a part of whose images has masks, or none."""
+    shutil.copytree("plates", "bare", dirs_exist_ok=True)
+    run = reported.outputs / "bare"
+    shutil.copytree(reported.path, run, ignore=shutil.ignore_patterns("evaluate", "*.csv", "*.md"))
+    shutil.copy(reported.path / "train/images.csv", run / "train")
+    data = ["dataset=folder", "dataset.root=bare", "dataset.channels=1", *SYNTHETIC[3:5]]
+    shutil.rmtree("bare/masks")
+    result = reporting("report", "bare", *data)
+    assert result.exit_code == 0 and "nothing evaluated yet" in result.stderr
+    [row] = pd.read_csv(run / "results.csv").to_dict("records")
+    [choice] = run.glob("auto/*/choice.csv")
+    assert row["method"] in set(pd.read_csv(choice)["method"]) and np.isnan(row["iou"])
+    page = Page((run / "report.html").read_text(encoding="utf-8"))
+    assert not page.unclosed and not page.open and "nan" not in page.text.partition("<script")[0]
+    assert page.data["views"] == ["image", "heatmap", "mask"]
+    assert "Precision and recall of images" in page.text and "Intersection over" not in page.text
+    [cell] = page.data["cells"]
+    assert cell["threshold"] == torch.load(run / "train/checkpoint.pt")["threshold"]
+    kept = Cell(run / "evaluate" / row["cell"]).images()
+    assert np.nanmean(kept["area"]) == pytest.approx(row["area"])
+    for number, found in cell["images"].items():
+        name = page.data["images"][int(number)]["name"]
+        assert found["iou"] is None and found["tp"] is None
+        if found["label"]:
+            assert found["area"] == pytest.approx(kept["area"][name])
+    reporting.ok("report", "bare", "--limit", "5", "--out", "five.html", *data)
+    five = Page(Path("five.html").read_text())
+    names = [image["name"] for image in page.data["images"]]
+    doubts = {
+        names[int(number)]: abs(found["probability"] - cell["threshold"])
+        for number, found in cell["images"].items()
+    }
+    shown = {image["name"] for image in five.data["images"]}
+    assert shown == set(sorted(doubts, key=lambda name: doubts[name])[:5])
+    shutil.copytree("plates/masks", "bare/masks")
+    min(Path("bare/masks").iterdir()).unlink()
+    reporting.ok("evaluate", "--run", "bare", "--method", "gradcam", *data)
+    reporting.ok("report", "bare", "--method", "gradcam", "--out", "some.html", *data)
+    some = Page(Path("some.html").read_text())
+    assert some.data["views"][-1] == "truth"
+    defective = [f for f in some.data["cells"][0]["images"].values() if f["label"]]
+    assert [f["regions"] is None for f in defective].count(True) == 1
+    shutil.rmtree(run)
+
+
+# --- of a prediction
+
+
+@pytest.fixture(scope="module")
+def predicted(reported: Run) -> Path:
+    """Folder of predictions, with one image that is gone."""
+    folder = reported.outputs.parent
+    with working_in(folder):
+        shutil.copytree("plates/defect", "new")
+        cli, out = Cli(folder), ["predict.out=found", "--method", "ltlayercam"]
+        cli.ok("predict", "new", "plates/good", "--run", reported.name, *out)
+        max(Path("new").iterdir()).unlink()
+        cli.ok("report", "found")
+    return folder / "found"
+
+
+def test_a_prediction(reporting: Cli, predicted: Path) -> None:
+    page = Page((predicted / "report.html").read_text(encoding="utf-8"))
+    assert not page.unclosed and not page.open
+    scores = pd.read_csv(predicted / "scores.csv").set_index("name")
+    regions = pd.read_csv(predicted / "regions.csv")
+    assert page.data["views"] == ["image", "mask"]
+    called = int(scores["predicted"].sum())
+    assert 0 < called < len(scores)
+    for number, name in ((called, "called defective"), (len(scores) - called, "called good")):
+        assert f"<dd>{number}</dd><dt>{name}</dt>" in page.text
+    assert page.text.count("<tr>\n        <td") == len(regions) > 0
+    [cell] = page.data["cells"]
+    assert len(cell["images"]) == len(scores) - 1
+    for number, found in cell["images"].items():
+        row = scores.loc[page.data["images"][int(number)]["name"]]
+        assert found["probability"] == pytest.approx(row["probability"])
+        assert found["predicted"] == row["predicted"] == (row["probability"] >= cell["threshold"])
+        assert found["mask"].startswith("M") == (row["area"] > 0)
+        assert found["area"] == pytest.approx(100 * row["area"] / 64**2)
+        assert found["found"] == row["regions"]
+    reporting.ok("report", "found", "--limit", "3", "--out", "three.html")
+    three = Page(Path("three.html").read_text())
+    doubt = (scores["probability"] - cell["threshold"]).abs().sort_values()
+    shown = {image["name"] for image in three.data["images"]}
+    assert shown == set(doubt.index[:3]) - {max(scores.index[scores["path"].str.contains("/new/")])}
+    reporting.fault("report", "found", "other", says=["found: is a prediction", "alone"])
+    (predicted / "scores.csv").rename("scores.away")
+    reporting.fault("report", "found", says=["run=found", "no such run"])
+    (predicted / "shard.1of2.json").touch()
+    reporting.fault("report", "found", says=["ltcam runs gather found"])
+    (predicted / "shard.1of2.json").unlink()
+    Path("scores.away").rename(predicted / "scores.csv")
+
+
 # --- faults
 
 
 def test_faults(cli: Cli, own_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     name = own_run.name
-    cli.fault("report", name, says=["nothing evaluated yet", f"ltcam evaluate --run {name}"])
+    says = ["nothing evaluated yet", f"ltcam evaluate --run {name}"]
+    cli.fault("report", name, "--method", "gradcam", says=says)
     cli.fault("report", "nope", says=["run=nope", "no such run"])
     cli.ok("evaluate", "--run", name, "--method", "gradcam", "evaluation.overlays=0")
     cli.fault("report", name, "--cell", "nope", says=["--cell nope", "no such cell", "gradcam-"])
@@ -322,7 +422,8 @@ def figures() -> list[Callable[[], Any]]:
     return [
         lambda: curves.delta_figure(sweep),
         lambda: curves.precision_recall_figure({"a<": curve}, {"a<": (60, 50), "b": (nan, nan)}),
-        lambda: curves.iou_figure(["a<", "b"], [[10, 8, 12], [nan, nan, nan]]),
+        lambda: curves.bar_figure(["a<", "b"], [[10, 8, 12], [nan, nan, nan]]),
+        lambda: curves.probability_figure({"a<": [0.1, 0.9], "b": []}, 0.5),
     ]
 
 
@@ -400,8 +501,13 @@ class Browser:
 
 @pytest.fixture
 def browser(driver: Any, reported: Run) -> Iterator[Browser]:
-    """The report, opened from disk; in the end its console must be empty and the net unused."""
-    driver.get((reported.path / "report.html").as_uri())
+    """The report in a browser."""
+    yield from opened(driver, reported.path / "report.html")
+
+
+def opened(driver: Any, path: Path) -> Iterator[Browser]:
+    """A page, opened from disk; in the end its console must be empty and the net unused."""
+    driver.get(path.as_uri())
     driver.execute_script("document.documentElement.style.scrollBehavior = 'auto'")
     yield Browser(driver)
     assert driver.get_log("browser") == []
@@ -489,6 +595,19 @@ def test_worst_images_come_first(browser: Browser, page: Page) -> None:
     )
     likely = [found[name]["probability"] for name in browser.names()]
     assert likely == sorted(likely, reverse=True)
+
+
+def test_unsure_images_of_a_prediction_come_first(driver: Any, predicted: Path) -> None:
+    page = Page((predicted / "report.html").read_text(encoding="utf-8"))
+    found, threshold = of_first_cell(page), page.data["cells"][0]["threshold"]
+    for shown in opened(driver, predicted / "report.html"):
+        doubts = [abs(found[name]["probability"] - threshold) for name in shown.names()]
+        assert len(doubts) == len(found) and doubts == sorted(doubts)
+        assert shown.one("#gallery .blend").get_property("max") == "1" and shown.value() == 1
+        assert shown.opacity("path.mask:not(.halo)") == 1
+        assert shown.one("#gallery .tag").text.startswith("called ")
+        shown.choose("filters", "called")
+        assert len(shown.names()) == sum(f["predicted"] for f in found.values())
 
 
 def test_the_method_is_chosen(browser: Browser, page: Page) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import Cli, Run
@@ -67,6 +68,10 @@ def test_the_best_of_a_test_part_is_never_chosen() -> None:
     assert marked["chosen"].tolist() == [True, False, True, False]
     only_test = mark_chosen(pd.DataFrame(rows[2:]))
     assert not only_test["chosen"].any() and set(only_test["supervision"]) == {"image"}
+    free = pd.DataFrame(rows).assign(iou=np.nan, evidence=[0.1, 0.4, 0.9, 0.2])
+    by_evidence = mark_chosen(free)
+    assert by_evidence["chosen"].tolist() == [False, True, False, True]
+    assert set(by_evidence["supervision"]) == {"image"}
 
 
 @pytest.mark.parametrize(

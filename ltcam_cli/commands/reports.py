@@ -10,31 +10,26 @@ from ltcam_cli.commands.compose import compose, composer
 from ltcam_cli.commands.options import Call
 from ltcam_cli.commands.ranges import deltas_of
 from ltcam_cli.errors import LtcamError, require
-from ltcam_cli.experiments.invocation import command_of_cell, command_of_run
-from ltcam_cli.files import remove_leftovers, short_hash, write_text
+from ltcam_cli.files import remove_leftovers, write_text
 from ltcam_cli.report.terminal import print_table
 from ltcam_cli.runs.cells import Cell, find_cells
 from ltcam_cli.runs.folder import find_run, write_table
 from ltcam_cli.runs.reading import healthy
 from ltcam_cli.runs.tables import as_markdown
 
-MOST = 4  # cells of a page, where none are named
-NOTE = """\
-difference: of the pooled IoU from the first row's, in points, with its 95 % interval (2000
-resamples of the physical items, the same for both); better: percentage of these in which the row's
-is higher. On a test split it tells whether a difference may be noise, and chooses no method."""
 Chosen = tuple[Sequence[str], Sequence[str], Sequence[str]]  # names, methods and deltas, as typed
 
 
 def report(call: Call, names: Sequence[str], chosen: Chosen, limit: int, out: Path | None) -> Path:
-    """Write the page of some runs, and print where it is.
+    """Write the page of some runs, or of a prediction, and print where it is.
 
     Args:
         call: Overrides; a cell's method and segmenter stay as they are.
-        names: Runs, or their paths; none: the run that the config fits.
+        names: Runs, or their paths; or one folder of predictions; none: the run that the config
+            fits.
         chosen: Names, methods and deltas of cells; none: a few of all.
         limit: Most images: defective ones first, then those that look most like it.
-        out: File of the page; None: `report.html` in the run folder, or below `outputs`.
+        out: File of the page; None: `report.html` in the folder, or below `outputs`.
 
     Raises:
         LtcamError: If there is no such cell, an override would change one, or an extra is missing.
@@ -50,32 +45,11 @@ def report(call: Call, names: Sequence[str], chosen: Chosen, limit: int, out: Pa
             )
     deltas = deltas_of(chosen[2])
     composed = compose("report", call)
-    outputs = Path(str(composed.values["outputs"]))
-    runs = [find_run(outputs, name) for name in names]
-    from ltcam_cli.experiments.reporting import Selection, draw_cells, page_path
-    from ltcam_cli.experiments.session import find_session
-    from ltcam_cli.report.gallery import Gallery
-    from ltcam_cli.report.page import PageContent, render
+    from ltcam_cli.experiments.reporting import Selection, write_page
 
-    runs = runs or [find_session(composed).run]
-    runs = healthy(list({run.path.resolve(): run for run in runs}.values()))
     selection = Selection(chosen[0], chosen[1], deltas)
-    of_runs = [selection.cells(run, max(1, MOST // len(runs))) for run in runs]
-    cells = [cell for shown, _ in of_runs for cell in shown]
-    gallery = Gallery([{} for _ in cells])
-    left_out = max(
-        draw_cells(gallery, run, {cell: cells.index(cell) for cell in shown}, composed, limit)
-        for run, (shown, _) in zip(runs, of_runs, strict=True)
-    )
-    commands = {run.path: command_of_run(run, composer(call)) for run in runs}
-    commands |= {cell.path: command_of_cell(cell, composer(call)) for cell in cells}
-    bars = [cell for _, shown in of_runs for cell in shown]
-    path = out or page_path(outputs, runs, short_hash([run.name for run in runs]))
-    remove_leftovers(path.parent)
-    write_text(path, render(PageContent(runs, cells, bars, commands, gallery, left_out)))
-    size = path.stat().st_size / 1e6
-    print(f"{len(cells)} cells, {len(gallery.images)} images, {size:.1f} MB")
-    print(os.path.relpath(path))
+    path, told = write_page(names, selection, composed, composer(call), limit, out)
+    print(f"{told}, {path.stat().st_size / 1e6:.1f} MB\n{os.path.relpath(path)}")
     return path
 
 
@@ -96,15 +70,15 @@ def compare(places: Sequence[str], outputs: Path, chosen: Chosen, out: Path | No
             run = find_run(outputs, place)
             of_place = find_cells(run, chosen[0], chosen[1], deltas_of(chosen[2]))
         cells |= {cell.path.resolve(): cell for cell in of_place}
-    from ltcam_cli.runs.comparison import SHOWN
+    from ltcam_cli.runs.comparison import SHOWN, note
     from ltcam_cli.runs.comparison import compare as compare_cells
 
     next(iter(cells.values())).check()  # to leave it out would compare with another one
     table = compare_cells(healthy(list(cells.values())))
     path = (out or outputs) / "compare.csv"
     print_table(table, SHOWN, path)
-    print(f"\n{NOTE}")
+    print(f"\n{note(table)}")
     remove_leftovers(path.parent)
     write_table(path, table)
-    write_text(path.with_suffix(".md"), f"{as_markdown(table)}\n{NOTE}\n")
+    write_text(path.with_suffix(".md"), f"{as_markdown(table)}\n{note(table)}\n")
     print(os.path.relpath(path))

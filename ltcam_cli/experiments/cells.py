@@ -14,6 +14,7 @@ from ltcam_cli.data.sample import Sample, content_of
 from ltcam_cli.errors import DamagedFileError
 from ltcam_cli.experiments.calibration import calibrated_segmenters, calibration_digest
 from ltcam_cli.experiments.config import EvaluationConfig
+from ltcam_cli.experiments.evidence import Evidence
 from ltcam_cli.experiments.session import Session
 from ltcam_cli.experiments.settings import Pipeline
 from ltcam_cli.experiments.sources import heatmap_source, passes, resolved
@@ -25,7 +26,7 @@ from ltcam_cli.runs.folder import write_config, write_table
 from ltcam_cli.runs.identity import Identity
 from ltcam_cli.runs.masking import ImageResult, MaskJob
 from ltcam_cli.runs.predictions import save_map
-from ltcam_cli.runs.scoring import Scores, evaluate
+from ltcam_cli.runs.scoring import Scores, evaluate, scorable
 from ltcam_cli.runs.tables import add_rows
 from ltcam_cli.scores.pixels import PixelCounts
 
@@ -86,7 +87,10 @@ def plan(session: Session, pipelines: Sequence[ChosenPipeline]) -> list[CellJob]
         LtcamError: If a method, layer or student does not exist.
     """
     evaluation = session.settings.evaluation
-    samples = session.split.part(evaluation.split)
+    part = session.split.part(evaluation.split)
+    samples = scorable(part)
+    if left_out := len(part) - len(samples):
+        log.warning("left out: %d defective images without a mask", left_out)
     images = content_of(samples, masks=True)
     jobs = []
     for chosen in pipelines:
@@ -156,7 +160,7 @@ def run(session: Session, jobs: Sequence[CellJob]) -> tuple[list[Row], float]:
 def _run_pass(session: Session, jobs: Sequence[CellJob]) -> float:
     """Score cells in one pass over the images, and write them; the seconds of the loop."""
     evaluation = session.settings.evaluation
-    samples = session.split.part(evaluation.split)
+    samples = scorable(session.split.part(evaluation.split))
     pipelines = [job.pipeline for job in jobs]
     source, mask_jobs = masks_of(session, pipelines)
     title = " ".join(dict.fromkeys(pipeline.method.name for pipeline in pipelines))
@@ -167,6 +171,7 @@ def _run_pass(session: Session, jobs: Sequence[CellJob]) -> float:
         samples,
         session.loading(title, workers=True),
         images=evaluation.images,
+        evidence=Evidence(session.classifier),
         visit=Pictures([job.folder for job in jobs], samples, evaluation),
     )
     share = loop | {"seconds": loop["seconds"] / len(jobs)}
@@ -267,6 +272,8 @@ class Pictures:
             self.left[result.job, sample.label or 0] -= 1
             iou = 100 * counts.iou
             prefix = "good" if iou != iou else f"iou{iou:03.0f}"
+            if sample.label and result.item.mask is None:
+                prefix = f"p{100 * result.probability:03.0f}"
             draw_strip(result, folder / "overlays" / f"{prefix}_{name}.png")
         if self.save_maps:
             save_map(result, folder / "maps" / f"{name}.npy")

@@ -82,6 +82,12 @@ def _training_ious(session: Session, candidates: Sequence[Pipeline]) -> list[flo
         save_maps=False,
         masks_chose=False,
     )
+    for sample in session.training_images:
+        if sample.label and sample.read_mask is None:
+            raise LtcamError(
+                f"{sample.name}: is defective and has no mask to choose by; add it to masks/, or "
+                "use evaluation.supervision=image"
+            )
     training = session.with_settings(evaluation=evaluation)
     rows, _ = run(training, plan(training, [ChosenPipeline(each) for each in candidates]))
     return [float("nan") if row["iou"] is None else row["iou"] for row in rows]

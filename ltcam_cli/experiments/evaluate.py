@@ -19,13 +19,16 @@ log = logging.getLogger("ltcam_cli")
 def evaluate_pipelines(session: Session, pipelines: Sequence[Pipeline]) -> tuple[list[Row], float]:
     """Evaluate a cell for each pipeline; those that can, share their passes over the images.
 
-    Warns, after that, of a classifier that learnt nothing.
+    Warns, after that, of a data set without masks, and of a classifier that learnt nothing.
 
     Returns:
         Rows as the pipelines are listed, and the seconds of the loops: 0 if all cells were there.
     """
     chosen = [chosen_pipeline(session, pipeline) for pipeline in pipelines]
     rows, seconds = run(session, plan(session, choose_deltas(session, chosen)))
+    if any("evidence" in row for row in rows):
+        part = session.settings.evaluation.split
+        log.warning("no masks in the %s part: evidence and area stand in place of IoU", part)
     warning = no_skill(session.run.metrics)
     if warning and session.settings.evaluation.split != "train":
         log.warning("%s: %s", session.run.name, warning)

@@ -161,9 +161,9 @@ class Prediction:
             sample.read_by(reader, dataset.mask_reader())
             for sample in find_images([Path(path) for path in self.paths], out, left_out)
         ]
-        claim(
-            out, predictor.identity, asdict(replace(settings, predict=replace(config, shard=None)))
-        )
+        kept = asdict(replace(settings, predict=replace(config, shard=None)))
+        kept["threshold"] = float(predictor.classifier.threshold)  # for the report
+        claim(out, predictor.identity, kept)
         shard = config.part()
         tables = PredictionTables(out, shard)
         writing = Writing(

@@ -1,4 +1,4 @@
-"""A report of runs: cells are made again, for their pictures, and laid out on one page."""
+"""A report of runs or of a prediction, on one page; cells are made again, for their pictures."""
 
 from __future__ import annotations
 
@@ -13,18 +13,25 @@ from ltcam_cli.classifier.predictions import predict_images
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.cells import masks_of
-from ltcam_cli.experiments.session import Session
+from ltcam_cli.experiments.evaluate import evaluate_task
+from ltcam_cli.experiments.evidence import Evidence
+from ltcam_cli.experiments.invocation import command_of_cell, command_of_run
+from ltcam_cli.experiments.overrides import Compose, quoted
+from ltcam_cli.experiments.prediction_report import is_prediction, prediction_page
+from ltcam_cli.experiments.session import Session, find_session
 from ltcam_cli.experiments.settings import TRAINING, Composed, Settings, with_kept_parts
 from ltcam_cli.experiments.sources import passes
-from ltcam_cli.files import content_digest
+from ltcam_cli.files import content_digest, remove_leftovers, short_hash, write_text
 from ltcam_cli.maps.method import CamMethod
 from ltcam_cli.report.gallery import Gallery, Visitor
+from ltcam_cli.report.page import PageContent, render
 from ltcam_cli.runs.cells import Cell, chosen_by_training, find_cells, newest
-from ltcam_cli.runs.folder import RunFolder
+from ltcam_cli.runs.folder import RunFolder, find_run
 from ltcam_cli.runs.reading import healthy
-from ltcam_cli.runs.scoring import evaluate
+from ltcam_cli.runs.scoring import evaluate, mask_free
 from ltcam_cli.scores.skill import no_skill
 
+MOST = 4  # cells of a page, where none are named
 KEPT = ("method", "segmenter", "tta", "ensemble")  # parts of a cell that no override changes
 
 
@@ -35,6 +42,11 @@ class Selection:
     names: Sequence[str] = ()
     methods: Sequence[str] = ()
     deltas: Sequence[float | None] = ()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether none is asked for."""
+        return not (self.names or self.methods or self.deltas)
 
     def cells(self, run: RunFolder, most: int) -> tuple[list[Cell], list[Cell]]:
         """The cells whose pictures are shown, and those whose IoU is.
@@ -54,11 +66,85 @@ class Selection:
                 f"{other.path}: is of another checkpoint than {run.checkpoint}; "
                 f"evaluate it anew: ltcam evaluate --run {run.name}"
             )
-        if self.names or self.methods or self.deltas:
+        if not self.is_open:
             return fitting, fitting
         chosen = chosen_by_training(run)
         methods = {cell.metrics["method"] for cell in fitting}
         return newest(fitting, most, chosen), newest(fitting, len(methods), chosen)
+
+
+def write_page(
+    names: Sequence[str],
+    selection: Selection,
+    composed: Composed,
+    compose: Compose,
+    limit: int,
+    out: Path | None,
+) -> tuple[Path, str]:
+    """Write the page of some runs, or of one folder of predictions.
+
+    A run of which nothing was evaluated yet is evaluated with `pipeline=auto` first.
+
+    Args:
+        names: Runs by name or path, or the folder; none: the run that the config fits.
+        selection: Cells that are shown.
+        composed: Config of the command.
+        compose: Composes configs of other overrides.
+        limit: Most images.
+        out: File of the page; None: `report.html` in the folder, or below `outputs`.
+
+    Returns:
+        Path of the page, and what is in it.
+
+    Raises:
+        LtcamError: If there is no such run, folder or cell.
+    """
+    folders = [name for name in names if is_prediction(Path(name))]
+    if folders:
+        if len(names) > 1 or not selection.is_open:
+            raise LtcamError(f"{folders[0]}: is a prediction; report it alone, without cells")
+        folder = Path(folders[0])
+        page, told = prediction_page(folder, limit)
+        path = out or folder / "report.html"
+    else:
+        outputs = Path(str(composed.values["outputs"]))
+        found = [find_run(outputs, name) for name in names] or [find_session(composed).run]
+        runs = healthy(list({run.path.resolve(): run for run in found}.values()))
+        page, told = runs_page(runs, selection, composed, compose, limit)
+        path = out or page_path(outputs, runs, short_hash([run.name for run in runs]))
+    remove_leftovers(path.parent)
+    write_text(path, page)
+    return path, told
+
+
+def runs_page(
+    runs: Sequence[RunFolder],
+    selection: Selection,
+    composed: Composed,
+    compose: Compose,
+    limit: int,
+) -> tuple[str, str]:
+    """The page of some runs as HTML, and what is in it; arguments as of `write_page`."""
+    bare = [run for run in runs if selection.is_open and run.results().empty]
+    for run in bare:
+        print(f"{run.name}: nothing evaluated yet; evaluates pipeline=auto", file=sys.stderr)
+        own = [f"run={quoted(str(run.path))}", "pipeline=auto"]
+        evaluate_task(compose("evaluate", [*composed.overrides, *own]))
+    of_runs = [selection.cells(run, max(1, MOST // len(runs))) for run in runs]
+    cells = [cell for drawn, _ in of_runs for cell in drawn]
+    gallery = Gallery([{} for _ in cells])
+    left_out = max(
+        draw_cells(gallery, run, {cell: cells.index(cell) for cell in drawn}, composed, limit)
+        for run, (drawn, _) in zip(runs, of_runs, strict=True)
+    )
+    for run in runs:
+        if (warning := no_skill(run.metrics)) and run not in bare:  # whose evaluation says it
+            print(f"{run.name}: {warning}", file=sys.stderr)
+    commands = {run.path: command_of_run(run, compose) for run in runs}
+    commands |= {cell.path: command_of_cell(cell, compose) for cell in cells}
+    bars = [cell for _, drawn in of_runs for cell in drawn]
+    page = render(PageContent(runs, cells, bars, commands, gallery, left_out))
+    return page, f"{len(cells)} cells, {len(gallery.images)} images"
 
 
 def draw_cells(
@@ -71,7 +157,7 @@ def draw_cells(
         run: Run.
         cells: Cells, with their numbers in the gallery.
         composed: Config of the command.
-        limit: Most images: defective ones first, then those that look most like it.
+        limit: Most images; see `shown`.
 
     Returns:
         Number of images that the limit left out.
@@ -84,8 +170,6 @@ def draw_cells(
             settings.dataset, settings.evaluation.split, gate, settings.bf16, settings.ensemble,
         )  # fmt: skip
         groups.setdefault(repr(alike), []).append((settings, number))
-    if warning := no_skill(run.metrics):
-        print(f"{run.name}: {warning}", file=sys.stderr)
     left_out, classifier = 0, None
     for group in groups.values():
         session = Session(group[0][0], run)
@@ -103,11 +187,13 @@ def _draw_group(
     evaluation = session.settings.evaluation
     images = "predicted" if evaluation.images == "predicted" else "all"
     everything = session.split.part(evaluation.split)
-    samples = likeliest(everything, limit, session.classifier, session.settings.dataset.on_error)
+    samples = shown(everything, limit, session.classifier, session.settings.dataset.on_error)
     pipelines = [settings.pipeline for settings, _ in group]
     for numbers in passes(pipelines):
         source, jobs = masks_of(session, [pipelines[number] for number in numbers])
-        visitor = Visitor(gallery, [group[number][1] for number in numbers])
+        places = [group[number][1] for number in numbers]
+        gallery.thresholds |= dict.fromkeys(places, float(session.classifier.threshold))
+        visitor = Visitor(gallery, places)
         scores, _ = evaluate(
             session.classifier,
             source,
@@ -115,6 +201,7 @@ def _draw_group(
             samples,
             session.loading(session.run.name, workers=True),
             images=images,
+            evidence=Evidence(session.classifier),
             visit=visitor,
         )
         visitor.add_scores(scores)
@@ -134,18 +221,21 @@ def settings_of(cell: Cell, composed: Composed) -> Settings:
     return replace(settings, method=replace(settings.method, delta=cell.metrics["delta"]))
 
 
-def likeliest(
+def shown(
     samples: Sequence[Sample], limit: int, classifier: Classifier, on_error: str
 ) -> list[Sample]:
     """At most `limit` samples: defective ones first, then by the probability of a defect.
 
-    Their order stays.
+    Without masks, those whose probability is nearest to the threshold. Their order stays.
     """
     if len(samples) <= limit:
         return list(samples)
     table = predict_images(classifier, samples, on_error=on_error)
-    ranked = table.sort_values(["label", "probability"], ascending=False)["name"].head(limit)
-    return [sample for sample in samples if sample.name in set(ranked)]
+    if mask_free(samples):
+        table["doubt"] = -(table["probability"] - classifier.threshold).abs()
+    order = ["doubt"] if mask_free(samples) else ["label", "probability"]
+    kept = set(table.sort_values(order, ascending=False)["name"].head(limit))
+    return [sample for sample in samples if sample.name in kept]
 
 
 def page_path(outputs: Path, runs: Sequence[RunFolder], digest: Any) -> Path:

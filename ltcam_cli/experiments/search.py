@@ -98,6 +98,7 @@ class Search:
             )
         scored = pd.DataFrame([row])
         scored = scored[[c for c in ("supervision", *SHOWN) if c in scored]]
+        scored = scored.dropna(axis=1, how="all") if "evidence" in scored else scored
         text += f"\nOn the test part, once:\n\n{as_markdown(scored)}\n    {shlex.join(command)}\n"
         ranked = table.sort_values("criterion", ascending=False, kind="stable")
         write_text(folder / "search.md", f"{as_markdown(ranked)}\n{text}")

@@ -17,7 +17,7 @@ from ltcam_cli.experiments.settings import Composed, Pipeline
 from ltcam_cli.experiments.sources import distinct
 from ltcam_cli.files import stem_of
 from ltcam_cli.maps.method import CamMethod, Method
-from ltcam_cli.report.curves import draw_delta_curve
+from ltcam_cli.report.curves import draw_delta_curve, score_of
 from ltcam_cli.runs.folder import write_config
 from ltcam_cli.runs.identity import Identity
 from ltcam_cli.runs.tables import write_results
@@ -95,14 +95,17 @@ class Sweep:
 def mark_chosen(table: pd.DataFrame) -> pd.DataFrame:
     """Add the column `chosen`: the cell with the highest IoU on the training part, on every part.
 
-    Never the best of a test part: without a training part nothing is chosen.
+    Where no training image has a mask, it has the highest evidence instead. Never the best of a
+    test part: without a training part nothing is chosen.
     """
     training = table[table["part"] == "train"]
     table = table.assign(chosen=False)
-    if training["iou"].notna().any():
-        best = training.loc[training["iou"].idxmax()]
+    criterion = score_of(training)
+    if len(training) and training[criterion].notna().any():
+        best = training.loc[training[criterion].idxmax()]
         same = (table["method"] == best["method"]) & (table["layers"] == best["layers"])
         delta = table["delta"].isna() if pd.isna(best["delta"]) else table["delta"] == best["delta"]
         table["chosen"] = same & delta
-        table.loc[table["chosen"], "supervision"] = "pixel"  # masks of training images chose it
+        if criterion == "iou":  # masks of training images chose it
+            table.loc[table["chosen"], "supervision"] = "pixel"
     return table

@@ -19,6 +19,7 @@ class Column:
         meaning: One sentence.
         number: Whether it is aligned and sorted as a number.
         always: Whether it is shown even if all its values are equal.
+        whole: Whether its numbers have no decimals of their own, such as counts.
     """
 
     key: str
@@ -26,6 +27,7 @@ class Column:
     meaning: str
     number: bool = True
     always: bool = True
+    whole: bool = False
 
     def is_shown(self, table: pd.DataFrame) -> bool:
         """Whether the column holds a value, and distinguishes rows where it must."""
@@ -43,7 +45,7 @@ class Column:
         if self.key == "iou_low":
             text = f"{value:.1f} – {row['iou_high']:.1f}"
         else:
-            text = f"{value:g}" if self.key in {"delta", "n_images"} else f"{value:.2f}"
+            text = f"{value:.10g}" if self.whole else f"{value:.2f}"
         return {"text": text, "value": repr(float(value)), "number": True}
 
 
@@ -56,7 +58,7 @@ COLUMNS = (
     _text("method", "method", "How the heatmap is computed; ltX is X with layer fusion and "
           "truncation.", always=True),
     Column("delta", "δ", "Percentile below which positive gradients are set to 0; empty: no "
-           "truncation."),
+           "truncation.", whole=True),
     _text("layers", "layers", "Stages whose maps are fused.", always=True),
     _text("segmenter", "segmenter", "How the heatmap becomes a mask."),
     _text("pipeline", "pipeline", "Preset of method, segmenter and test-time augmentation."),
@@ -75,6 +77,9 @@ COLUMNS = (
     _text("target", "target", "The logit that is explained."),
     _text("supervision", "supervision", "Labels that chose δ and the pipeline: of images, or of "
           "pixels."),
+    Column("evidence", "evidence", "Without masks: how much of what the classifier saw lies in the "
+           "mask, times how far it narrows that down; mean over the defective images."),
+    Column("area", "area", "Without masks: the masks' mean share of the image."),
     Column("iou", "IoU", "Intersection over union of mask and truth, pooled over the pixels of all "
            "images that count."),
     Column("iou_low", "95 %", "Bootstrap interval of the pooled IoU over physical items."),
@@ -93,6 +98,19 @@ COLUMNS = (
     Column("regions_touched", "regions touched", "Share of defect regions that a mask touches."),
     Column("false_regions", "false regions", "Regions of the mask that touch no defect, per image; "
            "a count, no percentage."),
-    Column("n_images", "n", "Number of images that count."),
+    Column("n_images", "n", "Number of images that count.", whole=True),
     Column("seconds", "seconds", "Time of mapping, segmenting and scoring; in a grid, its share."),
 )  # fmt: skip
+
+REGIONS = (
+    _text("name", "image", "Name of the image.", always=True),
+    Column("region", "region", "Number of the region in its image, the surest first.", whole=True),
+    Column("score", "score", "The heatmap's highest value in the region."),
+    Column("area", "area", "Pixels of the region.", whole=True),
+    Column("length", "length", "Pixels: longer axis of the ellipse with the same moments."),
+    Column("width", "width", "Mean width in pixels: area over length."),
+    Column("top", "top", "First row.", whole=True),
+    Column("left", "left", "First column.", whole=True),
+    Column("bottom", "bottom", "Row below the last one.", whole=True),
+    Column("right", "right", "Column right of the last one.", whole=True),
+)

@@ -65,43 +65,58 @@ def draw_choice(curve: pd.DataFrame, path: Path) -> None:
     _write(figure, path)
 
 
+def score_of(table: pd.DataFrame) -> str:
+    """`evidence` where the rows of a sweep were scored without masks, else `iou`."""
+    return "evidence" if "evidence" in table and table["iou"].isna().all() else "iou"
+
+
 @_plain()
 def delta_figure(
     table: pd.DataFrame, title: str | None = None, band: str = "95 % interval"
 ) -> Figure:
     """IoU over δ: one line per method and layers, with its interval; one panel per part.
 
+    A part without masks has its evidence in place of the IoU, and no interval.
+
     Args:
         table: Rows of a sweep, with the columns method, layers, delta, iou, iou_low, iou_high,
-            part, and chosen (whether the training images chose the row; it has a ring).
+            part, and chosen (whether the training images chose the row; it has a ring). Without
+            masks, evidence.
         title: Title above the panels.
         band: Name of the interval from iou_low to iou_high.
 
     Raises:
         LtcamError: if matplotlib is not installed.
     """
+    numbers = {"iou", "iou_low", "iou_high", "evidence"} & {*table.columns}
+    table = table.astype(dict.fromkeys(numbers, float))  # None where none is defined
     parts = list(dict.fromkeys(table["part"]))
-    figure, axes = _figure(6.4 * len(parts), 4.4, len(parts))
-    for axis, part in zip(axes, parts, strict=True):
-        of_part = table[table["part"] == part]
+    scores = {part: score_of(table[table["part"] == part]) for part in parts}
+    alike = len(set(scores.values())) == 1
+    figure, axes = _figure(6.4 * len(parts), 4.4, len(parts), shared=alike)
+    for place, (axis, part) in enumerate(zip(axes, parts, strict=True)):
+        of_part, score = table[table["part"] == part], scores[part]
+        if not place or not alike:
+            axis.set_ylabel(AXES[score] + (f", with {band}" if score == "iou" else ""))
         lines = of_part.groupby(["method", "layers"], sort=False)
         for number, ((method, layers), line) in enumerate(lines):
             label, shade = f"{method}, {layers}", colour(number)
             swept = line.dropna(subset="delta").sort_values("delta")
             if swept.empty:
-                axis.axhline(line["iou"].iloc[0], ls=":", lw=1, color=shade, label=label)
+                axis.axhline(line[score].iloc[0], ls=":", lw=1, color=shade, label=label)
                 continue
             axis.plot(
-                swept["delta"], swept["iou"], color=shade, marker=MARKERS[number % len(MARKERS)],
+                swept["delta"], swept[score], color=shade, marker=MARKERS[number % len(MARKERS)],
                 ms=4, label=label,
             )  # fmt: skip
-            axis.fill_between(
-                swept["delta"], swept["iou_low"], swept["iou_high"], color=shade, alpha=0.12, lw=0
-            )
+            if score == "iou":
+                axis.fill_between(
+                    swept["delta"], swept["iou_low"], swept["iou_high"],
+                    color=shade, alpha=0.12, lw=0,
+                )  # fmt: skip
         chosen = of_part[of_part["chosen"] & of_part["delta"].notna()]
-        axis.plot(chosen["delta"], chosen["iou"], "o", ms=10, mfc="none", mec=INK)
+        axis.plot(chosen["delta"], chosen[score], "o", ms=10, mfc="none", mec=INK)
         axis.set(xlabel=DELTA, title=part if len(parts) > 1 or not title else title)
-    axes[0].set_ylabel(f"{AXES['iou']}, with {band}")
     axes[-1].legend(fontsize=8, frameon=False)
     if title and len(parts) > 1:
         figure.suptitle(title)
@@ -152,31 +167,62 @@ def precision_recall_figure(
 
 
 @_plain()
-def iou_figure(labels: Sequence[str], rows: Sequence[Sequence[float]]) -> Figure:
-    """Bars of pooled IoU with their intervals, from the top down.
+def bar_figure(
+    labels: Sequence[str], rows: Sequence[Sequence[float]], score: str = "iou"
+) -> Figure:
+    """Bars of pooled IoU with their intervals, or of evidence, from the top down.
 
     Args:
         labels: Labels of the cells.
-        rows: IoU of each cell and both ends of its interval, in per cent; NaN where undefined.
+        rows: Score of each cell and both ends of its interval, of IoU in per cent; NaN where
+            undefined.
+        score: `iou` or `evidence`.
 
     Raises:
         LtcamError: if matplotlib is not installed.
     """
+    digits = 1 if score == "iou" else 2
     figure, [axis] = _figure(6.4, 1.0 + 0.36 * len(rows))
     for place, (iou, low, high) in enumerate(rows):
         axis.barh(place, iou, height=0.62, color=LINES[0], alpha=0.75)
         axis.plot([low, high], [place, place], color=INK, lw=1.2)
         axis.plot([low, high], [place, place], "|", color=INK, ms=7)
         axis.annotate(
-            f"{iou:.1f}", (max(iou, high) if high == high else iou, place),
+            f"{iou:.{digits}f}", (max(iou, high) if high == high else iou, place),
             xytext=(6, 0), textcoords="offset points", va="center", fontsize=8,
         )  # fmt: skip
     axis.set_yticks(range(len(rows)), labels)
     axis.tick_params(axis="y", length=0)
-    axis.set(xlabel="pooled IoU / %, with 95 % interval")
+    axis.set(xlabel=AXES[score] + (", with 95 % interval" if score == "iou" else ""))
     axis.set_xlim(0, 1.08 * max([1.0, *(v for row in rows for v in row if v == v)]))
     axis.grid(visible=False, axis="y")
     axis.invert_yaxis()
+    return figure
+
+
+@_plain()
+def probability_figure(
+    probabilities: Mapping[str, Sequence[float]], threshold: float | None
+) -> Figure:
+    """Histogram of images over the classifier's probability of a defect, one on top of the other.
+
+    Args:
+        probabilities: Probabilities of the images of each class, in [0, 1].
+        threshold: Probability from which an image is called defective; None: no line.
+
+    Raises:
+        LtcamError: if matplotlib is not installed.
+    """
+    figure, [axis] = _figure(6.4, 4.4)
+    axis.hist(
+        list(probabilities.values()), bins=25, range=(0, 1), stacked=True,
+        color=[colour(number) for number in range(len(probabilities))],
+        label=list(probabilities),
+    )  # fmt: skip
+    if threshold is not None:
+        axis.axvline(threshold, color=INK, ls=":", lw=1.2, label="threshold")
+    axis.set(xlabel="probability of a defect", ylabel="images", xlim=(0, 1))
+    axis.legend(fontsize=8, frameon=False)
     return figure
 
 
@@ -202,12 +248,14 @@ def as_svg(figure: Figure, title: str, name: str) -> str:
     return svg.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)
 
 
-def _figure(width: float, height: float, panels: int = 1) -> tuple[Figure, list[Any]]:
-    """Figure of a size in inches, with panels side by side that share the y axis."""
+def _figure(
+    width: float, height: float, panels: int = 1, *, shared: bool = True
+) -> tuple[Figure, list[Any]]:
+    """Figure of a size in inches, with panels side by side that may share the y axis."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(1, panels, sharey=True, squeeze=False)[0]
+    axes = figure.subplots(1, panels, sharey=shared, squeeze=False)[0]
     for axis in axes:
         axis.grid(alpha=0.25, lw=0.6)
         axis.set_axisbelow(True)

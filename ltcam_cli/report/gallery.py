@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,7 @@ from ltcam_cli.scores.pixels import PixelCounts
 
 PHOTO, HEAT = 1280, 512  # pixels of the longer side; maps are smooth
 SCORES = ("label", "probability", "predicted", "iou", "precision", "recall", "regions", "touched",
-          "false_regions", "tp")  # fmt: skip
+          "false_regions", "tp", "evidence", "area")  # fmt: skip
 
 
 @dataclass
@@ -34,25 +34,32 @@ class Gallery:
 
     Attributes:
         cells: Heatmap, outline and scores of each cell, by the number of the image.
-        images: Name, size, photograph, and outline of the truth of each image.
+        images: Name, size, photograph, and outline of the truth of each image; "" where it is
+            unknown.
+        thresholds: Probability from which each cell's classifier calls an image defective.
     """
 
     cells: list[dict[int, dict[str, Any]]]
     images: list[dict[str, Any]] = field(default_factory=list)
+    thresholds: dict[int, float] = field(default_factory=dict)
     _numbers: dict[str, int] = field(default_factory=dict)
     _last: tuple[Item, int] | None = None
 
     def number(self, result: ImageResult) -> int:
         """Number of the image, which is added if its name with these pixels is new."""
         if self._last is None or self._last[0] is not result.item:  # an image's results come
-            self._last = result.item, self._number(result)  # one after another
+            self._last = result.item, self._number(result.item)  # one after another
         return self._last[1]
 
-    def _number(self, result: ImageResult) -> int:
-        original, truth = result.item.original, true_mask(result.item)
-        assert original is not None
-        name = result.item.sample.name
-        pixels = hashlib.sha256(np.ascontiguousarray(original).tobytes() + truth.tobytes())
+    def _number(self, item: Item) -> int:
+        assert item.original is not None
+        unknown = item.mask is None and item.sample.label
+        return self.add(item.sample.name, item.original, None if unknown else true_mask(item))
+
+    def add(self, name: str, original: np.ndarray, truth: np.ndarray | None) -> int:
+        """Number of an image (H, W, ...) with its true mask (H, W); None: it is unknown."""
+        mask = np.zeros((1, 1), dtype=bool) if truth is None else truth
+        pixels = hashlib.sha256(np.ascontiguousarray(original).tobytes() + mask.tobytes())
         key = f"{name} {pixels.hexdigest()}"
         if key not in self._numbers:
             self._numbers[key] = len(self.images)
@@ -64,10 +71,28 @@ class Gallery:
                     "width": size[0],
                     "height": size[1],
                     "photo": webp(photo.resize(size, Image.Resampling.LANCZOS), 80),
-                    "truth": outline(shrunk_mask(truth, size)),
+                    "truth": outline(shrunk_mask(mask, size)),
                 }
             )
         return self._numbers[key]
+
+    def data(self, cells: Sequence[Mapping[str, Any]], views: Sequence[str]) -> dict[str, Any]:
+        """What the page's script reads.
+
+        Args:
+            cells: Label and colour of each cell.
+            views: Names of what the slider moves over.
+        """
+        shown = [
+            {
+                "label": cell["label"],
+                "colour": cell["colour"],
+                "threshold": self.thresholds.get(number),
+                "images": pictures,
+            }
+            for number, (cell, pictures) in enumerate(zip(cells, self.cells, strict=True))
+        ]
+        return {"views": list(views), "cells": shown, "images": self.images}
 
 
 @dataclass(frozen=True)
@@ -86,17 +111,27 @@ class Visitor:
         """Draw heatmap and mask of one image and cell."""
         number = self.gallery.number(result)
         image = self.gallery.images[number]
-        heat = coloured(result.heatmap, shrunk_size(result.heatmap, HEAT))
         self.gallery.cells[self.cells[result.job]][number] = {
-            "heat": webp(Image.fromarray(heat), 80),
-            "mask": outline(shrunk_mask(result.mask, (image["width"], image["height"]))),
+            "heat": heat_of(result.heatmap),
+            "mask": mask_of(result.mask, image),
         }
 
     def add_scores(self, scores: Sequence[Scores]) -> None:
         """Add the scores of each image and cell to its pictures; NaN as None."""
         for cell, of_cell in zip(self.cells, scores, strict=True):
             for picture, row in zip(self.gallery.cells[cell].values(), of_cell.rows, strict=True):
-                picture |= {key: None if row[key] != row[key] else row[key] for key in SCORES}
+                values = {key: row.get(key) for key in SCORES}
+                picture |= {k: None if value != value else value for k, value in values.items()}
+
+
+def heat_of(heatmap: np.ndarray) -> str:
+    """A heatmap (H, W) in colours, as a data URI."""
+    return webp(Image.fromarray(coloured(heatmap, shrunk_size(heatmap, HEAT))), 80)
+
+
+def mask_of(mask: np.ndarray, image: Mapping[str, Any]) -> str:
+    """Outline of a mask (H, W) bool at the size of an image of the gallery."""
+    return outline(shrunk_mask(mask, (image["width"], image["height"])))
 
 
 def webp(image: Image.Image, quality: int) -> str:

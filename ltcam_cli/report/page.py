@@ -1,40 +1,50 @@
-"""One self-contained HTML page of runs: tables, settings, curves and pictures (the extra `report`).
-
-Jinja2 fills `page/index.html` and escapes all texts; style and script beside it become part of the
-page. It loads nothing from anywhere.
-"""
+"""One HTML page of runs: tables, settings, curves and pictures (the extra `report`)."""
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-import ltcam_cli
-from ltcam_cli.errors import require
 from ltcam_cli.report.columns import COLUMNS, Column
 from ltcam_cli.report.curves import (
-    as_svg,
+    bar_figure,
     colour,
     delta_figure,
-    iou_figure,
     precision_recall_figure,
+    probability_figure,
+    score_of,
 )
 from ltcam_cli.report.gallery import Gallery
+from ltcam_cli.report.template import Drawn, filled, in_page
 from ltcam_cli.runs.cells import Cell, cell_labels, chosen_by_training, results_of, sweep_tables
 from ltcam_cli.runs.dotted import flat
-from ltcam_cli.runs.folder import RunFolder
+from ltcam_cli.runs.folder import ANEW, RunFolder
+from ltcam_cli.runs.reading import read_table
+from ltcam_cli.scores.images import confusion, precision_recall
+from ltcam_cli.scores.pixels import PixelCounts
 from ltcam_cli.scores.skill import no_skill
 
-TEMPLATES = Path(__file__).with_name("page")
 CELL_PARTS = ("method", "tta", "segmenter", "evaluation")
 IOU = ("iou", "iou_low", "iou_high")
-LIBRARIES = ("torch", "torchvision", "numpy", "scikit-image")
+NAN = float("nan")
+CLASSES = {"good": 0, "defective": 1}
+VIEWS = ["image", "heatmap", "mask", "truth"]
+FILTERS = [
+    ("all", "all"),
+    ("defective", "defective"),
+    ("missed", "missed"),
+    ("false", "false alarms"),
+]
+BY_IOU = [("worst", "worst first"), ("best", "best first")]
+ORDERS = [
+    ("unsure", "unsure first"),
+    ("probability", "highest probability first"),
+    ("name", "by name"),
+]
 
 
 @dataclass(frozen=True)
@@ -64,15 +74,8 @@ def render(content: PageContent) -> str:
     Raises:
         LtcamError: if jinja2 or matplotlib is not installed, or a cell is damaged.
     """
-    jinja2 = require("jinja2", "report")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
     labels = _labels(content.cells)
+    masked = not all(cell.mask_free for cell in content.cells)
     cells = [
         {
             "label": label,
@@ -84,27 +87,25 @@ def render(content: PageContent) -> str:
         }
         for number, (label, cell) in enumerate(zip(labels, content.cells, strict=True))
     ]
-    data = {
-        "cells": [
-            {"label": cell["label"], "colour": cell["colour"], "images": pictures}
-            for cell, pictures in zip(cells, content.gallery.cells, strict=True)
-        ],
-        "images": content.gallery.images,
-    }
+    views = VIEWS if masked else VIEWS[:-1]
     columns, rows = _table(content)
-    page: str = environment.get_template("index.html").render(
-        runs=[_run(run, content.commands[run.path]) for run in content.runs],
+    runs = [_run(run, content.commands[run.path]) for run in content.runs]
+    title = f"{len(runs)} runs compared"
+    return filled(
+        "run.html",
+        title=f"{runs[0]['dataset']} · {runs[0]['backbone']}" if len(runs) == 1 else title,
+        table="Results",
+        runs=runs,
         cells=cells,
         columns=columns,
         rows=rows,
-        figures=_figures(content, labels),
-        data=data,
+        figures=in_page(_figures(content, labels)),
+        data=content.gallery.data(cells, views),
+        views=views,
+        filters=FILTERS,
+        orders=[*BY_IOU, *ORDERS] if masked else ORDERS,
         left_out=content.left_out,
-        versions=_versions(),
-        style=(TEMPLATES / "style.css").read_text(encoding="utf-8"),
-        script=(TEMPLATES / "script.js").read_text(encoding="utf-8"),
     )
-    return page
 
 
 def _labels(cells: Sequence[Cell]) -> list[str]:
@@ -156,34 +157,73 @@ def _table(content: PageContent) -> tuple[list[Column], list[dict[str, Any]]]:
     return columns, rows
 
 
-def _figures(content: PageContent, labels: Sequence[str]) -> list[dict[str, Any]]:
-    """Title, note and SVG of each figure, and whether it takes the page's whole width."""
-    figures = [
-        (
-            "IoU by method",
-            "Methods whose intervals overlap widely do not differ. "
-            "A paired comparison on the same images is sharper: ltcam compare.",
-            iou_figure(_labels(content.bars), [_scores(cell, *IOU) for cell in content.bars]),
-        ),
-        _precision_recall(dict(zip(labels, content.cells, strict=True))),
-    ]
+def _figures(content: PageContent, labels: Sequence[str]) -> list[Drawn]:
+    """Title, note and figure of each."""
+    bars = list(zip(_labels(content.bars), content.bars, strict=True))
+    scored = [bar for bar in bars if not bar[1].mask_free]
+    free = [bar for bar in bars if bar[1].mask_free]
+    figures: list[Drawn] = []
+    if scored:
+        figures = [
+            (
+                "IoU by method",
+                "Methods whose intervals overlap widely do not differ. "
+                "A paired comparison on the same images is sharper: ltcam compare.",
+                bar_figure([n for n, _ in scored], [_scores(cell, *IOU) for _, cell in scored]),
+            ),
+            _precision_recall(
+                {n: c for n, c in zip(labels, content.cells, strict=True) if not c.mask_free}
+            ),
+        ]
+    if free:
+        for run in content.runs:
+            figures += _of_classifier(run, f" of {run.name}" if len(content.runs) > 1 else "")
+    if len(free) > 1:
+        values = [[*_scores(cell, "evidence"), NAN, NAN] for _, cell in free]
+        note = "Mean over the defective images; a higher one is a mask that hides more of them."
+        figures.append(
+            ("Evidence by method", note, bar_figure([n for n, _ in free], values, "evidence"))
+        )
     for run in content.runs:
         of_run = f" of {run.name}" if len(content.runs) > 1 else ""
         for table in sweep_tables(run):
             if table["delta"].nunique() < 2:
                 continue
-            note = "Each line with its 95 % band."
+            by_masks = score_of(table) == "iou"
+            note = "Each line with its 95 % band." if by_masks else "No masks are there."
             if table["chosen"].any():
                 note += " The ring is the row that the training images chose."
-            figures.append((f"IoU over δ{of_run}", note, delta_figure(table)))
+            title = f"{'IoU' if by_masks else 'Evidence'} over δ{of_run}"
+            figures.append((title, note, delta_figure(table)))
+    return figures
+
+
+def _of_classifier(run: RunFolder, of_run: str) -> list[Drawn]:
+    """Figures of the classifier on the test images; none of an imported one."""
+    path = run.train / "images.csv"
+    if not path.is_file():
+        return []
+    table = read_table(path, ANEW, ("name",), ("label", "probability", "predicted"))
+    labels, probabilities = table["label"].to_numpy(), table["probability"].to_numpy()
+    if not 0 < labels.sum() < len(labels):
+        return []
+    curve = pd.DataFrame(
+        100 * precision_recall(labels, probabilities), columns=["recall", "precision"]
+    )
+    counts = PixelCounts(**confusion(labels, table["predicted"].to_numpy()))
+    named = {"classifier": (100 * counts.recall, 100 * counts.precision)}
+    sides = {name: probabilities[labels == label].tolist() for name, label in CLASSES.items()}
     return [
-        {
-            "title": title,
-            "note": note,
-            "svg": as_svg(figure, title, f"figure{number}"),
-            "wide": len(figure.axes) > 1,
-        }
-        for number, (title, note, figure) in enumerate(figures, 1)
+        (
+            f"Precision and recall of images{of_run}",
+            "The classifier over all thresholds; the dot is its own threshold.",
+            precision_recall_figure({"classifier": curve}, named),
+        ),
+        (
+            f"Probabilities of a defect{of_run}",
+            "Of the test images; the line is the threshold.",
+            probability_figure(sides, run.metrics.get("threshold")),
+        ),
     ]
 
 
@@ -202,14 +242,3 @@ def _scores(cell: Cell, *keys: str) -> list[float]:
     """Scores of a cell; NaN where one is undefined."""
     values = [cell.metrics.get(key) for key in keys]
     return [float("nan") if value is None else float(value) for value in values]
-
-
-def _versions() -> dict[str, str]:
-    """Versions of this program, of Python and of the numerical libraries."""
-    versions = {"ltcam": ltcam_cli.__version__, "Python": platform.python_version()}
-    for library in LIBRARIES:
-        try:
-            versions[library] = version(library)
-        except PackageNotFoundError:
-            continue
-    return versions

@@ -15,6 +15,7 @@ from ltcam_cli.errors import DamagedFileError, LtcamError, nearest
 from ltcam_cli.runs.folder import (
     CELL,
     EVALUATE_ANEW,
+    MASK_FREE,
     OF_TRAINING,
     SCORES,
     RunFolder,
@@ -29,7 +30,7 @@ DISTINCTIONS = ("layers", "segmenter", "images", "scope", "form", "fusion", "nor
                 "tta", "ensemble", "dtype", "target", "supervision", "split", "run")  # fmt: skip
 IOU_INTERVAL = ("iou_low", "iou_high")
 CONFIG = (*OF_TRAINING, "method", "segmenter", "tta", "evaluation", "overwrite")
-COUNTS = dict.fromkeys(("tp", "fp", "fn", "tn"), "int64")
+COUNTS = ("tp", "fp", "fn", "tn")
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,13 @@ class Cell:
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """Scores and their circumstances, with the columns of the table of results."""
-        return read_mapping(self.path / "metrics.json", EVALUATE_ANEW, CELL, SCORES)
+        numbers = (*SCORES, *MASK_FREE)
+        return read_mapping(self.path / "metrics.json", EVALUATE_ANEW, CELL, numbers)
+
+    @property
+    def mask_free(self) -> bool:
+        """Whether there was no true mask: evidence stands in place of IoU."""
+        return "evidence" in self.metrics
 
     @property
     def config(self) -> dict[str, Any]:
@@ -64,8 +71,11 @@ class Cell:
     def images(self) -> pd.DataFrame:
         """Scores of each image, indexed by name; see `Scores.table`."""
         path = self.path / "images.csv"
-        exact: Any = {"name": str, "group": str, **COUNTS}
-        table = read_table(path, EVALUATE_ANEW, ("name", "group"), [*COUNTS], dtype=exact)
+        free = self.mask_free
+        counts = dict.fromkeys(COUNTS, "Int64" if free else "int64")
+        exact: Any = {"name": str, "group": str, **counts}
+        numbers = (*COUNTS, *(MASK_FREE if free else ()))
+        table = read_table(path, EVALUATE_ANEW, ("name", "group"), numbers, dtype=exact)
         if table["name"].duplicated().any():
             raise DamagedFileError(f"{path}: is damaged; {EVALUATE_ANEW}")
         return table.set_index("name")

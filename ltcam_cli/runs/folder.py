@@ -27,6 +27,7 @@ ANEW = "train the run anew"
 EVALUATE_ANEW = "evaluate the cell anew with --overwrite"
 OF_TRAINING = ("hash", "dataset", "backbone", "trainer", "seed")  # keys of a run's config
 SCORES = ("iou", "precision", "recall", "f1", "iou_low", "iou_high", "mean_iou", "delta")
+MASK_FREE = ("evidence", "area")  # scores of a cell where no mask is there
 CELL = ("method", "cell", "layers", "segmenter", "images", "split")  # texts of a row of results
 
 
@@ -114,7 +115,7 @@ class RunFolder:
         rows = []
         for path in sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path)):
             try:
-                rows.append(read_mapping(path, EVALUATE_ANEW, CELL, SCORES))
+                rows.append(read_mapping(path, EVALUATE_ANEW, CELL, (*SCORES, *MASK_FREE)))
             except DamagedFileError as error:
                 log.warning("%s", error)
         return rows

@@ -23,8 +23,8 @@ COUNTS = ("n_images", "fold", "seed", "tp", "fp", "fn", "tn", "skipped", "undefi
 MADE = ("run", "cell", "student", "out", "shard")  # what tells rows of a multirun apart
 # Columns of a printed table, the most important first.
 SHOWN = (
-    "method delta layers segmenter images iou precision recall f1 iou_low iou_high mean_iou "
-    "pixel_ap n_images"
+    "method delta layers segmenter images evidence area iou precision recall f1 iou_low iou_high "
+    "mean_iou pixel_ap n_images"
 ).split()
 
 

@@ -58,6 +58,16 @@ def balanced_accuracy(labels: ArrayLike, predicted: ArrayLike) -> float:
     return (counts["tp"] / defective + counts["tn"] / good) / 2
 
 
+def precision_recall(labels: ArrayLike, scores: ArrayLike) -> np.ndarray:
+    """(n, 2) float: recall, rising, and precision of each threshold, in [0, 1].
+
+    Raises:
+        LtcamError: if no label is positive.
+    """
+    _, tp, fp = _thresholds(labels, scores)
+    return np.stack([tp / tp[0], tp / (tp + fp)], axis=1)[::-1]
+
+
 def max_f1_threshold(labels: ArrayLike, scores: ArrayLike) -> float:
     """The score that as threshold gives the highest F1; of equals, the highest.
 

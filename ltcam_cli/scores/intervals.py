@@ -86,11 +86,11 @@ def bootstrap_iou(
 
 
 @dataclass(frozen=True)
-class PairedIou:
-    """How one method's pooled IoU differs from another's on the same images.
+class Paired:
+    """How one method's score differs from another's on the same images.
 
     Attributes:
-        difference: Difference of the pooled IoUs, in [-1, 1]; NaN where undefined.
+        difference: Difference of the scores, of pooled IoUs in [-1, 1]; NaN where undefined.
         low, high: Ends of the bootstrap interval of the difference.
         better: Share of the resamples in which the difference is above 0.
     """
@@ -108,7 +108,7 @@ def paired_iou(
     draws: int = 2000,
     seed: int = 0,
     level: float = 0.95,
-) -> PairedIou:
+) -> Paired:
     """Paired percentile bootstrap: both methods see the same resamples of the groups.
 
     What makes an item hard is hard for both methods and cancels in the difference. The difference
@@ -128,14 +128,43 @@ def paired_iou(
     drawn = resampled_iou(counts, groups, draws, seed) - resampled_iou(
         reference, groups, draws, seed
     )
+    return _paired(pooled(counts).iou - pooled(reference).iou, drawn, level)
+
+
+def paired_mean(
+    differences: Sequence[float],
+    groups: Sequence[str],
+    draws: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Paired:
+    """Paired percentile bootstrap of a mean over images, as `paired_iou`.
+
+    Args:
+        differences: One method's value less the other's, of each image; NaN ones are left out.
+        groups: Physical item of each image.
+        draws: Number of resamples.
+        seed: Seed of the generator.
+        level: Level of confidence, in (0, 1).
+    """
+    names, drawn = resample_groups(groups, draws, seed)
+    row = {name: index for index, name in enumerate(names)}
+    sums = np.zeros((len(names), 2))  # of the differences, and their number
+    for difference, group in zip(differences, groups, strict=True):
+        if difference == difference:
+            sums[row[group]] += difference, 1
+    total, number = (drawn @ sums).T
+    means = np.divide(total, number, out=np.full(draws, np.nan), where=number > 0)
+    whole, count = sums.sum(axis=0)
+    return _paired(float(whole / count) if count else float("nan"), means, level)
+
+
+def _paired(difference: float, drawn: np.ndarray, level: float) -> Paired:
+    """A difference with its interval and share above 0 in the resamples (D,)."""
     low, high = _percentile_interval(drawn, level)
     defined = drawn[~np.isnan(drawn)]
-    return PairedIou(
-        pooled(counts).iou - pooled(reference).iou,
-        low,
-        high,
-        float(np.mean(defined > 0)) if defined.size else float("nan"),
-    )
+    better = float(np.mean(defined > 0)) if defined.size else float("nan")
+    return Paired(difference, low, high, better)
 
 
 def mean_iou(counts: Sequence[PixelCounts]) -> tuple[float, int]:

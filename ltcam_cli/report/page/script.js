@@ -1,9 +1,9 @@
 "use strict";
 (() => {
-  const { cells, images } = JSON.parse(document.getElementById("data").textContent);
-  const VIEWS = ["image", "heatmap", "mask", "truth"];
+  const { cells, images, views: VIEWS } = JSON.parse(document.getElementById("data").textContent);
   const byId = (id) => document.getElementById(id);
-  const state = { cell: 0, filter: "all", view: 3, order: "worst", search: "" };
+  const LAST = VIEWS.length - 1;
+  const state = { cell: 0, filter: "all", view: LAST, order: byId("order").options[0].value, search: "" };
 
   // --- light and dark
 
@@ -25,8 +25,8 @@
 
   // --- the table, sorted by a click on a heading
 
-  const body = byId("table").tBodies[0];
-  byId("table").querySelectorAll("thead th").forEach((head, column) => {
+  document.querySelectorAll("#table thead th").forEach((head, column) => {
+    const body = byId("table").tBodies[0];
     head.querySelector("button").addEventListener("click", () => {
       const number = head.classList.contains("number");
       const falling = head.getAttribute("aria-sort") === "descending" ||
@@ -54,15 +54,22 @@
     defective: (result) => result.label === 1,
     missed: isMissed,
     false: isFalseAlarm,
+    called: (result) => result.predicted === 1,
+    passed: (result) => result.predicted === 0,
   };
   const MEANINGS = {
     "p(defect)": "The classifier's probability of a defect.",
     touched: "Defect regions that the mask touches.",
     false: "Regions of the mask that touch no defect.",
+    evidence: "How much of what the classifier saw lies in the mask, and how small that is.",
+    area: "The mask's share of the image.",
+    found: "Regions of the mask.",
   };
+  const given = (value) => value !== null && value !== undefined;
   const percent = (value) => (value === null ? "–" : value.toFixed(1));
 
   function tag(result) {
+    if (result.label === null) return [`called ${result.predicted ? "defective" : "good"}`, result.predicted === 1];
     if (result.label && !result.predicted) return ["predicted good", true];
     if (isMissed(result)) return ["missed", true];
     if (isFalseAlarm(result)) return ["false alarm", true];
@@ -72,13 +79,17 @@
   function scores(result) {
     const probability = result.probability < 0.001 || result.probability > 0.999
       ? (result.probability < 0.5 ? "< 0.001" : "> 0.999") : result.probability.toFixed(3);
-    const rows = result.label
+    const rows = given(result.area)  // no true mask is known
+      ? [["p(defect)", probability], ["evidence", given(result.evidence) && result.evidence.toFixed(2)],
+         ["area", `${result.area.toFixed(1)} %`], ["found", result.found]]
+      : result.label
       ? [["IoU", percent(result.iou)], ["precision", percent(result.precision)],
          ["recall", percent(result.recall)], ["p(defect)", probability],
-         ["touched", `${result.touched} of ${result.regions}`], ["false", result.false_regions]]
+         ["touched", given(result.regions) ? `${result.touched} of ${result.regions}` : "–"],
+         ["false", result.false_regions ?? "–"]]
       : [["p(defect)", probability], ["false", result.false_regions]];
     const list = document.createDocumentFragment();
-    for (const [name, value] of rows) {
+    for (const [name, value] of rows.filter(([, value]) => given(value) && value !== false)) {
       const pair = document.createElement("div");
       const [dt, dd] = [document.createElement("dt"), document.createElement("dd")];
       dt.textContent = name;
@@ -104,27 +115,28 @@
     part(".photo").src = image.photo;
     part(".lines").setAttribute("viewBox", `0 0 ${image.width} ${image.height}`);
     part(".lines").setAttribute("preserveAspectRatio", "none");
-    card.querySelectorAll("path.truth").forEach((path) => path.setAttribute("d", image.truth));
+    card.querySelectorAll("path.truth").forEach((path) => path.setAttribute("d", image.truth || ""));
     part(".zoom").setAttribute("aria-label", `Enlarge ${image.name}`);
-    blend.setAttribute("aria-label", `From image to truth: ${image.name}`);
+    blend.setAttribute("aria-label", `From image to ${VIEWS[LAST]}: ${image.name}`);
 
     card.update = () => {
       const result = of(number), [text, bad] = tag(result);
-      part(".heat").src = result.heat;
+      if (result.heat) part(".heat").src = result.heat;
       card.querySelectorAll("path.mask").forEach((path) => path.setAttribute("d", result.mask));
       part(".tag").textContent = text;
       part(".tag").classList.toggle("bad", bad);
       part(".photo").alt = `${image.name}: ${text}, probability of a defect ` +
-        `${result.probability.toFixed(3)}${result.label ? `, IoU ${percent(result.iou)} %` : ""}`;
+        `${result.probability.toFixed(3)}${given(result.iou) && result.label ? `, IoU ${percent(result.iou)} %` : ""}`;
       part(".scores").replaceChildren(scores(result));
     };
     card.show = (value) => {
-      const near = (stop) => Math.max(0, 1 - Math.abs(value - stop));
+      const at = (name) => VIEWS.indexOf(name);
+      const near = (name) => (at(name) < 0 ? 0 : Math.max(0, 1 - Math.abs(value - at(name))));
       blend.value = value;
-      const opacity = { ".heat": 0.65 * near(1), "path.mask:not(.halo)": Math.max(near(2), 0.9 * (value > 2)),
-        "path.truth:not(.halo)": near(3) };
+      const opacity = { ".heat": 0.65 * near("heatmap"),
+        "path.mask:not(.halo)": Math.max(near("mask"), 0.9 * (value > at("mask"))), "path.truth:not(.halo)": near("truth") };
       opacity["path.mask.halo"] = 0.4 * opacity["path.mask:not(.halo)"];
-      opacity["path.truth.halo"] = 0.4 * near(3);
+      opacity["path.truth.halo"] = 0.4 * near("truth");
       for (const [selector, share] of Object.entries(opacity)) part(selector).style.opacity = share.toFixed(3);
       const here = Math.round(value);
       blend.setAttribute("aria-valuetext", VIEWS[here]);
@@ -138,7 +150,7 @@
     const slide = (event) => {
       const box = picture.getBoundingClientRect();
       const share = (event.clientX - box.left) / box.width;
-      card.show(Math.min(3, Math.max(0, 3 * share)));
+      card.show(Math.min(LAST, Math.max(0, LAST * share)));
     };
     picture.addEventListener("pointerdown", (event) => {
       if (event.button || event.target.closest("button")) return;
@@ -171,9 +183,11 @@
     if (result.label) return [0, result.predicted ? result.iou ?? 0 : -1];
     return [isFalseAlarm(result) ? 1 : 2, -result.probability];
   }
+  const doubt = (number) => Math.abs(of(number).probability - cells[state.cell].threshold);
   const ORDERS = {
     worst: (a, b) => { const [x, y] = [badness(a), badness(b)]; return x[0] - y[0] || x[1] - y[1]; },
     best: (a, b) => { const [x, y] = [badness(a), badness(b)]; return x[0] - y[0] || y[1] - x[1]; },
+    unsure: (a, b) => doubt(a) - doubt(b),
     probability: (a, b) => of(b).probability - of(a).probability,
     name: () => 0,
   };
@@ -181,9 +195,9 @@
 
   function refresh() {
     const all = Object.keys(cells[state.cell].images).map(Number);
-    for (const [kind, fits] of Object.entries(KINDS)) {
-      document.querySelector(`[data-count="${kind}"]`).textContent = all.filter((n) => fits(of(n))).length;
-    }
+    document.querySelectorAll("[data-count]").forEach((count) => {
+      count.textContent = all.filter((n) => KINDS[count.dataset.count](of(n))).length;
+    });
     const words = state.search.trim().toLowerCase();
     listed = all
       .filter((n) => KINDS[state.filter](of(n)) && images[n].name.toLowerCase().includes(words))

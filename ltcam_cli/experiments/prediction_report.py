@@ -1,0 +1,106 @@
+"""A page of what `ltcam predict` wrote: its tables, and the masks over the images."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from ltcam_cli.data.image_files import ImageReader
+from ltcam_cli.errors import LtcamError
+from ltcam_cli.experiments.settings import Composed, with_kept_parts
+from ltcam_cli.progress import track
+from ltcam_cli.report.gallery import Gallery, heat_of, mask_of
+from ltcam_cli.report.predictions import Predicted, render_predictions
+from ltcam_cli.runs.folder import read_config
+from ltcam_cli.runs.prediction_tables import PredictionTables, shards_in
+from ltcam_cli.runs.reading import reading
+
+ANEW = "predict the images anew"
+log = logging.getLogger("ltcam_cli")
+
+
+def is_prediction(folder: Path) -> bool:
+    """Whether `ltcam predict` wrote a folder."""
+    return (folder / "scores.csv").is_file() or bool(shards_in(folder))
+
+
+def prediction_page(folder: Path, limit: int) -> tuple[str, str]:
+    """The page of a folder of predictions as HTML, and what is in it.
+
+    Args:
+        folder: Folder that `ltcam predict` wrote.
+        limit: Most images: those whose probability is nearest to the threshold.
+
+    Raises:
+        LtcamError: If shards were not joined, a file is damaged, or no image can be read.
+    """
+    if not (folder / "scores.csv").is_file():
+        raise LtcamError(f"{folder}: join its shards first: ltcam runs gather {folder}")
+    config = read_config(folder, ANEW, ("hash", "method", "segmenter"))
+    scores, regions = PredictionTables(folder).read()
+    if scores.empty:
+        raise LtcamError(f"{folder}: no image was predicted; {ANEW}")
+    threshold = float(config.get("threshold", between(scores)))
+    doubt = (scores["probability"] - threshold).abs()
+    shown = scores.loc[doubt.sort_values(kind="stable").index[:limit]]
+    gallery = Gallery([{}], thresholds={0: threshold})
+    settings = with_kept_parts(Composed({}), config, ("dataset",), folder / "config.yaml")
+    draw_predictions(gallery, folder, shown, settings.dataset.image_reader("auto"))
+    left_out = len(scores) - len(shown)
+    page = render_predictions(Predicted(folder, config, scores, regions, gallery, left_out))
+    return page, f"{len(scores)} images, {len(gallery.images)} of them drawn"
+
+
+def draw_predictions(
+    gallery: Gallery, folder: Path, shown: pd.DataFrame, reader: ImageReader
+) -> None:
+    """Draw masks, and heatmaps where they were saved, over the images.
+
+    Raises:
+        LtcamError: If none of the images can be read, or a mask is damaged or missing.
+    """
+    unread = []
+    for row in track(shown.to_dict("records"), "drawing"):
+        try:
+            original = reader(Path(row["path"]))
+        except (LtcamError, OSError) as error:
+            unread.append(str(error))
+            continue
+        number = gallery.add(row["name"], original, None)
+        gallery.cells[0][number] = _picture(folder, row, gallery.images[number])
+    if unread and not gallery.images:
+        raise LtcamError(f"{folder}: none of its images can be read: {unread[0]}")
+    if unread:
+        log.warning("not drawn: %d images that cannot be read, e.g. %s", len(unread), unread[0])
+
+
+def _picture(folder: Path, row: Mapping[Any, Any], image: Mapping[str, Any]) -> dict[str, Any]:
+    """Mask, heatmap and scores of one image."""
+    path, heatmap = folder / "masks" / f"{row['name']}.png", folder / "maps" / f"{row['name']}.npy"
+    with reading(path, ANEW), Image.open(path) as file:
+        mask = np.asarray(file) > 0
+    picture = {
+        "mask": mask_of(mask, image),
+        "label": None,
+        "probability": float(row["probability"]),
+        "predicted": int(row["predicted"]),
+        "area": 100 * float(mask.mean()),
+        "found": int(row["regions"]),
+    }
+    if heatmap.is_file():
+        with reading(heatmap, ANEW):
+            picture["heat"] = heat_of(np.load(heatmap))
+    return picture
+
+
+def between(scores: pd.DataFrame) -> float:
+    """A threshold between the images called good and those called defective."""
+    called = scores["predicted"] == 1
+    sides = [scores["probability"][~called].max(), scores["probability"][called].min()]
+    return float(np.nanmean(sides))
