@@ -118,6 +118,18 @@ def half_written(folder: Path) -> list[Path]:
     return [path for path in folder.rglob(".*") if path.is_file() and path.suffix != ".lock"]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def short_student() -> None:
+    """`pipeline=auto` trains a student of two steps."""
+    from ltcam_cli.experiments import students
+    from ltcam_cli.student.config import NetworkConfig, StudentConfig
+
+    network = NetworkConfig("light", width=8, decoder=8)
+    students.AUTO_STUDENT = StudentConfig(
+        "auto", network, steps=2, every=2, batch_size=2, overlays=0
+    )
+
+
 @pytest.fixture
 def cli(tmp_path: Path) -> Iterator[Cli]:
     with working_in(tmp_path):
@@ -160,9 +172,9 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture
 def own_run(tiny_run: Run, cli: Cli) -> Run:
-    """A copy of `tiny_run` in the working folder's `outputs`."""
+    """A copy of `tiny_run` in `outputs`, for which nothing is chosen."""
     outputs = cli.folder / "outputs"
-    shutil.copytree(tiny_run.outputs, outputs)
+    shutil.copytree(tiny_run.outputs, outputs, ignore=shutil.ignore_patterns("auto", "auto-*"))
     return Run(outputs, tiny_run.name, tiny_run.overrides)
 
 

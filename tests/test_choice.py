@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import scipy.ndimage
 import torch
+import yaml
 from conftest import Cli, Run
 from test_delta import Brightest, result_of, write_folder
 from torchvision import models
@@ -28,7 +29,7 @@ from ltcam_cli.commands.options import Call
 from ltcam_cli.data.folder import Folder
 from ltcam_cli.data.size import derived_size, with_size
 from ltcam_cli.errors import LtcamError
-from ltcam_cli.experiments import choice
+from ltcam_cli.experiments import choice, students
 from ltcam_cli.experiments.choice import METHODS, SEGMENTERS, best_of, candidates
 from ltcam_cli.experiments.evidence import BLUR, NecessityAndSufficiency
 from ltcam_cli.experiments.session import Session
@@ -136,17 +137,28 @@ def test_no_mask_chooses(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     [folder] = run.glob("auto/*")
     table = pd.read_csv(folder / "choice.csv")
     best = table.iloc[best_of(table)]
-    [row] = pd.read_csv(run / "results.csv").to_dict("records")
-    assert row["method"] == best["method"] and row["segmenter"].startswith(best["segmenter"])
+    [student] = run.glob("student/auto-*")  # of what was chosen
+    teacher = yaml.safe_load((student / "config.yaml").read_text(encoding="utf-8"))
+    assert teacher["method"]["name"] == best["method"]
+    assert teacher["segmenter"]["name"] == best["segmenter"]
+    cli.ok("evaluate", *data, "--pipeline", "auto", "method.with_student=false")
+    rows = pd.read_csv(run / "results.csv").to_dict("records")
+    assert rows[0]["method"] == "student" and rows[1]["method"] == best["method"]
+    assert rows[1]["segmenter"].startswith(best["segmenter"])
     assert len(list(folder.glob("1-*/*.png"))) == 4 and (folder / "choice.md").is_file()
 
     def never(*_: Any) -> None:
         raise AssertionError("judged again")
 
     monkeypatch.setattr(choice, "judged", never)
+    monkeypatch.setattr(students, "train_with_teacher", never)
     shown = cli.ok("predict", "images/good", "--run", run.name)
     assert shown.startswith("6 images")
-    assert {path.name.split("-")[0] for path in run.glob("predict/*")} == {best["method"]}
+    Path("images").rename("elsewhere")  # what was chosen and learnt is in the run folder
+    cli.ok("predict", "elsewhere/defect", "--run", run.name, "threads=2")
+    cli.ok("predict", "elsewhere/defect", "--run", run.name, "method.with_student=false")
+    drawn = {path.name.rpartition("-")[0] for path in run.glob("predict/*")}
+    assert drawn == {"student-fixed", f"{best['method']}-{best['segmenter']}"}
 
 
 def test_without_training_images_the_first_candidate(
@@ -160,6 +172,7 @@ def test_without_training_images_the_first_candidate(
     write_folder(Path("photos"))
     shown = cli("predict", "photos/good", "--run", own_run.name)
     assert "images: no such folder; ltlayercam with otsu, unchosen" in shown.stderr
+    assert "no student is trained" in shown.stderr
     assert list(own_run.path.glob("predict/ltlayercam-otsu-*"))
 
 

@@ -57,7 +57,14 @@ def finished(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
         Path("photos").mkdir()
         for number in range(4):
             Image.linear_gradient("L").rotate(90 * number).save(f"photos/{number}.png")
-        predict = ["predict", "photos", *run, "predict.overlays=false", "predict.gate=false"]
+        predict = [
+            "predict",
+            "photos",
+            *run,
+            *METHOD,
+            "predict.overlays=false",
+            "predict.gate=false",
+        ]
         cli.ok(*predict, "--out", "found")
         cli.ok(*predict, "--out", "shards", "-m", "--shard", "1:2/2")
     return folder
@@ -159,8 +166,8 @@ READERS: dict[str, tuple[str, Read, bool]] = {  # pattern, reader, whether it go
     ),
     "sweep": ("{run}/sweep/*/sweep.csv", sweep_tables, True),
     "student": (
-        "{run}/student/*/checkpoint.pt",
-        lambda run: load_student(next(run.path.glob("student/*/checkpoint.pt"))),
+        "{run}/student/fpn_slim*/checkpoint.pt",
+        lambda run: load_student(next(run.path.glob("student/fpn_slim*/checkpoint.pt"))),
         False,
     ),
     "regions": ("found/regions.csv", lambda run: PredictionTables(Path("found")).read(), False),
@@ -200,12 +207,12 @@ def test_a_damaged_file_is_one_line_that_names_it(
 
 
 def test_commands_say_it_too(run: RunFolder, cli: Cli) -> None:
-    [history] = run.path.glob("student/*/history.csv")
+    [history] = run.path.glob("student/fpn_slim*/history.csv")
     history.write_bytes(history.read_bytes()[:-7])
     says = [f"{history}: is damaged", "--overwrite"]
     cli.fault("student", "train", "--run", run.name, *STUDENT, says=says, logs=True)
     Path("found/config.yaml").write_bytes(b"hash: [")
-    predict = ["predict", "photos", "--run", run.name, "threads=1", "--out", "found"]
+    predict = ["predict", "photos", "--run", run.name, *METHOD, "threads=1", "--out", "found"]
     cli.fault(*predict, says=["found/config.yaml: is damaged", "predict.out"], logs=True)
     path = run.path / "delta.json"
     path.write_bytes(b"{")

@@ -40,7 +40,7 @@ from ltcam_cli.student.train import train_student
 
 CPU = torch.device("cpu")
 STILL = CropAugmentConfig(False, False, 0.0, 0.0, 0.0, 0.0)
-LIGHT = NetworkConfig(width=8, decoder=8)
+LIGHT = NetworkConfig("light", width=8, decoder=8)
 SIZE = (40, 36)
 
 
@@ -215,8 +215,8 @@ def test_the_light_network_takes_any_size(norm: str, size: tuple[int, int]) -> N
     assert network(torch.rand(2, 3, *size)).shape == (2, *size)
 
 
-def test_the_default_network_is_light() -> None:
-    network = build_network(NetworkConfig(), 1)
+def test_the_light_network_is_light() -> None:
+    network = build_network(NetworkConfig("light"), 1)
     assert 1e5 < sum(p.numel() for p in network.parameters()) < 5e5
 
 

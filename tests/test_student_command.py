@@ -37,7 +37,8 @@ def taught(own_run: Run, cli: Cli) -> Run:
 
 
 def students(run: Run) -> list[Path]:
-    return sorted((run.path / "student").glob("*/"))
+    folders = (run.path / "student").glob("*/")
+    return sorted(folder for folder in folders if not folder.name.startswith("auto-"))
 
 
 def images(folder: Path, count: int = 4) -> Path:

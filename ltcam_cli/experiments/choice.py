@@ -86,43 +86,59 @@ def chosen_pipeline(session: Session, pipeline: Pipeline) -> Pipeline:
 
     Reads at most 40 defective and 12 good training images and their labels, no mask. The choice is
     kept in the run folder, `auto/<hash>/`: `choice.csv`, `choice.md` and pictures of the best
-    three. Where the training images are absent, or none can be judged, the first candidate is
-    taken, with a warning.
+    three; it is used where the training images are absent. Where nothing was chosen and they are
+    absent, or none can be judged, the first candidate is taken, with a warning.
     """
     if not is_open(pipeline):
         return pipeline
     pool = candidates(pipeline)
     _ = session.classifier  # without which nothing can be drawn either
-    try:
-        training = session.training_images
-    except LtcamError as error:
-        log.warning("pipeline=auto: %s; %s, unchosen", error, described(pool[0]))
-        return pool[0]
-    defective, good = (drawn(training, label, n) for label, n in ((1, DEFECTIVE), (0, GOOD)))
-    if not defective or not good:
-        log.warning("pipeline=auto: a class has no images; %s, unchosen", described(pool[0]))
-        return pool[0]
-    identity = Identity(
-        "choice",
-        {**session.source_parts, "pipelines": pool, "images": content_of([*defective, *good])},
-    )
+    identity = Identity("choice", {**session.source_parts, "pipelines": pool})
     folder = session.run.path / "auto" / identity.hash
-    path = folder / "choice.csv"
-    with exclusive(path):
-        if session.settings.overwrite or not path.is_file():
-            table = judged(session, pool, defective, good)
+    with exclusive(folder / "choice.csv"):
+        try:
+            table = _kept_or_judged(session, pool, folder)
             identity.write(folder)
-            ranked = table.sort_values("criterion", ascending=False, kind="stable")
-            write_text(folder / "choice.md", as_markdown(ranked) + "\n")
-            draw(session, [pool[n] for n in ranked.index[:PICTURES].tolist()], defective, folder)
-            write_table(path, table)
-    table = read_table(path, "delete it to choose anew", ("method", "segmenter"), ("criterion",))
-    if len(table) != len(pool) or table["criterion"].isna().all():
-        log.warning("pipeline=auto: no image can be judged; %s, unchosen", described(pool[0]))
-        return pool[0]
+        except LtcamError as error:
+            log.warning("pipeline=auto: %s; %s, unchosen", error, described(pool[0]))
+            return pool[0]
     best = pool[best_of(table)]
     log.info("pipeline=auto: %s, of %d; see %s", described(best), len(pool), folder)
     return best
+
+
+def _kept_or_judged(session: Session, pool: Sequence[Pipeline], folder: Path) -> pd.DataFrame:
+    """Table of a choice, judged anew where the training images are others.
+
+    Raises:
+        LtcamError: If there is none and the training images are absent, of one class, or cannot be
+            judged.
+    """
+    path = folder / "choice.csv"
+    kept = None
+    if path.is_file() and not session.settings.overwrite:
+        needed = ("method", "segmenter", "images")
+        kept = read_table(path, "delete it to choose anew", needed, ("criterion",))
+    try:
+        training = session.training_images
+    except LtcamError:
+        if kept is None:
+            raise
+        return kept
+    defective, good = (drawn(training, label, n) for label, n in ((1, DEFECTIVE), (0, GOOD)))
+    images = content_of([*defective, *good])
+    if kept is not None and len(kept) == len(pool) and (kept["images"] == images).all():
+        return kept
+    if not defective or not good:
+        raise LtcamError("a class has no training images")
+    table = judged(session, pool, defective, good).assign(images=images)
+    if table["criterion"].isna().all():
+        raise LtcamError("no training image can be judged")
+    ranked = table.drop(columns="images").sort_values("criterion", ascending=False, kind="stable")
+    write_text(folder / "choice.md", as_markdown(ranked) + "\n")
+    draw(session, [pool[n] for n in ranked.index[:PICTURES].tolist()], defective, folder)
+    write_table(path, table)
+    return table
 
 
 def best_of(table: pd.DataFrame) -> int:

@@ -7,10 +7,10 @@ import os
 from collections.abc import Sequence
 
 from ltcam_cli.experiments.cells import Row, plan, run
-from ltcam_cli.experiments.choice import chosen_pipeline
 from ltcam_cli.experiments.delta import choose_deltas
 from ltcam_cli.experiments.session import Session, find_session
 from ltcam_cli.experiments.settings import Composed, Pipeline
+from ltcam_cli.experiments.students import best_pipeline
 from ltcam_cli.scores.skill import no_skill
 
 log = logging.getLogger("ltcam_cli")
@@ -24,7 +24,7 @@ def evaluate_pipelines(session: Session, pipelines: Sequence[Pipeline]) -> tuple
     Returns:
         Rows as the pipelines are listed, and the seconds of the loops: 0 if all cells were there.
     """
-    chosen = [chosen_pipeline(session, pipeline) for pipeline in pipelines]
+    chosen = [best_pipeline(session, pipeline) for pipeline in pipelines]
     rows, seconds = run(session, plan(session, choose_deltas(session, chosen)))
     if any("evidence" in row for row in rows):
         part = session.settings.evaluation.split

@@ -15,11 +15,11 @@ from ltcam_cli.data.listing import said
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.calibration import calibration_digest
 from ltcam_cli.experiments.cells import Row, masks_of
-from ltcam_cli.experiments.choice import chosen_pipeline
 from ltcam_cli.experiments.devices import torch_device
 from ltcam_cli.experiments.session import session_of_run, settings_from
 from ltcam_cli.experiments.settings import Composed, Settings, with_kept_parts
 from ltcam_cli.experiments.sources import resolved
+from ltcam_cli.experiments.students import best_pipeline
 from ltcam_cli.files import content_digest, exclusive, lock, short_hash
 from ltcam_cli.maps.engine import HeatmapSource
 from ltcam_cli.masks.segmenters import make_segmenter
@@ -66,7 +66,7 @@ def run_predictor(composed: Composed) -> Predictor:
     """Predictor of a run's classifier and the config's pipeline."""
     session = session_of_run(composed)
     settings = session.settings
-    pipeline = chosen_pipeline(session, settings.pipeline)
+    pipeline = best_pipeline(session, settings.pipeline)
     method = resolved(session, pipeline.method)
     method.check()  # refuses what does not exist before a checkpoint is read
     pipeline = replace(pipeline, method=method)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,20 +13,26 @@ from ltcam_cli.data.sample import Sample, content_of
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.calibration import calibration_digest
 from ltcam_cli.experiments.cells import Row, masks_of
-from ltcam_cli.experiments.choice import chosen_pipeline
+from ltcam_cli.experiments.choice import chosen_pipeline, described
 from ltcam_cli.experiments.delta import choose_deltas
 from ltcam_cli.experiments.session import Session, find_session
 from ltcam_cli.experiments.settings import Composed, Pipeline
 from ltcam_cli.experiments.train import as_begun, logged_to, start_anew
 from ltcam_cli.files import exclusive
-from ltcam_cli.maps.method import StudentMethod
+from ltcam_cli.maps.method import AutoMethod, StudentMethod
+from ltcam_cli.masks.segmenters import SegmenterConfig
+from ltcam_cli.masks.thresholds import CHOSEN
 from ltcam_cli.runs.folder import write_config
-from ltcam_cli.runs.identity import Identity
+from ltcam_cli.runs.identity import Identity, same_but_rounding
 from ltcam_cli.runs.masking import mask_images
 from ltcam_cli.runs.reading import read_table
+from ltcam_cli.runs.students import AUTO, find_student, students_of
+from ltcam_cli.student.config import StudentConfig
 from ltcam_cli.student.pseudo_labels import with_mask
 from ltcam_cli.student.train import train_student
 
+AUTO_STUDENT = StudentConfig(name=AUTO)  # what `pipeline=auto` trains
+STUDENT_MASKS = SegmenterConfig("fixed", "fixed", {"at": 0.5})
 log = logging.getLogger("ltcam_cli")
 
 
@@ -55,6 +61,51 @@ def train_with_teacher(session: Session, teacher: Pipeline) -> Row:
     folder = session.run.path / "student" / name
     with exclusive(folder):
         return _train(session, chosen.pipeline, folder, identity)
+
+
+def best_pipeline(session: Session, pipeline: Pipeline) -> Pipeline:
+    """The pipeline, or where it is open what training images choose: by default its student.
+
+    The student learns from the chosen pipeline's masks of the training images. It is kept in the
+    run folder, as those of `student train` are, and is used where the training images are absent,
+    too. Where it cannot be trained, the chosen pipeline draws.
+    """
+    chosen = chosen_pipeline(session, pipeline)
+    method = pipeline.method
+    if (
+        not (isinstance(method, AutoMethod) and method.with_student)
+        or pipeline.segmenter.rule != CHOSEN
+    ):
+        return chosen
+    session = session.with_settings(student=AUTO_STUDENT, resume=True)
+    try:
+        name = _kept_student(session, chosen) or train_with_teacher(session, chosen)["student"]
+    except LtcamError as error:
+        log.warning("pipeline=auto: no student: %s; %s", error, described(chosen))
+        return chosen
+    return replace(chosen, method=StudentMethod(student=name), segmenter=STUDENT_MASKS)
+
+
+def _kept_student(session: Session, teacher: Pipeline) -> str | None:
+    """Folder's name of the student that the settings describe, on whatever machine it was trained.
+
+    Where the training images are absent, the newest one of its name.
+
+    Raises:
+        LtcamError: If they are absent, and so is a student.
+    """
+    if session.settings.overwrite:
+        return None
+    try:
+        _ = session.training_images
+    except LtcamError:
+        return find_student(session.run, session.settings.student.name).name
+    identity = student_identity(session, teacher)
+    own = f"{session.settings.student.name}-{identity.hash}"
+    for folder in students_of(session.run):
+        if folder.name == own or same_but_rounding(folder, identity):
+            return folder.name
+    return None
 
 
 def student_identity(session: Session, teacher: Pipeline) -> Identity:

@@ -157,10 +157,13 @@ class AutoMethod(NoMaps):
     Attributes:
         source: auto.
         name: Name in messages.
+        with_student: Whether a student learns from the masks of what is chosen, and draws in its
+            place.
     """
 
     source: Literal["auto"] = "auto"
     name: FolderName = "auto"
+    with_student: bool = True
 
 
 Method = CamMethod | StudentMethod | AutoMethod

@@ -8,13 +8,18 @@ from ltcam_cli.errors import LtcamError, nearest
 from ltcam_cli.files import content_digest
 from ltcam_cli.runs.folder import RunFolder, read_config
 
+AUTO = "auto"  # name of the students that `pipeline=auto` makes
+
 
 def students_of(run: RunFolder) -> list[Path]:
-    """Folders of the trained students of the run's classifier as it is now, newest first."""
+    """Folders of the trained students of the run's classifier as it is now, newest first.
+
+    Those that `pipeline=auto` made come after those that the user trained.
+    """
     folders = [path.parent for path in (run.path / "student").glob("*/checkpoint.pt")]
     digest = content_digest(run.checkpoint)
     fitting = [folder for folder in folders if _classifier_of(folder) == digest]
-    return sorted(fitting, key=lambda path: (path / "checkpoint.pt").stat().st_mtime, reverse=True)
+    return sorted(fitting, key=lambda path: (path.name.startswith(f"{AUTO}-"), _age(path)))
 
 
 def find_student(run: RunFolder, name: str | None = None) -> Path:
@@ -39,6 +44,10 @@ def find_student(run: RunFolder, name: str | None = None) -> Path:
     stale = any((run.path / "student").glob("*/checkpoint.pt"))
     why = "its students are of another checkpoint" if stale else "no student is trained"
     raise LtcamError(f"{run.path}: {why}; train one with: ltcam student train --run {run.name}")
+
+
+def _age(folder: Path) -> float:
+    return -(folder / "checkpoint.pt").stat().st_mtime
 
 
 def _classifier_of(folder: Path) -> str | None:

@@ -45,7 +45,7 @@ class NetworkConfig:
         norm: Batch norm, or group norm (4 groups), which is the same in training and use.
     """
 
-    encoder: Literal["light", "classifier"] = "light"
+    encoder: Literal["light", "classifier"] = "classifier"
     width: Channels = 16
     decoder: Channels = 32
     norm: Literal["batch", "group"] = "batch"
@@ -113,7 +113,7 @@ class LossConfig:
 
     pos_weight: Literal["auto"] | Positive = 1.0
     pos_weight_cap: Positive = 4.0
-    dice: NotNegative = 0.2
+    dice: NotNegative = 1.0
     focal_gamma: Annotated[float, Field(ge=0, le=100)] = 0.0
     hard_share: Annotated[float, Field(gt=0, le=1)] = 1.0
 
@@ -160,7 +160,8 @@ class StudentConfig:
         every: Steps from one line of the history, and one state to resume from, to the next.
         batch_size: Crops of one step.
         crops: Which parts of which images make a batch.
-        lr: Highest learning rate, of one cycle a round.
+        lr: Highest learning rate, of one cycle a round; null: 3e-4 where the encoder is the
+            classifier's, else 3e-3.
         weight_decay: Weight decay of AdamW.
         loss: Loss that is minimised.
         ema: Decay, in [0, 1), of the weights' exponential moving average, which becomes the
@@ -178,11 +179,11 @@ class StudentConfig:
     width: CropSide | None = None
     rounds: Annotated[int, Field(ge=1, le=1000)] = 1
     restart: bool = True
-    steps: Annotated[int, Field(ge=1, le=10_000_000)] = 300
+    steps: Annotated[int, Field(ge=1, le=10_000_000)] = 600
     every: Annotated[int, Field(ge=1, le=10_000_000), NO_EFFECT] = 50
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 8
     crops: CropConfig = field(default_factory=CropConfig)
-    lr: Positive = 3e-3
+    lr: Positive | None = None
     weight_decay: NotNegative = 0.01
     loss: LossConfig = field(default_factory=LossConfig)
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.98

@@ -193,8 +193,10 @@ class _Training:
             model = copy.deepcopy(self.student.model)
         else:
             model = self._new_network(self.round)
-        optimizer = AdamW(model.parameters(), config.lr, weight_decay=config.weight_decay)
-        schedule = one_cycle(optimizer, config.lr, config.steps)
+        default_lr = 3e-4 if config.network.encoder == "classifier" else 3e-3
+        lr = default_lr if config.lr is None else config.lr
+        optimizer = AdamW(model.parameters(), lr, weight_decay=config.weight_decay)
+        schedule = one_cycle(optimizer, lr, config.steps)
         self.loop.begin(model, optimizer, schedule, config.ema)
 
     def _resume(self) -> bool:
