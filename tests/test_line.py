@@ -162,7 +162,7 @@ def test_watching_a_folder(cli: Cli, tiny_run: Run) -> None:
     incoming.mkdir()
     shutil.copy(source / "first.png", incoming)
     options = predicting(
-        tiny_run, "--out", "incoming/found", "predict.settle=0.4", "predict.reject.regions=0"
+        tiny_run, "--out", "incoming/found", "predict.settle=0.3", "predict.reject.regions=0"
     )
     with Path("lines").open("w") as lines, Path("said").open("w") as said:
         process = subprocess.Popen(
@@ -173,7 +173,7 @@ def test_watching_a_folder(cli: Cli, tiny_run: Run) -> None:
         )
     told = Path("lines").read_text
     until(lambda: '"first"' in told(), process)
-    copy_slowly(source / "slow.png", incoming / "slow.png", 1)  # longer than it must stand still
+    copy_slowly(source / "slow.png", incoming / "slow.png", 0.8)  # longer than it must stand still
     (incoming / "broken.png").write_bytes(b"no image")
     shutil.copy(source / "twin.png", incoming)
     until(lambda: '"slow"' in told() and '"twin"' in told(), process)

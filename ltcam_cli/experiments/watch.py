@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from ltcam_cli.data.arrivals import Arrivals
@@ -22,7 +21,7 @@ from ltcam_cli.experiments.settings import Composed, Settings
 from ltcam_cli.files import exclusive
 from ltcam_cli.runs.json_lines import json_line
 from ltcam_cli.runs.masking import Loading, mask_images
-from ltcam_cli.runs.predictions import Writing, is_done, record
+from ltcam_cli.runs.predictions import Writing, image_content, is_done, record
 
 log = logging.getLogger("ltcam_cli")
 
@@ -104,6 +103,7 @@ class Watched:
         todo = [sample for sample in samples if not is_done(sample, self._done, self.writing)]
         if changed := self._done.keys() & {sample.name for sample in todo}:
             self._drop(changed)
+        read = {sample.name: image_content(sample) for sample in todo}
         predictor = self.predictor
         config = predictor.settings.predict
         loading = Loading(config.batch_size, config.workers or 0, "skip")
@@ -116,6 +116,8 @@ class Watched:
             gate=self.writing.gate,
         )
         recorded = [record(result, self.writing) for result in results]
+        # A file that was written while it was read comes again.
+        recorded = [(row, own) for row, own in recorded if row["content"] == read[row["name"]]]
         rows = [row for row, _ in recorded]
         self.writing.tables.append(rows, [region for _, own in recorded for region in own])
         self._done.update((row["name"], row) for row in rows)
@@ -151,16 +153,24 @@ class Watched:
 
 @contextmanager
 def at_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Let SIGINT and SIGTERM call `stop`; the second one interrupts as ever."""
+    """Let SIGINT and SIGTERM call `stop`; a second one does what it did before.
 
-    def end(number: int, _: FrameType | None) -> None:
-        signal.signal(number, before[number])
+    A signal that is ignored (nohup) stays so.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    heeded = [number for number, handler in before.items() if handler != signal.SIG_IGN]
+
+    def end(*_: object) -> None:
+        restore()
         stop()
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {int(number): signal.signal(number, end) for number in numbers}
+    def restore() -> None:
+        for number in heeded:
+            signal.signal(number, before[number])
+
+    for number in heeded:
+        signal.signal(number, end)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        restore()

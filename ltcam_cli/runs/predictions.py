@@ -196,7 +196,7 @@ def record(result: ImageResult, writing: Writing) -> tuple[dict[str, Any], list[
         "predicted": int(result.predicted),
         "regions": len(regions),
         "area": int(result.mask.sum()),
-        "content": _content(sample),
+        "content": image_content(sample),
     }
     return acceptance.judged(row, regions), regions
 
@@ -235,7 +235,7 @@ def path_of(sample: Sample) -> str:
     return readable(sample.path.resolve())
 
 
-def _content(sample: Sample) -> str:
+def image_content(sample: Sample) -> str:
     """First 16 hex digits of the SHA-256 of the image's file."""
     return sample.image_digest()[:16]
 
@@ -251,7 +251,7 @@ def is_done(sample: Sample, done: dict[str, Any], writing: Writing) -> bool:
             "choose another predict.out"
         )
     paths = [writing.out / pattern.format(sample.name) for pattern in writing.patterns]
-    return row["content"] == _content(sample) and all(path.is_file() for path in paths)
+    return row["content"] == image_content(sample) and all(path.is_file() for path in paths)
 
 
 def _renamed(samples: Sequence[Sample], done: dict[str, Any], writing: Writing) -> list[str]:
