@@ -26,6 +26,7 @@ from ltcam_cli.commands.options import (
     SEED,
     SEGMENTER,
     URL,
+    WATCHING,
     Call,
     Cells,
     ConfigDir,
@@ -94,9 +95,7 @@ def sweep(
     ] = "ltgradcam,ltlayercam,ltfullgrad",
     delta: Annotated[str, typer.Option(help="Percentiles: null,0:90:10.")] = "0:90:10",
     layers: Grid = None,
-    split: Annotated[
-        str, typer.Option(help="test, train, or both: then training chooses a row.")
-    ] = "test",
+    split: Annotated[str, typer.Option(help="test, train, or both: training chooses.")] = "test",
 ) -> None:
     """Score a whole grid of methods, deltas and layer sets in one pass over the images.
 
@@ -138,6 +137,15 @@ def predict(
     commands.predicting.predict(call.followed_by(*overrides), places)
 
 
+@command(app, RUN, *MASKS, *WATCHING, DEVICE)
+def watch(call: Call, folder: Annotated[Path, typer.Argument(help="Where images come.")]) -> None:
+    """Predict images as they come into a folder, and print a JSON line of each.
+
+    [dim]ltcam watch incoming --run NAME predict.reject.length=40[/]
+    """
+    commands.predicting.watch(call, folder)
+
+
 @command(app, RUN, BACKBONE, DEVICE, OVERWRITE)
 def reproduce(
     call: Call,
@@ -147,9 +155,7 @@ def reproduce(
     folds: Annotated[
         str | None, typer.Option(help="all, or numbers such as 0,1,2: trains each fold.")
     ] = None,
-    seeds: Annotated[
-        str | None, typer.Option(help="Numbers such as 0,1,2: trains each seed.")
-    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="Such as 0,1,2: trains each seed.")] = None,
 ) -> None:
     """Make a table or figure of the paper, ours beside theirs; trains what is not trained yet.
 
@@ -162,7 +168,7 @@ def reproduce(
 def export(
     call: Call,
     file: Annotated[
-        Path | None, typer.Option("--out", help="ONNX file; default model.onnx of the run.")
+        Path | None, typer.Option("--out", help="ONNX file; default model.onnx.")
     ] = None,
 ) -> None:
     """Write a run's classifier and student as one ONNX file, and check it.
@@ -270,12 +276,8 @@ def report(
     cells: Cells = None,
     methods: Methods = None,
     deltas: Deltas = None,
-    limit: Annotated[
-        int, typer.Option(min=1, help="Most images: defective or, without masks, unsure ones.")
-    ] = 200,
-    file: Annotated[
-        Path | None, typer.Option("--out", help="The page; default report.html of the run.")
-    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most images; the unsure without masks.")] = 200,
+    file: Annotated[Path | None, typer.Option("--out", help="Page; default report.html.")] = None,
 ) -> None:
     """Write one HTML page of runs, or of a prediction: tables, curves, a picture of each image.
 
@@ -294,9 +296,7 @@ def compare(
     methods: Methods = None,
     deltas: Deltas = None,
     outputs: OutputsFolder = Path("outputs"),
-    folder: Annotated[
-        Path | None, typer.Option("--out", help="Folder of compare.csv; default: the runs'.")
-    ] = None,
+    folder: Annotated[Path | None, typer.Option("--out", help="Default: that of the runs.")] = None,
 ) -> None:
     """Compare cells with the first one: paired bootstrap of the difference in IoU.
 

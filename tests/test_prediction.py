@@ -29,12 +29,14 @@ from ltcam_cli.masks.resize import at_size
 from ltcam_cli.masks.segmenters import SegmenterConfig, make_segmenter, segment
 from ltcam_cli.report.overlay import draw_strip
 from ltcam_cli.runs import prediction_tables
+from ltcam_cli.runs.acceptance import RejectConfig
 from ltcam_cli.runs.masking import ImageResult, Loading, MaskJob
 from ltcam_cli.runs.prediction_tables import REGIONS, SCORES, gather
 from ltcam_cli.runs.predictions import Writing, describe_regions, find_images, predict
 from ltcam_cli.runs.shards import Shard
 
 OTSU = MaskJob(0, make_segmenter(SegmenterConfig()))
+LIMITS = RejectConfig(area=0.4, length=2)
 
 
 @dataclass
@@ -80,7 +82,9 @@ def run(
     samples = find_images([paths] if isinstance(paths, Path) else paths)
     config = PredictConfig(**{"batch_size": 3, **options})
     drawn = draw if config.overlays else None
-    writing = Writing(out, "", config.gate, config.save_maps, drawn, config.part())
+    writing = Writing(
+        out, "", config.gate, config.save_maps, drawn, config.part(), config.acceptance
+    )
     loading = Loading(config.batch_size, config.workers, config.on_error)
     return predict(tiny_classifier(), source or MeanMaps(), OTSU, samples, writing, loading)
 
@@ -264,7 +268,7 @@ def content_of(out: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("gate", [True, False])
 def test_an_interrupted_prediction_goes_on(images: Path, tmp_path: Path, gate: bool) -> None:
-    options: dict[str, Any] = dict(save_maps=True, gate=gate)
+    options: dict[str, Any] = dict(save_maps=True, gate=gate, mm_per_pixel=0.1, reject=LIMITS)
     run(images, tmp_path / "whole", **options)
     out = tmp_path / "broken"
     with pytest.raises(KeyboardInterrupt):
@@ -406,10 +410,11 @@ def test_each_image_belongs_to_one_shard(count: int) -> None:
 
 
 def test_shards_make_what_one_prediction_makes(images: Path, tmp_path: Path) -> None:
-    run(images, tmp_path / "whole", save_maps=True, gate=False)
+    options: dict[str, Any] = dict(save_maps=True, gate=False, mm_per_pixel=0.1, reject=LIMITS)
+    run(images, tmp_path / "whole", **options)
     out = tmp_path / "out"
     for shard in parts(3):
-        table, _ = run(images, out, save_maps=True, gate=False, shard=str(shard))
+        table, _ = run(images, out, **options, shard=str(shard))
         own = [s.name for s in shard.of(find_images([images]))]
         assert table["name"].tolist() == own and 0 < len(own) < 10
         held = pd.read_csv(out / f"scores.{shard.index}of3.csv")
@@ -428,7 +433,7 @@ def test_shards_make_what_one_prediction_makes(images: Path, tmp_path: Path) -> 
     assert content_of(out) == first
     for shard in parts(3):
         again = MeanMaps()
-        run(images, out, again, save_maps=True, gate=False, shard=str(shard))
+        run(images, out, again, **options, shard=str(shard))
         assert again.seen == []
     assert content_of(out) == first
 

@@ -216,8 +216,10 @@ RUNTIME = Option("--runtime", "predict.runtime", "torch (default), or onnx: an e
 MODEL = Option(
     "--model", "predict.model", "Exported file; default model.onnx of the run.", text=True
 )
+JSON = Option("--json", "predict.json", "Print a JSON line of each image, and no more.", bool)
 MASKS = (METHOD, DELTA, LAYERS, SEGMENTER, PIPELINE)
-PREDICTION = (OUT, SAVE_MAPS, SHARD, RUNTIME, MODEL)
+WATCHING = (OUT, SAVE_MAPS, RUNTIME, MODEL)
+PREDICTION = (*WATCHING, SHARD, JSON)
 
 Methods = Annotated[list[str] | None, typer.Option("--method", help="Cells of this method.")]
 Deltas = Annotated[

@@ -1,9 +1,14 @@
-"""`predict`: masks of images that nobody labelled."""
+"""`predict`, `watch`: masks of images that nobody labelled."""
 
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import typer
 
 from ltcam_cli.commands.compose import LazyTask, Row, launch
 from ltcam_cli.commands.experiments import run_task, with_named_method
@@ -11,18 +16,23 @@ from ltcam_cli.commands.options import Call
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.settings import named_keys
 
-PREDICTED = ("shard", "images", "defective", "regions", "skipped", "out")
+PREDICTED = ("shard", "images", "defective", "regions", "rejected", "skipped", "out")
+REJECTED = 3  # exit status where a part was rejected
 
 
-def predict(call: Call, paths: Sequence[str]) -> list[Row]:
-    """Predict images and folders; prints where the results are."""
+def predict(call: Call, paths: Sequence[str]) -> None:
+    """Predict images and folders; prints where the results are, or a JSON line of each image."""
     if not paths or not all(paths):
         raise LtcamError("predict: name an image or a folder")
-    named = named_keys(call.overrides) & {"pipeline", "method", "experiment"}
-    if "predict.runtime=onnx" in call.overrides and not named:
-        call = call.preceded_by("pipeline=student")  # what a file can hold
-    call = with_named_method(call)
-    task = LazyTask("ltcam_cli.experiments.predict:Prediction", (list(paths),))
+    if call.multirun and "predict.json=true" in call.overrides:
+        raise LtcamError("predict.json=true: not with -m; predict the shards one by one")
+    rows = _predicted(_with_pipeline(call), list(paths))
+    if any(row["rejected"] for row in rows):
+        raise typer.Exit(REJECTED)
+
+
+def _predicted(call: Call, paths: list[str]) -> list[Row]:
+    task = LazyTask("ltcam_cli.experiments.predict:Prediction", (paths,))
     if call.multirun:
         rows = run_task("predict", task, call, PREDICTED)
         if any(row["shard"] for row in rows):
@@ -31,9 +41,26 @@ def predict(call: Call, paths: Sequence[str]) -> list[Row]:
         return rows
     [row], _ = launch("predict", task, call)
     skipped = f", {row['skipped']} unreadable ones skipped" if row["skipped"] else ""
-    print(
+    rejected = "" if row["rejected"] is None else f", {row['rejected']} rejected"
+    say = partial(print, file=sys.stderr if "lines" in row else sys.stdout)
+    say(
         f"{row['images']} images, {row['defective']} called defective, "
-        f"{row['regions']} regions{skipped}{row['left_out']}"
+        f"{row['regions']} regions{rejected}{skipped}{row['left_out']}"
     )
-    print(f"{row['out']}: {row['tables']} masks/ {row['also']}")
+    say(f"{row['out']}: {row['tables']} masks/ {row['also']}")
+    for line in row.get("lines", ()):
+        print(line)
     return [row]
+
+
+def watch(call: Call, folder: Path) -> None:
+    """Predict images as they come into a folder; prints a JSON line of each."""
+    task = LazyTask("ltcam_cli.experiments.watch:Watch", (folder, partial(print, flush=True)))
+    launch("watch", task, _with_pipeline(call))
+
+
+def _with_pipeline(call: Call) -> Call:
+    named = named_keys(call.overrides) & {"pipeline", "method", "experiment"}
+    if "predict.runtime=onnx" in call.overrides and not named:
+        call = call.preceded_by("pipeline=student")  # what a file can hold
+    return with_named_method(call)

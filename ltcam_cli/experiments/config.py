@@ -8,14 +8,16 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ltcam_cli.annotations.formats import Format
-from ltcam_cli.config import NO_EFFECT, Says, Workers, config
+from ltcam_cli.config import NO_EFFECT, Positive, Says, Workers, config
 from ltcam_cli.errors import LtcamError
+from ltcam_cli.runs.acceptance import Acceptance, RejectConfig
 from ltcam_cli.runs.shards import Shard
 
 Percentile = Annotated[float, Field(ge=0, le=100)]
 BatchSize = Annotated[int, Field(ge=1, le=4096)]
 Overlays = Annotated[int, Field(ge=0, le=1_000_000)]
 Entry = Annotated[dict[str, Any], Says("a mapping of config keys, e.g. {method: ltgradcam}")]
+Seconds = Annotated[float, Field(gt=0, le=3600)]
 DELTAS = [10.0 * step for step in range(10)]
 
 
@@ -69,6 +71,12 @@ class PredictConfig:
         batch_size: Images of one forward.
         workers: Loading processes; null: 0 on CPUs, up to 8 on GPUs.
         on_error: raise, or skip images that cannot be read, which are counted.
+        mm_per_pixel: Millimetres of a pixel's side in the images as they are; null: not known.
+        reject: Limits of an accepted part.
+        json: Whether a JSON line of each image goes to standard output, and nothing else.
+        settle: Seconds for which size and time of a file must stand still before ltcam watch
+            reads it.
+        poll: Seconds between listings of the folder by ltcam watch, besides the system's events.
     """
 
     out: str | None = None
@@ -83,9 +91,19 @@ class PredictConfig:
     batch_size: BatchSize = 8
     workers: Workers | None = None
     on_error: Literal["raise", "skip"] = "raise"
+    mm_per_pixel: Positive | None = None
+    reject: RejectConfig = field(default_factory=RejectConfig)
+    json: Annotated[bool, NO_EFFECT] = False
+    settle: Annotated[Seconds, NO_EFFECT] = 0.5
+    poll: Annotated[Seconds, NO_EFFECT] = 5.0
 
     def __post_init__(self) -> None:
         self.part()
+
+    @property
+    def acceptance(self) -> Acceptance:
+        """When a part is accepted."""
+        return Acceptance(self.reject, self.mm_per_pixel)
 
     def part(self) -> Shard | None:
         """Shard of the images; None for all."""

@@ -12,6 +12,7 @@ from typing import Any
 from ltcam_cli.classifier.checkpoint import Classifier
 from ltcam_cli.data.image_files import forget_warnings
 from ltcam_cli.data.listing import said
+from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.calibration import calibration_digest
 from ltcam_cli.experiments.cells import Row, masks_of
@@ -27,8 +28,8 @@ from ltcam_cli.report.overlay import draw_strip
 from ltcam_cli.runs.annotating import ANNOTATIONS, write_annotations
 from ltcam_cli.runs.folder import find_run, read_config, write_config
 from ltcam_cli.runs.identity import Identity
+from ltcam_cli.runs.json_lines import json_lines
 from ltcam_cli.runs.masking import Loading, MaskJob
-from ltcam_cli.runs.prediction_tables import PredictionTables
 from ltcam_cli.runs.predictions import Writing, find_images, predict
 from ltcam_cli.student.deploy import (
     OnnxSource,
@@ -61,6 +62,46 @@ class Predictor:
     identity: Identity
     folder: Path
 
+    def read(self, sample: Sample) -> Sample:
+        """A sample that is read as the training images were."""
+        dataset = self.settings.dataset
+        return sample.read_by(dataset.image_reader(self.classifier.white), dataset.mask_reader())
+
+    def folder_of(self, paths: Sequence[str]) -> Path:
+        """Folder of the results of some images and folders."""
+        settings = self.settings
+        places = [str(Path(path).resolve()) for path in paths]
+        digest = short_hash([self.identity.mapping, places])
+        name = f"{settings.method.name}-{settings.segmenter.label}-{digest}"
+        out = settings.predict.out
+        return Path(out) if out else self.folder / "predict" / name
+
+    def writing(self, out: Path) -> Writing:
+        """What is written into a folder, which is claimed.
+
+        Raises:
+            LtcamError: If another pipeline's masks are there.
+        """
+        config = self.settings.predict
+        kept = asdict(replace(self.settings, predict=replace(config, shard=None)))
+        kept["threshold"] = float(self.classifier.threshold)  # for the report
+        claim(out, self.identity, kept)
+        return Writing(
+            out,
+            self.identity.hash,
+            config.gate,
+            config.save_maps,
+            draw_strip if config.overlays else None,
+            config.part(),
+            config.acceptance,
+        )
+
+
+def predictor_of(composed: Composed) -> Predictor:
+    """Predictor of a run or, with `predict.runtime=onnx`, of an exported file."""
+    onnx = settings_from(composed).predict.runtime == "onnx"
+    return (file_predictor if onnx else run_predictor)(composed)
+
 
 def run_predictor(composed: Composed) -> Predictor:
     """Predictor of a run's classifier and the config's pipeline."""
@@ -79,6 +120,7 @@ def run_predictor(composed: Composed) -> Predictor:
             "calibration": calibration_digest(session, pipeline),
             "gate": settings.predict.gate,
             "images": settings.dataset.image_reader(session.classifier.white).setting,
+            **settings.predict.acceptance.parts,
         },
     )
     settings = replace(settings, method=method, segmenter=pipeline.segmenter)
@@ -126,6 +168,7 @@ def file_predictor(composed: Composed) -> Predictor:
             "segmenter": settings.segmenter,
             "gate": settings.predict.gate,
             "images": settings.dataset.image_reader(metadata["white"]).setting,
+            **settings.predict.acceptance.parts,
         },
     )
     folder = run.path if run else path.parent
@@ -142,38 +185,18 @@ class Prediction:
     def __call__(self, composed: Composed) -> Row:
         """Predict; the data set need not be there where a run is named."""
         find_images([Path(path) for path in self.paths])  # refuses before anything is computed
-        runtime = settings_from(composed).predict.runtime
-        return self.run((file_predictor if runtime == "onnx" else run_predictor)(composed))
+        return self.run(predictor_of(composed))
 
     def run(self, predictor: Predictor) -> Row:
         """Predict the images, and write masks and tables."""
-        settings = predictor.settings
-        config = settings.predict
-        places = [str(Path(path).resolve()) for path in self.paths]
-        digest = short_hash([predictor.identity.mapping, places])
-        name = f"{settings.method.name}-{settings.segmenter.label}-{digest}"
-        out = Path(config.out) if config.out else predictor.folder / "predict" / name
+        config = predictor.settings.predict
+        out = predictor.folder_of(self.paths)
         forget_warnings()
-        dataset = settings.dataset
-        reader = dataset.image_reader(predictor.classifier.white)
         left_out: Counter[str] = Counter()
-        samples = [
-            sample.read_by(reader, dataset.mask_reader())
-            for sample in find_images([Path(path) for path in self.paths], out, left_out)
-        ]
-        kept = asdict(replace(settings, predict=replace(config, shard=None)))
-        kept["threshold"] = float(predictor.classifier.threshold)  # for the report
-        claim(out, predictor.identity, kept)
-        shard = config.part()
-        tables = PredictionTables(out, shard)
-        writing = Writing(
-            out,
-            predictor.identity.hash,
-            config.gate,
-            config.save_maps,
-            draw_strip if config.overlays else None,
-            shard,
-        )
+        found = find_images([Path(path) for path in self.paths], out, left_out)
+        samples = [predictor.read(sample) for sample in found]
+        writing = predictor.writing(out)
+        shard, tables = writing.shard, writing.tables
         title = f"predict {shard}" if shard else "predict"
         loading = Loading(
             config.batch_size, config.workers, config.on_error, title, "predict.on_error"
@@ -184,6 +207,8 @@ class Prediction:
             )
             if config.annotations and not shard:
                 write_annotations(out, table, config.annotations, config.class_name)
+        asked = table[table["name"].isin([sample.name for sample in samples])]
+        lines = json_lines(asked, tables.read()[1]) if config.json else None
         folders = [name for name in ("overlays", "maps", ANNOTATIONS) if (out / name).is_dir()]
         return {
             "out": str(out),
@@ -192,9 +217,11 @@ class Prediction:
             "images": len(table),
             "defective": int(table["predicted"].sum()),
             "regions": int(table["regions"].sum()),
+            "rejected": int((asked["verdict"] == "reject").sum()) if "verdict" in asked else None,
             "skipped": len(skipped),
             "left_out": f"; left out: {said(left_out)}" if left_out else "",
             "also": " ".join(f"{name}/" for name in folders),
+            **({} if lines is None else {"lines": lines}),
         }
 
 
@@ -209,8 +236,8 @@ def claim(out: Path, identity: Identity, config: dict[str, Any]) -> None:
         remedy = "choose another predict.out, or delete the folder"
         if path.is_file() and read_config(out, remedy).get("hash") != identity.hash:
             raise LtcamError(
-                f"{out}: holds the masks of another method, segmenter or classifier; "
-                "choose another predict.out or delete it"
+                f"{out}: holds the masks of another method, segmenter, classifier, scale or "
+                "limits; choose another predict.out or delete it"
             )
         write_config(out, {"hash": identity.hash, **config})
         identity.write(out)

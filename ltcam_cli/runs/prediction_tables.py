@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pandas as pd
 
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import append, exclusive, write_json
+from ltcam_cli.runs.acceptance import Acceptance
 from ltcam_cli.runs.annotating import write_asked_annotations
 from ltcam_cli.runs.folder import write_table
 from ltcam_cli.runs.reading import TEXTS, parsed_table, read_mapping, reading
@@ -25,15 +26,22 @@ SCORES = ["name", "path", "probability", "predicted", "regions", "area", "conten
 REGIONS = [
     "name", "region", "top", "left", "bottom", "right", "area", "length", "width", "score"
 ]  # fmt: skip
-FLOATS = ("probability", "length", "width", "score")
+FLOATS = ("probability", "length", "width", "score", "area_mm2", "length_mm", "width_mm")
 
 
 @dataclass(frozen=True)
 class PredictionTables:
-    """The two tables of a folder of predictions, or of one shard there."""
+    """The two tables of a folder of predictions, or of one shard there.
+
+    Attributes:
+        out: Folder.
+        shard: Part of the images; None: all.
+        acceptance: What adds columns to rows that are written; those of tables are read anyway.
+    """
 
     out: Path
     shard: Shard | None = None
+    acceptance: Acceptance = field(default_factory=Acceptance)
 
     def path(self, kind: str, suffix: str = ".csv") -> Path:
         """Of `scores` or `regions`; with `.json` of a shard's record."""
@@ -45,8 +53,8 @@ class PredictionTables:
 
         An image without all of its regions, as of a table that lost its end, is not done.
         """
-        scores = _read(self.path("scores"), SCORES)
-        regions = _read(self.path("regions"), REGIONS)
+        scores = _read(self.path("scores"), self._columns["scores"])
+        regions = _read(self.path("regions"), self._columns["regions"])
         found = scores["name"].map(regions["name"].value_counts()).fillna(0)
         scores = scores[found == scores["regions"]]
         return scores, regions[regions["name"].isin(scores["name"])]
@@ -58,9 +66,17 @@ class PredictionTables:
 
     def append(self, scores: Sequence[dict[str, Any]], regions: Sequence[dict[str, Any]]) -> None:
         """Add rows: what is there is not written again, so that a long table costs no more."""
-        for kind, rows, columns in (("regions", regions, REGIONS), ("scores", scores, SCORES)):
-            text = pd.DataFrame(rows, columns=columns).to_csv(header=False, index=False)
+        for kind, rows in (("regions", regions), ("scores", scores)):
+            table = pd.DataFrame(rows, columns=self._columns[kind])
+            text = table.to_csv(header=False, index=False)
             append(self.path(kind), text)
+
+    @property
+    def _columns(self) -> dict[str, list[str]]:
+        return {
+            "scores": SCORES + self.acceptance.score_columns,
+            "regions": REGIONS + self.acceptance.region_columns,
+        }
 
     def claim(self, names: Sequence[str], identity: str) -> None:
         """Record which images a shard is given, before it starts.
@@ -145,8 +161,8 @@ def gather(out: Path) -> Gathered:
     for other in shards:
         if records[other]["hash"] != records[shards[0]]["hash"]:
             raise LtcamError(
-                f"{out}: shards {shards[0]} and {other} are of different methods, segmenters or "
-                "classifiers; predict one of them anew"
+                f"{out}: shards {shards[0]} and {other} are of different methods, segmenters, "
+                "classifiers or limits; predict one of them anew"
             )
     parts = {shard: PredictionTables(out, shard).read() for shard in shards}
     absent: dict[Shard, list[str] | None] = {}

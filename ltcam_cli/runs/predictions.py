@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import atomic
 from ltcam_cli.maps.engine import HeatmapSource
 from ltcam_cli.progress import track
+from ltcam_cli.runs.acceptance import Acceptance
 from ltcam_cli.runs.masking import (
     BatchMaps,
     ImageResult,
@@ -52,6 +53,7 @@ class Writing:
         save_maps: Whether heatmaps are written.
         draw: Function that writes an overlay; None: no overlays.
         shard: Part of the images; None: all.
+        acceptance: Scale of the images, and limits of accepted parts.
     """
 
     out: Path
@@ -60,6 +62,12 @@ class Writing:
     save_maps: bool = False
     draw: Callable[[ImageResult, Path], None] | None = None
     shard: Shard | None = None
+    acceptance: Acceptance = field(default_factory=Acceptance)
+
+    @property
+    def tables(self) -> PredictionTables:
+        """Tables that are written."""
+        return PredictionTables(self.out, self.shard, self.acceptance)
 
     @property
     def patterns(self) -> list[str]:
@@ -130,7 +138,7 @@ def predict(
     Raises:
         LtcamError: If `out` holds the mask of another image of the same name, or other shards.
     """
-    tables = PredictionTables(writing.out, writing.shard)
+    tables = writing.tables
     samples = writing.shard.of(samples) if writing.shard else samples
     names = [sample.name for sample in samples]
     check_lengths(names, len(".png"), "predict")
@@ -139,7 +147,7 @@ def predict(
     todo = [
         sample
         for sample in track(samples, "looking for what is done")
-        if not _is_done(sample, done, writing)
+        if not is_done(sample, done, writing)
     ]
     anew = [sample.name for sample in todo]
     tables.claim(names, writing.identity)
@@ -157,11 +165,9 @@ def predict(
 
     def write(batch: BatchMaps) -> None:
         for result in batch.results([job], gate=writing.gate):
-            image_regions = describe_regions(result)
-            _write_pictures(result, writing)
-            name = result.item.sample.name
-            region_rows.extend({"name": name, **region} for region in image_regions)
-            rows.append(_row(result, len(image_regions)))
+            row, image_regions = record(result, writing)
+            region_rows.extend(image_regions)
+            rows.append(row)
             if len(rows) == SAVED:
                 save()
 
@@ -176,18 +182,23 @@ def predict(
     return tables.read()[0], skipped
 
 
-def _row(result: ImageResult, regions: int) -> dict[str, Any]:
-    """Row of `scores.csv`."""
-    sample = result.item.sample
-    return {
+def record(result: ImageResult, writing: Writing) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Write the pictures of an image; its rows of `scores.csv` and `regions.csv`."""
+    sample, acceptance = result.item.sample, writing.acceptance
+    regions = [
+        {"name": sample.name, **acceptance.measured(region)} for region in describe_regions(result)
+    ]
+    _write_pictures(result, writing)
+    row = {
         "name": sample.name,
-        "path": _path_of(sample),
+        "path": path_of(sample),
         "probability": result.probability,
         "predicted": int(result.predicted),
-        "regions": regions,
+        "regions": len(regions),
         "area": int(result.mask.sum()),
-        "content": _content(sample),
+        "content": image_content(sample),
     }
+    return acceptance.judged(row, regions), regions
 
 
 def describe_regions(result: ImageResult) -> list[dict[str, Any]]:
@@ -218,33 +229,34 @@ def describe_regions(result: ImageResult) -> list[dict[str, Any]]:
     return regions
 
 
-def _path_of(sample: Sample) -> str:
+def path_of(sample: Sample) -> str:
+    """Path of an image as tables have it."""
     assert sample.path is not None
     return readable(sample.path.resolve())
 
 
-def _content(sample: Sample) -> str:
+def image_content(sample: Sample) -> str:
     """First 16 hex digits of the SHA-256 of the image's file."""
     return sample.image_digest()[:16]
 
 
-def _is_done(sample: Sample, done: dict[str, Any], writing: Writing) -> bool:
+def is_done(sample: Sample, done: dict[str, Any], writing: Writing) -> bool:
     """Whether all that is written of an image is there, and of the image as it is now."""
     row = done.get(sample.name)
     if row is None:
         return False
-    if row["path"] != _path_of(sample):
+    if row["path"] != path_of(sample):
         raise LtcamError(
             f"{writing.out}: holds the mask of another {sample.name} ({row['path']}); "
             "choose another predict.out"
         )
     paths = [writing.out / pattern.format(sample.name) for pattern in writing.patterns]
-    return row["content"] == _content(sample) and all(path.is_file() for path in paths)
+    return row["content"] == image_content(sample) and all(path.is_file() for path in paths)
 
 
 def _renamed(samples: Sequence[Sample], done: dict[str, Any], writing: Writing) -> list[str]:
     """Older names of images, whose results are deleted: `a.png` was `a` before `a.jpg` came."""
-    now = {_path_of(sample): sample.name for sample in samples}
+    now = {path_of(sample): sample.name for sample in samples}
     names = [name for name, row in done.items() if now.get(row["path"], name) != name]
     for name in names:
         for pattern in writing.patterns:

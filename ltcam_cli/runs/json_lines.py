@@ -1,0 +1,47 @@
+"""Predictions as JSON lines: `ltcam predict --json`, `ltcam watch`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+BOX = ("top", "left", "bottom", "right")
+
+
+def json_line(row: Mapping[Any, Any], regions: Sequence[Mapping[Any, Any]]) -> str:
+    """One image.
+
+    Args:
+        row: Its row of `scores.csv`.
+        regions: Its rows of `regions.csv`.
+    """
+    rule = row.get("rule")
+    return json.dumps(
+        {
+            "name": row["name"],
+            "path": row["path"],
+            "probability": row["probability"],
+            "called": "defective" if row["predicted"] else "good",
+            "verdict": row.get("verdict"),
+            "rule": rule if isinstance(rule, str) and rule else None,  # read from a table: NaN
+            "regions": [
+                {
+                    "box": {side: region[side] for side in BOX},
+                    **{key: region[key] for key in region if key not in {"name", "region", *BOX}},
+                }
+                for region in regions
+            ],
+        },
+        allow_nan=False,
+    )
+
+
+def json_lines(scores: pd.DataFrame, regions: pd.DataFrame) -> list[str]:
+    """Images of the two tables, in the order of the scores."""
+    of_image: dict[str, list[Mapping[Any, Any]]] = {}
+    for region in regions.to_dict("records"):
+        of_image.setdefault(region["name"], []).append(region)
+    return [json_line(row, of_image.get(row["name"], [])) for row in scores.to_dict("records")]
