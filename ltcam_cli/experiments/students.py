@@ -20,6 +20,7 @@ from ltcam_cli.experiments.settings import Composed, Pipeline
 from ltcam_cli.experiments.train import as_begun, logged_to, start_anew
 from ltcam_cli.files import exclusive
 from ltcam_cli.maps.method import AutoMethod, StudentMethod
+from ltcam_cli.masks.refine import RefineConfig
 from ltcam_cli.masks.segmenters import SegmenterConfig
 from ltcam_cli.masks.thresholds import CHOSEN
 from ltcam_cli.runs.folder import write_config
@@ -66,9 +67,11 @@ def train_with_teacher(session: Session, teacher: Pipeline) -> Row:
 def best_pipeline(session: Session, pipeline: Pipeline) -> Pipeline:
     """The pipeline, or where it is open what training images choose: by default its student.
 
-    The student learns from the chosen pipeline's masks of the training images. It is kept in the
-    run folder, as those of `student train` are, and is used where the training images are absent,
-    too. Where it cannot be trained, the chosen pipeline draws.
+    The student learns from the chosen pipeline's masks of the training images. Its masks are where
+    it is surer than not; or, where the image's contrast was chosen, by that, since the student sees
+    the image smaller than it is. It is kept in the run folder, as those of `student train` are, and
+    is used where the training images are absent, too. Where it cannot be trained, the chosen
+    pipeline draws.
     """
     chosen = chosen_pipeline(session, pipeline)
     method = pipeline.method
@@ -83,7 +86,9 @@ def best_pipeline(session: Session, pipeline: Pipeline) -> Pipeline:
     except LtcamError as error:
         log.warning("pipeline=auto: no student: %s; %s", error, described(chosen))
         return chosen
-    return replace(chosen, method=StudentMethod(student=name), segmenter=STUDENT_MASKS)
+    refines = chosen.segmenter.refine.rule != RefineConfig().rule
+    segmenter = chosen.segmenter if refines else STUDENT_MASKS
+    return replace(chosen, method=StudentMethod(student=name), segmenter=segmenter)
 
 
 def _kept_student(session: Session, teacher: Pipeline) -> str | None:
