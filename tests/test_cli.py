@@ -317,7 +317,16 @@ def test_methods_lists_all_and_their_needs(cli: Cli) -> None:
     shown = cli.ok("methods")
     rows = {row["method"]: row for row in table_on(shown)}
     plain = "gradcam gradcampp xgradcam layercam fullgrad".split()
-    others = {"scorecam", "ablationcam", "layercam_tanh", "ltgradcam_product", "student", "auto"}
+    others = {
+        "hirescam",
+        "eigencam",
+        "scorecam",
+        "ablationcam",
+        "layercam_tanh",
+        "ltgradcam_product",
+        "student",
+        "auto",
+    }
     assert set(rows) == {*plain, *(f"lt{name}" for name in plain), *others}
     assert (rows["gradcam"]["layers"], rows["gradcam"]["delta"]) == ("last", "")
     assert (rows["ltgradcam"]["layers"], rows["ltgradcam"]["delta"]) == ("all", "50")
