@@ -8,34 +8,9 @@ from typing import Annotated
 import typer
 
 from ltcam_cli import __version__, commands
+from ltcam_cli.commands import options as o
 from ltcam_cli.commands.groups import Group, RunsGroup
-from ltcam_cli.commands.options import (
-    BACKBONE,
-    DATASET,
-    DEVICE,
-    IMAGES,
-    MASKS,
-    METHOD,
-    NAME,
-    OUTPUTS,
-    OVERWRITE,
-    PIPELINE,
-    PREDICTION,
-    RESUME,
-    RUN,
-    SEED,
-    SEGMENTER,
-    URL,
-    Call,
-    Cells,
-    ConfigDir,
-    Deltas,
-    Grid,
-    Methods,
-    OutputsFolder,
-    command,
-    split_paths,
-)
+from ltcam_cli.commands.options import Call, command, split_paths
 
 app = typer.Typer(
     cls=Group,
@@ -67,7 +42,7 @@ def root(
     """Where is the defect? Pixel masks from images labelled only good or defective."""
 
 
-@command(app, DATASET, BACKBONE, SEED, NAME, DEVICE, RESUME, OVERWRITE, multirun=True)
+@command(app, o.DATASET, o.BACKBONE, o.SEED, o.NAME, o.DEVICE, o.RESUME, o.OVERWRITE, multirun=True)
 def train(call: Call) -> None:
     """Train a classifier from image-level labels.
 
@@ -76,7 +51,7 @@ def train(call: Call) -> None:
     commands.experiments.train(call)
 
 
-@command(app, *MASKS, IMAGES, RUN, DEVICE, OVERWRITE, multirun=True)
+@command(app, *o.MASKS, o.IMAGES, o.RUN, o.DEVICE, o.OVERWRITE, multirun=True)
 def evaluate(call: Call) -> None:
     """Score the masks of one method against the true ones; where none are, by evidence.
 
@@ -86,14 +61,14 @@ def evaluate(call: Call) -> None:
     commands.experiments.evaluate(call)
 
 
-@command(app, SEGMENTER, PIPELINE, IMAGES, RUN, DEVICE, OVERWRITE)
+@command(app, o.SEGMENTER, o.PIPELINE, o.IMAGES, o.RUN, o.DEVICE, o.OVERWRITE)
 def sweep(
     call: Call,
     method: Annotated[
         str, typer.Option(help="Methods, joined by commas.")
     ] = "ltgradcam,ltlayercam,ltfullgrad",
     delta: Annotated[str, typer.Option(help="Percentiles: null,0:90:10.")] = "0:90:10",
-    layers: Grid = None,
+    layers: o.Grid = None,
     split: Annotated[
         str, typer.Option(help="test, train, or both: then training chooses a row.")
     ] = "test",
@@ -105,14 +80,14 @@ def sweep(
     commands.sweeping.sweep(call, method, delta, layers, split)
 
 
-@command(app, IMAGES, RUN, DEVICE, OVERWRITE)
+@command(app, o.IMAGES, o.RUN, o.DEVICE, o.OVERWRITE)
 def search(
     call: Call,
     method: Annotated[
         str | None, typer.Option(help="Methods, joined by commas, in place of search.methods.")
     ] = None,
     delta: Annotated[str | None, typer.Option(help="Percentiles: null,0:90:10.")] = None,
-    layers: Grid = None,
+    layers: o.Grid = None,
 ) -> None:
     """Choose method, fusion and segmenter on training images; score that once on the test part.
 
@@ -123,7 +98,7 @@ def search(
     commands.sweeping.search(call, method, delta, layers)
 
 
-@command(app, RUN, *MASKS, *PREDICTION, DEVICE, multirun=True)
+@command(app, o.RUN, *o.MASKS, *o.PREDICTION, o.DEVICE, multirun=True)
 def predict(
     call: Call,
     paths: Annotated[
@@ -138,7 +113,20 @@ def predict(
     commands.predicting.predict(call.followed_by(*overrides), places)
 
 
-@command(app, RUN, BACKBONE, DEVICE, OVERWRITE)
+@command(app, o.DEVICE)
+def threshold(
+    call: Call,
+    run: Annotated[str, typer.Argument(help="Run, by name or path.")],
+    rule: Annotated[str, typer.Argument(help="prior, f1 or recall:R, as of trainer.threshold.")],
+) -> None:
+    """Choose the classifier's threshold again, on the validation images of its training.
+
+    [dim]ltcam threshold NAME recall:0.99[/]
+    """
+    commands.experiments.threshold(call, run, rule)
+
+
+@command(app, o.RUN, o.BACKBONE, o.DEVICE, o.OVERWRITE)
 def reproduce(
     call: Call,
     what: Annotated[
@@ -158,7 +146,7 @@ def reproduce(
     commands.reproducing.reproduce(call, what, folds, seeds)
 
 
-@command(app, RUN, METHOD, SEGMENTER, PIPELINE)
+@command(app, o.RUN, o.METHOD, o.SEGMENTER, o.PIPELINE)
 def export(
     call: Call,
     file: Annotated[
@@ -173,7 +161,7 @@ def export(
     commands.experiments.export(call, file)
 
 
-@command(app, BACKBONE, NAME, name="import")
+@command(app, o.BACKBONE, o.NAME, name="import")
 def import_(
     call: Call,
     weights: Annotated[Path, typer.Argument(help="State dict of a torchvision model.")],
@@ -186,7 +174,7 @@ def import_(
     commands.experiments.import_state(call, weights, target)
 
 
-@command(student_app, RUN, *MASKS, DEVICE, RESUME, OVERWRITE, name="train", multirun=True)
+@command(student_app, o.RUN, *o.MASKS, o.DEVICE, o.RESUME, o.OVERWRITE, name="train", multirun=True)
 def student_train(call: Call) -> None:
     """Train a network on the masks that a run's maps give of its training images.
 
@@ -198,7 +186,7 @@ def student_train(call: Call) -> None:
     commands.experiments.train_student(call)
 
 
-@command(data_app, URL, name="download")
+@command(data_app, o.URL, name="download")
 def data_download(
     call: Call, dataset: Annotated[str, typer.Argument(help="ksdd or ksdd2")]
 ) -> None:
@@ -206,7 +194,7 @@ def data_download(
     commands.data.download(call, dataset)
 
 
-@command(data_app, DATASET, name="check")
+@command(data_app, o.DATASET, name="check")
 def data_check(call: Call) -> None:
     """Count images, classes and items, and name what is odd; status 1 where it contradicts."""
     if not commands.data.check(call):
@@ -222,7 +210,7 @@ def data_synth(
 
 
 @app.command()
-def methods(config_dir: ConfigDir = None) -> None:
+def methods(config_dir: o.ConfigDir = None) -> None:
     """List what --method takes."""
     commands.info.methods(config_dir)
 
@@ -230,7 +218,7 @@ def methods(config_dir: ConfigDir = None) -> None:
 @runs_app.command("list")
 def runs_list(
     name: Annotated[str | None, typer.Argument(help="A run, to see its results.")] = None,
-    outputs: OutputsFolder = Path("outputs"),
+    outputs: o.OutputsFolder = Path("outputs"),
 ) -> None:
     """List runs, or the results of one; the word `list` can be omitted."""
     commands.runs.runs(outputs, name)
@@ -260,16 +248,16 @@ def runs_gather(
         raise typer.Exit(1)
 
 
-@command(app, DEVICE)
+@command(app, o.DEVICE)
 def report(
     call: Call,
     runs: Annotated[
         list[str] | None,
         typer.Argument(help="Runs, or a folder of predictions; and Hydra overrides."),
     ] = None,
-    cells: Cells = None,
-    methods: Methods = None,
-    deltas: Deltas = None,
+    cells: o.Cells = None,
+    methods: o.Methods = None,
+    deltas: o.Deltas = None,
     limit: Annotated[
         int, typer.Option(min=1, help="Most images: defective or, without masks, unsure ones.")
     ] = 200,
@@ -290,10 +278,10 @@ def report(
 @app.command()
 def compare(
     places: Annotated[list[str], typer.Argument(help="Runs, by name or path, and paths of cells.")],
-    cells: Cells = None,
-    methods: Methods = None,
-    deltas: Deltas = None,
-    outputs: OutputsFolder = Path("outputs"),
+    cells: o.Cells = None,
+    methods: o.Methods = None,
+    deltas: o.Deltas = None,
+    outputs: o.OutputsFolder = Path("outputs"),
     folder: Annotated[
         Path | None, typer.Option("--out", help="Folder of compare.csv; default: the runs'.")
     ] = None,
@@ -306,7 +294,7 @@ def compare(
     commands.reports.compare(places, outputs, (cells or [], methods or [], deltas or []), folder)
 
 
-@command(app, DATASET, BACKBONE, *MASKS)
+@command(app, o.DATASET, o.BACKBONE, *o.MASKS)
 def config(
     call: Call, job: Annotated[str, typer.Argument(metavar="COMMAND", help="train, evaluate, …")]
 ) -> None:
@@ -314,7 +302,7 @@ def config(
     commands.info.config(call, job)
 
 
-@command(app, OUTPUTS)
+@command(app, o.OUTPUTS)
 def demo(call: Call) -> None:
     """Train, map, segment and score on the synthetic set, in minutes."""
     commands.demonstration.demo(call)

@@ -10,6 +10,7 @@ from pathlib import Path
 from ltcam_cli.commands.compose import LazyTask, Row, Task, compose, launch
 from ltcam_cli.commands.options import Call
 from ltcam_cli.errors import LtcamError
+from ltcam_cli.experiments.overrides import quoted
 from ltcam_cli.experiments.session import settings_from
 from ltcam_cli.experiments.settings import Settings, named_keys
 from ltcam_cli.report.terminal import print_table, spent
@@ -83,6 +84,17 @@ def train_student(call: Call) -> list[Row]:
     for run in dict.fromkeys(row["run"] for row in rows):
         print(f"Now: ltcam evaluate --run {run} --pipeline student")
     return rows
+
+
+def threshold(call: Call, run: str, rule: str) -> None:
+    """Choose a run's threshold again; print what it finds, and what it costs."""
+    task = LazyTask("ltcam_cli.experiments.threshold:ThresholdTask", (rule,))
+    [row], _ = launch("train", task, call.preceded_by(f"run={quoted(run)}"))
+    import pandas as pd
+
+    print(f"threshold {row['threshold']:.4g} by {rule}, before {row['before']:.4g}")
+    print_table(pd.DataFrame(row["parts"]))
+    print("The test images chose nothing: their row is a report.")
 
 
 def export(call: Call, out: Path | None) -> None:

@@ -52,7 +52,7 @@ def _train(settings: Settings, split: Split, run: RunFolder, identity: Identity)
         log.info("%s: is trained already; overwrite=true trains it anew", run.path)
         _warn(run.name, run.metrics)
         return head | _figures(run.metrics)
-    start_anew(settings, run.train, run.path, "metrics.json")
+    start_anew(settings, run.train, run.path, "metrics.json", "threshold.json")
     write_config(run.train, {"hash": identity.hash, **settings.training_part()})
     identity.write(run.train)
     from ltcam_cli.classifier.train import train
