@@ -248,6 +248,16 @@ def runs_gather(
         raise typer.Exit(1)
 
 
+@runs_app.command("rm")
+def runs_rm(
+    names: Annotated[list[str], typer.Argument(help="Runs, by name.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    outputs: o.OutputsFolder = Path("outputs"),
+) -> None:
+    """Delete runs with all that was made of them; asks first."""
+    commands.runs.remove(outputs, names, yes)
+
+
 @command(app, o.DEVICE)
 def report(
     call: Call,

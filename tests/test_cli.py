@@ -6,11 +6,15 @@ import csv
 import json
 import multiprocessing
 import os
+import platform
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +27,7 @@ from conftest import KSDD, REPOSITORY, SYNTHETIC, Cli, KsddLike, Run, half_writt
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 from torchvision import models
+from typer.testing import CliRunner
 
 import ltcam_cli
 from ltcam_cli.classifier.checkpoint import load_classifier
@@ -36,7 +41,7 @@ from ltcam_cli.data.ksdd import Ksdd
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.overrides import quoted
 from ltcam_cli.experiments.settings import Settings
-from ltcam_cli.files import write_json
+from ltcam_cli.files import exclusive, write_json
 from ltcam_cli.maps.method import CamMethod
 from ltcam_cli.report import overlay
 from ltcam_cli.runs.folder import RunFolder
@@ -588,13 +593,56 @@ def test_runs(cli: Cli, own_run: Run) -> None:
     metrics = json.loads((own_run.path / "train/metrics.json").read_text())
     counts = [metrics[f"test_{name}"] for name in ("tp", "fp", "fn", "tn")]
     assert row["tp/fp/fn/tn"] == "/".join(map(str, counts))
-    assert row["balanced_accuracy"] == f"{metrics['test_balanced_accuracy']:.2f}"
+    assert row["ap"] == f"{metrics['test_ap']:.2f}" and row["size"] == "64x64"
+    assert "dataset" not in row and "backbone" not in row  # the name begins with both
+    environment = json.loads((own_run.path / "train/environment.json").read_text())
+    date = datetime.fromisoformat(environment.pop("date"))
+    assert row["date"] == f"{date.astimezone():%Y-%m-%d}"
+    assert abs(datetime.now(timezone.utc) - date).total_seconds() < 86400
+    assert environment == {
+        "command": f"ltcam train {shlex.join(own_run.overrides)}",
+        "ltcam": ltcam_cli.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
     cli.fault("runs", own_run.name, says=["nothing evaluated yet", "ltcam evaluate --run"])
     cli.ok("evaluate", "--run", own_run.name)
     (row,) = table_on(cli.ok("runs", own_run.name))
     assert row["method"] == "ltgradcam"
     assert table_on(cli.ok("runs", "--outputs", own_run.outputs))[0]["cells"] == "1"
     cli.fault("runs", "--outputs", "none", says=["none", "ltcam train"])
+
+
+def test_runs_of_chosen_names_show_data_set_and_backbone(cli: Cli, own_run: Run) -> None:
+    own_run.path.rename(own_run.outputs / "plates")
+    Path("outputs/plates/train/environment.json").unlink()  # an older run
+    (row,) = table_on(cli.ok("runs"))
+    assert (row["dataset"], row["backbone"], row["ap"]) == ("synthetic", "vgg16_slim", row["ap"])
+    changed = Path("outputs/plates/train/config.yaml").stat().st_mtime
+    assert row["date"] == f"{datetime.fromtimestamp(changed):%Y-%m-%d}"
+    assert row["balanced"] and row["tp/fp/fn/tn"] and row["cells"] == "0"
+
+
+def test_runs_are_removed_after_asking(cli: Cli, own_run: Run) -> None:
+    elsewhere = cli.folder / "elsewhere" / own_run.name
+    shutil.copytree(own_run.path, elsewhere)
+    (own_run.outputs / "link").symlink_to(elsewhere)
+    for name in (elsewhere, "link", f"../elsewhere/{own_run.name}"):
+        cli.fault("runs", "rm", name, "--yes", says=["is not in outputs; name its folder"])
+    cli.fault("runs", "rm", own_run.name, "plates", "--yes", says=["run=plates: no such run"])
+    (own_run.outputs / "link").unlink()
+
+    for place in (own_run.path / "train", own_run.path / "predict/x/scores.csv"):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with exclusive(place):
+            cli.fault("runs", "rm", own_run.name, "--yes", says=["a process is at work there"])
+    refused = CliRunner().invoke(app, ["runs", "rm", own_run.name], input="n\n")
+    assert refused.exit_code == 1 and own_run.path.is_dir()
+    agreed = CliRunner().invoke(app, ["runs", "rm", own_run.name, own_run.name], input="y\n")
+    assert agreed.exit_code == 0 and f"deleted: {own_run.name}\n" in agreed.output
+    assert not list(own_run.outputs.glob("*")) and elsewhere.is_dir()
+    cli.ok("runs", "rm", elsewhere, "--outputs", "elsewhere", "-y")
+    assert not elsewhere.exists()
 
 
 def test_a_run_that_learnt_nothing_is_named_wherever_it_is_used(cli: Cli, own_run: Run) -> None:

@@ -11,6 +11,7 @@ from ltcam_cli.classifier.weights import IMAGENET_MEAN, IMAGENET_STD, check_fit,
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.settings import Composed, Settings
 from ltcam_cli.files import content_digest, write_json
+from ltcam_cli.runs.environment import write_environment
 from ltcam_cli.runs.folder import RunFolder, open_run, write_config
 from ltcam_cli.runs.identity import Identity
 
@@ -77,6 +78,7 @@ def import_state(composed: Composed, path: Path, target: int | None) -> RunFolde
     identity.write(run.train)
     classifier.save(run.checkpoint)
     write_json(run.train / "metrics.json", {})
+    write_environment(run, composed.command("import", str(path)))
     return run
 
 
