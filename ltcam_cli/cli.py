@@ -135,9 +135,7 @@ def reproduce(
     folds: Annotated[
         str | None, typer.Option(help="all, or numbers such as 0,1,2: trains each fold.")
     ] = None,
-    seeds: Annotated[
-        str | None, typer.Option(help="Numbers such as 0,1,2: trains each seed.")
-    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="Such as 0,1,2: trains each seed.")] = None,
 ) -> None:
     """Make a table or figure of the paper, ours beside theirs; trains what is not trained yet.
 
@@ -161,17 +159,19 @@ def export(
     commands.experiments.export(call, file)
 
 
-@command(app, o.BACKBONE, o.NAME, name="import")
+@command(app, o.BACKBONE, o.HEIGHT, o.WIDTH, o.CHANNELS, o.NAME, name="import")
 def import_(
     call: Call,
     weights: Annotated[Path, typer.Argument(help="State dict of a torchvision model.")],
-    target: Annotated[int | None, typer.Option(help="Logit of defects, of more than two.")] = None,
+    target: Annotated[int | None, typer.Option(help="Logit of defects; of two: 1.")] = None,
+    mean: Annotated[str | None, typer.Option(help="By channel; default: ImageNet's.")] = None,
+    std: Annotated[str | None, typer.Option(help="By channel; default: ImageNet's.")] = None,
 ) -> None:
     """Make a run of your own trained model, to be explained.
 
-    [dim]ltcam import mine.pth --backbone resnet18 dataset.height=224 dataset.width=224[/]
+    [dim]ltcam import mine.pth --backbone resnet18 --height 224 --width 224[/]
     """
-    commands.experiments.import_state(call, weights, target)
+    commands.experiments.import_state(call, weights, target, (mean, std))
 
 
 @command(student_app, o.RUN, *o.MASKS, o.DEVICE, o.RESUME, o.OVERWRITE, name="train", multirun=True)
@@ -268,12 +268,8 @@ def report(
     cells: o.Cells = None,
     methods: o.Methods = None,
     deltas: o.Deltas = None,
-    limit: Annotated[
-        int, typer.Option(min=1, help="Most images: defective or, without masks, unsure ones.")
-    ] = 200,
-    file: Annotated[
-        Path | None, typer.Option("--out", help="The page; default report.html of the run.")
-    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most images: defective or unsure.")] = 200,
+    file: Annotated[Path | None, typer.Option("--out", help="Page; default: in the run.")] = None,
 ) -> None:
     """Write one HTML page of runs, or of a prediction: tables, curves, a picture of each image.
 

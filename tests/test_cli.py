@@ -935,7 +935,8 @@ def test_import(cli: Cli, unseen: dict[str, tuple[int, int]], classes: int, defe
     size = ["dataset.height=64", "dataset.width=64"]
     option = ["--target", defect] if defect >= 0 else []
     shown = cli.ok("import", "mine.pth", "--backbone", "resnet18", *option, *size, "--name", "mine")
-    assert shown.startswith("outputs/mine\n")
+    assert shown.startswith("outputs/mine\ntakes 64 x 64 pixels, 3 channels, mean 0.485, 0.456, ")
+    assert f"; logit {defect % classes} of {classes} is the defect\n" in shown
     classifier = load_classifier("outputs/mine")
     images = torch.rand(2, 3, 64, 64)
     with torch.inference_mode():
@@ -954,6 +955,32 @@ def test_import(cli: Cli, unseen: dict[str, tuple[int, int]], classes: int, defe
     aimed = defect % classes
     assert np.array_equal(maps["default"], maps[f"logit{aimed}"])
     assert not np.array_equal(maps["default"], maps[f"logit{1 - aimed}"])
+
+
+def test_import_of_a_grey_model_takes_what_flags_say_and_asks_for_the_rest(cli: Cli) -> None:
+    torch.manual_seed(0)
+    model = models.resnet18(num_classes=2)
+    model.conv1 = torch.nn.Conv2d(1, 64, 7, 2, 3, bias=False)
+    torch.save(model.eval().state_dict(), "grey.pth")
+    call = ["import", "grey.pth", "--backbone", "resnet18", "--name", "grey"]
+    cli.fault(*call, says=["do not tell the size", "give --height PIXELS --width PIXELS"])
+    cli.fault(*call, "--width", 64, says=["give --height PIXELS, as in its training"])
+    size = ["--height", 96, "--width", 64]
+    cli.fault(*call, *size, says=["takes 1 channel; give both --mean and --std"])
+    cli.fault(*call, *size, "--channels", 3, says=["--channels 3: the weights of grey.pth take 1"])
+    norm = ["--mean", 0.4, "--std"]
+    cli.fault(*call, *size, *norm, "0", says=["--std 0: must be 1 number above 0"])
+    cli.fault(*call, *size, *norm, "1,1", says=["--std 1,1: must be 1 number above 0"])
+    cli.fault(*call, *size, "--mean", "nan", "--std", 1, says=["--mean nan: must be 1 number"])
+    assert not Path("outputs/grey").exists()
+    shown = cli.ok(*call, *size, *norm, 0.2, "--channels", 1, "--target", 0)
+    assert "takes 96 x 64 pixels, 1 channel, mean 0.4, deviation 0.2; logit 0 of 2" in shown
+    classifier = load_classifier("outputs/grey")
+    images = torch.rand(2, 1, 96, 64)
+    with torch.inference_mode():
+        found = classifier.probability(classifier.model(classifier.prepare(images)))
+        expected = model((images - 0.4) / 0.2).softmax(dim=1)[:, 0]
+    assert torch.allclose(found, expected, atol=1e-5)
 
 
 # --- data

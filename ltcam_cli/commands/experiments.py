@@ -111,14 +111,16 @@ def export(call: Call, out: Path | None) -> None:
     print(f"Now: ltcam predict FOLDER --runtime onnx --model {path}")
 
 
-def import_state(call: Call, path: Path, target: int | None) -> None:
-    """Make a run folder of a state dict; print where it is."""
+def import_state(
+    call: Call, path: Path, target: int | None, norm: tuple[str | None, str | None]
+) -> None:
+    """Make a run folder of a state dict; print where it is, and what was taken for granted."""
     composed = compose("import", call.preceded_by("backbone.weights=null", "backbone.head=own"))
     Settings.of(composed.values)
     from ltcam_cli.experiments.importing import import_state as import_run
 
-    run = import_run(composed, path, target)
+    run, told = import_run(composed, path, target, norm)
     print(
-        f"{run.path}\nNow: ltcam predict FOLDER --run {run.name}, "
+        f"{run.path}\n{told}\nNow: ltcam predict FOLDER --run {run.name}, "
         f"or ltcam evaluate --run {run.name}"
     )

@@ -203,6 +203,9 @@ RUN = Option(
     "--run", "run", "Run, by name or path; default: the one that fits.", text=True, listed=True
 )
 NAME = Option("--name", "name", "Name of the run folder.", text=True, listed=True)
+HEIGHT = Option("--height", "dataset.height", "Height of the network's input, in pixels.")
+WIDTH = Option("--width", "dataset.width", "Width of the network's input, in pixels.")
+CHANNELS = Option("--channels", "dataset.channels", "1 grey or 3 RGB; default: the weights'.")
 SEED = Option("--seed", "seed", "Seed of all random draws; default 0.")
 DEVICE = Option("--device", "device", "Device: auto (default), cpu, cuda or cuda:1.")
 OUTPUTS = Option("--outputs", "outputs", "Folder of all results; default outputs.", text=True)
