@@ -65,7 +65,7 @@ def evaluate(call: Call) -> None:
 def sweep(
     call: Call,
     method: Annotated[
-        str, typer.Option(help="Methods, joined by commas.")
+        str, typer.Option(help="Methods, joined by commas.", autocompletion=o.METHODS)
     ] = "ltgradcam,ltlayercam,ltfullgrad",
     delta: Annotated[str, typer.Option(help="Percentiles: null,0:90:10.")] = "0:90:10",
     layers: o.Grid = None,
@@ -84,7 +84,7 @@ def sweep(
 def search(
     call: Call,
     method: Annotated[
-        str | None, typer.Option(help="Methods, joined by commas, in place of search.methods.")
+        str | None, typer.Option(help="In place of search.methods.", autocompletion=o.METHODS)
     ] = None,
     delta: Annotated[str | None, typer.Option(help="Percentiles: null,0:90:10.")] = None,
     layers: o.Grid = None,
@@ -116,7 +116,7 @@ def predict(
 @command(app, o.DEVICE)
 def threshold(
     call: Call,
-    run: Annotated[str, typer.Argument(help="Run, by name or path.")],
+    run: Annotated[str, typer.Argument(help="Run, by name or path.", autocompletion=o.RUNS)],
     rule: Annotated[str, typer.Argument(help="prior, f1 or recall:R, as of trainer.threshold.")],
 ) -> None:
     """Choose the classifier's threshold again, on the validation images of its training.
@@ -217,7 +217,7 @@ def methods(config_dir: o.ConfigDir = None) -> None:
 
 @runs_app.command("list")
 def runs_list(
-    name: Annotated[str | None, typer.Argument(help="A run, to see its results.")] = None,
+    name: o.OneRun = None,
     outputs: o.OutputsFolder = Path("outputs"),
 ) -> None:
     """List runs, or the results of one; the word `list` can be omitted."""
@@ -226,7 +226,8 @@ def runs_list(
 
 @command(runs_app, name="why")
 def runs_why(
-    call: Call, name: Annotated[str, typer.Argument(help="A run or the path of a cell.")]
+    call: Call,
+    name: Annotated[str, typer.Argument(help="A run, or path of a cell.", autocompletion=o.RUNS)],
 ) -> None:
     """Print in what a run or cell differs from what the config describes now.
 
@@ -250,7 +251,7 @@ def runs_gather(
 
 @runs_app.command("rm")
 def runs_rm(
-    names: Annotated[list[str], typer.Argument(help="Runs, by name.")],
+    names: Annotated[list[str], typer.Argument(help="Runs, by name.", autocompletion=o.RUNS)],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     outputs: o.OutputsFolder = Path("outputs"),
 ) -> None:
@@ -263,7 +264,9 @@ def report(
     call: Call,
     runs: Annotated[
         list[str] | None,
-        typer.Argument(help="Runs, or a folder of predictions; and Hydra overrides."),
+        typer.Argument(
+            help="Runs, or a folder of predictions; and Hydra overrides.", autocompletion=o.RUNS
+        ),
     ] = None,
     cells: o.Cells = None,
     methods: o.Methods = None,
@@ -283,7 +286,7 @@ def report(
 
 @app.command()
 def compare(
-    places: Annotated[list[str], typer.Argument(help="Runs, by name or path, and paths of cells.")],
+    places: o.Places,
     cells: o.Cells = None,
     methods: o.Methods = None,
     deltas: o.Deltas = None,

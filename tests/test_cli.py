@@ -35,11 +35,11 @@ from ltcam_cli.cli import app
 from ltcam_cli.commands import options
 from ltcam_cli.commands.compose import GROUPS, conf_dir
 from ltcam_cli.commands.options import Option, as_overrides, complete_override, split_paths
-from ltcam_cli.commands.ranges import expand_range
 from ltcam_cli.config import leaves
 from ltcam_cli.data.ksdd import Ksdd
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.overrides import quoted
+from ltcam_cli.experiments.ranges import expand_range
 from ltcam_cli.experiments.settings import Settings
 from ltcam_cli.files import exclusive, write_json
 from ltcam_cli.maps.method import CamMethod
@@ -278,6 +278,37 @@ def test_completion_of_overrides(monkeypatch: pytest.MonkeyPatch) -> None:
     assert complete_override("no such thing") == []
     monkeypatch.setattr("ltcam_cli.commands.compose.conf_dir", lambda: Path("/nowhere"))
     assert complete_override("segmenter=") == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["predict photos --run {}", "evaluate --run other,{}", "threshold {}", "runs {}",
+     "runs rm x {}", "runs why {}", "report {}", "compare {}", "student train --run {}"],
+)  # fmt: skip
+def test_completion_of_runs(cli: Cli, words: str) -> None:
+    for folder, name in (("outputs", "plates-1"), ("outputs", "other"), ("more", "plates-2")):
+        Path(folder, name, "train").mkdir(parents=True)
+        Path(folder, name, "train/config.yaml").touch()
+    comma = "other," if "," in words else ""
+    assert completed(cli, f"ltcam {words.format('pl')}") == [f"{comma}plates-1"]
+    assert not completed(cli, f"ltcam {words.format('nothing')}")
+
+
+def test_completion_of_names_behind_their_options(cli: Cli) -> None:
+    write_own_configs(Path("elsewhere"))
+    assert completed(cli, "ltcam evaluate --config-dir elsewhere --method mi") == ["mine"]
+    assert completed(cli, "ltcam evaluate --method mi") == []
+    assert completed(cli, "ltcam sweep --method gradcam,eig") == ["gradcam,eigencam"]
+    of_report = completed(cli, "ltcam report --method ltgradcam")
+    assert of_report == ["ltgradcam", "ltgradcam_product", "ltgradcampp"]
+    listed = (REPOSITORY / "conf").glob("segmenter/[!_]*.yaml")
+    assert completed(cli, "ltcam predict --segmenter ") == sorted(path.stem for path in listed)
+    assert completed(cli, "ltcam train --backbone resnet1") == ["resnet18"]
+    assert completed(cli, "ltcam export --pipeline ltc") == ["ltcam_plus"]
+    Path("more/plates/train").mkdir(parents=True)
+    Path("more/plates/train/config.yaml").touch()
+    assert completed(cli, "ltcam runs list --outputs more pl") == ["plates"]
+    assert completed(cli, "ltcam runs list pl") == []
 
 
 # --- the user's own configs
