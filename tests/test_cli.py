@@ -390,7 +390,7 @@ def test_three_calls(cli: Cli, ksdd_like: KsddLike) -> None:
     held = {path.name for path in (run / "train").iterdir()}
     assert held == {
         "config.yaml", "checkpoint.pt", "last.pt", "history.csv", "images.csv", "metrics.json",
-        "train.log", "identity.json",
+        "train.log", "identity.json", "environment.json",
     }  # fmt: skip
     cell = only(run / "evaluate", "ltgradcam-d50-*")
     assert {path.name for path in cell.iterdir()} == {

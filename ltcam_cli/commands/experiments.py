@@ -89,7 +89,7 @@ def train_student(call: Call) -> list[Row]:
 def threshold(call: Call, run: str, rule: str) -> None:
     """Choose a run's threshold again; print what it finds, and what it costs."""
     task = LazyTask("ltcam_cli.experiments.threshold:ThresholdTask", (rule,))
-    [row], _ = launch("train", task, call.preceded_by(f"run={quoted(run)}"))
+    [row], _ = launch("threshold", task, call.preceded_by(f"run={quoted(run)}"))
     import pandas as pd
 
     print(f"threshold {row['threshold']:.4g} by {rule}, before {row['before']:.4g}")
