@@ -8,35 +8,9 @@ from typing import Annotated
 import typer
 
 from ltcam_cli import __version__, commands
+from ltcam_cli.commands import options as o
 from ltcam_cli.commands.groups import Group, RunsGroup
-from ltcam_cli.commands.options import (
-    BACKBONE,
-    DATASET,
-    DEVICE,
-    IMAGES,
-    MASKS,
-    METHOD,
-    NAME,
-    OUTPUTS,
-    OVERWRITE,
-    PIPELINE,
-    PREDICTION,
-    RESUME,
-    RUN,
-    SEED,
-    SEGMENTER,
-    URL,
-    WATCHING,
-    Call,
-    Cells,
-    ConfigDir,
-    Deltas,
-    Grid,
-    Methods,
-    OutputsFolder,
-    command,
-    split_paths,
-)
+from ltcam_cli.commands.options import Call, command, split_paths
 
 app = typer.Typer(
     cls=Group,
@@ -68,7 +42,7 @@ def root(
     """Where is the defect? Pixel masks from images labelled only good or defective."""
 
 
-@command(app, DATASET, BACKBONE, SEED, NAME, DEVICE, RESUME, OVERWRITE, multirun=True)
+@command(app, o.DATASET, o.BACKBONE, o.SEED, o.NAME, o.DEVICE, o.RESUME, o.OVERWRITE, multirun=True)
 def train(call: Call) -> None:
     """Train a classifier from image-level labels.
 
@@ -77,7 +51,7 @@ def train(call: Call) -> None:
     commands.experiments.train(call)
 
 
-@command(app, *MASKS, IMAGES, RUN, DEVICE, OVERWRITE, multirun=True)
+@command(app, *o.MASKS, o.IMAGES, o.RUN, o.DEVICE, o.OVERWRITE, multirun=True)
 def evaluate(call: Call) -> None:
     """Score the masks of one method against the true ones; where none are, by evidence.
 
@@ -87,14 +61,14 @@ def evaluate(call: Call) -> None:
     commands.experiments.evaluate(call)
 
 
-@command(app, SEGMENTER, PIPELINE, IMAGES, RUN, DEVICE, OVERWRITE)
+@command(app, o.SEGMENTER, o.PIPELINE, o.IMAGES, o.RUN, o.DEVICE, o.OVERWRITE)
 def sweep(
     call: Call,
     method: Annotated[
-        str, typer.Option(help="Methods, joined by commas.")
+        str, typer.Option(help="Methods, joined by commas.", autocompletion=o.METHODS)
     ] = "ltgradcam,ltlayercam,ltfullgrad",
     delta: Annotated[str, typer.Option(help="Percentiles: null,0:90:10.")] = "0:90:10",
-    layers: Grid = None,
+    layers: o.Grid = None,
     split: Annotated[str, typer.Option(help="test, train, or both: training chooses.")] = "test",
 ) -> None:
     """Score a whole grid of methods, deltas and layer sets in one pass over the images.
@@ -104,14 +78,14 @@ def sweep(
     commands.sweeping.sweep(call, method, delta, layers, split)
 
 
-@command(app, IMAGES, RUN, DEVICE, OVERWRITE)
+@command(app, o.IMAGES, o.RUN, o.DEVICE, o.OVERWRITE)
 def search(
     call: Call,
     method: Annotated[
-        str | None, typer.Option(help="Methods, joined by commas, in place of search.methods.")
+        str | None, typer.Option(help="In place of search.methods.", autocompletion=o.METHODS)
     ] = None,
     delta: Annotated[str | None, typer.Option(help="Percentiles: null,0:90:10.")] = None,
-    layers: Grid = None,
+    layers: o.Grid = None,
 ) -> None:
     """Choose method, fusion and segmenter on training images; score that once on the test part.
 
@@ -122,7 +96,7 @@ def search(
     commands.sweeping.search(call, method, delta, layers)
 
 
-@command(app, RUN, *MASKS, *PREDICTION, DEVICE, multirun=True)
+@command(app, o.RUN, *o.MASKS, *o.PREDICTION, o.DEVICE, multirun=True)
 def predict(
     call: Call,
     paths: Annotated[
@@ -137,7 +111,7 @@ def predict(
     commands.predicting.predict(call.followed_by(*overrides), places)
 
 
-@command(app, RUN, *MASKS, *WATCHING, DEVICE)
+@command(app, o.RUN, *o.MASKS, *o.WATCHING, o.DEVICE)
 def watch(call: Call, folder: Annotated[Path, typer.Argument(help="Where images come.")]) -> None:
     """Predict images as they come into a folder, and print a JSON line of each.
 
@@ -146,7 +120,20 @@ def watch(call: Call, folder: Annotated[Path, typer.Argument(help="Where images 
     commands.predicting.watch(call, folder)
 
 
-@command(app, RUN, BACKBONE, DEVICE, OVERWRITE)
+@command(app, o.DEVICE)
+def threshold(
+    call: Call,
+    run: Annotated[str, typer.Argument(help="Run, by name or path.", autocompletion=o.RUNS)],
+    rule: Annotated[str, typer.Argument(help="prior, f1 or recall:R, as of trainer.threshold.")],
+) -> None:
+    """Choose the classifier's threshold again, on the validation images of its training.
+
+    [dim]ltcam threshold NAME recall:0.99[/]
+    """
+    commands.experiments.threshold(call, run, rule)
+
+
+@command(app, o.RUN, o.BACKBONE, o.DEVICE, o.OVERWRITE)
 def reproduce(
     call: Call,
     what: Annotated[
@@ -164,12 +151,10 @@ def reproduce(
     commands.reproducing.reproduce(call, what, folds, seeds)
 
 
-@command(app, RUN, METHOD, SEGMENTER, PIPELINE)
+@command(app, o.RUN, o.METHOD, o.SEGMENTER, o.PIPELINE)
 def export(
     call: Call,
-    file: Annotated[
-        Path | None, typer.Option("--out", help="ONNX file; default model.onnx.")
-    ] = None,
+    file: Annotated[Path | None, typer.Option("--out", help="ONNX file.")] = None,
 ) -> None:
     """Write a run's classifier and student as one ONNX file, and check it.
 
@@ -179,20 +164,22 @@ def export(
     commands.experiments.export(call, file)
 
 
-@command(app, BACKBONE, NAME, name="import")
+@command(app, o.BACKBONE, o.HEIGHT, o.WIDTH, o.CHANNELS, o.NAME, name="import")
 def import_(
     call: Call,
     weights: Annotated[Path, typer.Argument(help="State dict of a torchvision model.")],
-    target: Annotated[int | None, typer.Option(help="Logit of defects, of more than two.")] = None,
+    target: Annotated[int | None, typer.Option(help="Logit of defects; of two: 1.")] = None,
+    mean: Annotated[str | None, typer.Option(help="By channel; default: ImageNet's.")] = None,
+    std: Annotated[str | None, typer.Option(help="By channel; default: ImageNet's.")] = None,
 ) -> None:
     """Make a run of your own trained model, to be explained.
 
-    [dim]ltcam import mine.pth --backbone resnet18 dataset.height=224 dataset.width=224[/]
+    [dim]ltcam import mine.pth --backbone resnet18 --height 224 --width 224[/]
     """
-    commands.experiments.import_state(call, weights, target)
+    commands.experiments.import_state(call, weights, target, (mean, std))
 
 
-@command(student_app, RUN, *MASKS, DEVICE, RESUME, OVERWRITE, name="train", multirun=True)
+@command(student_app, o.RUN, *o.MASKS, o.DEVICE, o.RESUME, o.OVERWRITE, name="train", multirun=True)
 def student_train(call: Call) -> None:
     """Train a network on the masks that a run's maps give of its training images.
 
@@ -204,7 +191,7 @@ def student_train(call: Call) -> None:
     commands.experiments.train_student(call)
 
 
-@command(data_app, URL, name="download")
+@command(data_app, o.URL, name="download")
 def data_download(
     call: Call, dataset: Annotated[str, typer.Argument(help="ksdd or ksdd2")]
 ) -> None:
@@ -212,7 +199,7 @@ def data_download(
     commands.data.download(call, dataset)
 
 
-@command(data_app, DATASET, name="check")
+@command(data_app, o.DATASET, name="check")
 def data_check(call: Call) -> None:
     """Count images, classes and items, and name what is odd; status 1 where it contradicts."""
     if not commands.data.check(call):
@@ -228,15 +215,15 @@ def data_synth(
 
 
 @app.command()
-def methods(config_dir: ConfigDir = None) -> None:
+def methods(config_dir: o.ConfigDir = None) -> None:
     """List what --method takes."""
     commands.info.methods(config_dir)
 
 
 @runs_app.command("list")
 def runs_list(
-    name: Annotated[str | None, typer.Argument(help="A run, to see its results.")] = None,
-    outputs: OutputsFolder = Path("outputs"),
+    name: o.OneRun = None,
+    outputs: o.OutputsFolder = Path("outputs"),
 ) -> None:
     """List runs, or the results of one; the word `list` can be omitted."""
     commands.runs.runs(outputs, name)
@@ -244,7 +231,8 @@ def runs_list(
 
 @command(runs_app, name="why")
 def runs_why(
-    call: Call, name: Annotated[str, typer.Argument(help="A run or the path of a cell.")]
+    call: Call,
+    name: Annotated[str, typer.Argument(help="A run, or path of a cell.", autocompletion=o.RUNS)],
 ) -> None:
     """Print in what a run or cell differs from what the config describes now.
 
@@ -266,18 +254,30 @@ def runs_gather(
         raise typer.Exit(1)
 
 
-@command(app, DEVICE)
+@runs_app.command("rm")
+def runs_rm(
+    names: Annotated[list[str], typer.Argument(help="Runs, by name.", autocompletion=o.RUNS)],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    outputs: o.OutputsFolder = Path("outputs"),
+) -> None:
+    """Delete runs with all that was made of them; asks first."""
+    commands.runs.remove(outputs, names, yes)
+
+
+@command(app, o.DEVICE)
 def report(
     call: Call,
     runs: Annotated[
         list[str] | None,
-        typer.Argument(help="Runs, or a folder of predictions; and Hydra overrides."),
+        typer.Argument(
+            help="Runs, or a folder of predictions; and Hydra overrides.", autocompletion=o.RUNS
+        ),
     ] = None,
-    cells: Cells = None,
-    methods: Methods = None,
-    deltas: Deltas = None,
-    limit: Annotated[int, typer.Option(min=1, help="Most images; the unsure without masks.")] = 200,
-    file: Annotated[Path | None, typer.Option("--out", help="Page; default report.html.")] = None,
+    cells: o.Cells = None,
+    methods: o.Methods = None,
+    deltas: o.Deltas = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most images: defective or unsure.")] = 200,
+    file: Annotated[Path | None, typer.Option("--out", help="Page; default: in the run.")] = None,
 ) -> None:
     """Write one HTML page of runs, or of a prediction: tables, curves, a picture of each image.
 
@@ -291,11 +291,11 @@ def report(
 
 @app.command()
 def compare(
-    places: Annotated[list[str], typer.Argument(help="Runs, by name or path, and paths of cells.")],
-    cells: Cells = None,
-    methods: Methods = None,
-    deltas: Deltas = None,
-    outputs: OutputsFolder = Path("outputs"),
+    places: o.Places,
+    cells: o.Cells = None,
+    methods: o.Methods = None,
+    deltas: o.Deltas = None,
+    outputs: o.OutputsFolder = Path("outputs"),
     folder: Annotated[Path | None, typer.Option("--out", help="Default: that of the runs.")] = None,
 ) -> None:
     """Compare cells with the first one: paired bootstrap of the difference in IoU.
@@ -306,7 +306,7 @@ def compare(
     commands.reports.compare(places, outputs, (cells or [], methods or [], deltas or []), folder)
 
 
-@command(app, DATASET, BACKBONE, *MASKS)
+@command(app, o.DATASET, o.BACKBONE, *o.MASKS)
 def config(
     call: Call, job: Annotated[str, typer.Argument(metavar="COMMAND", help="train, evaluate, …")]
 ) -> None:
@@ -314,7 +314,7 @@ def config(
     commands.info.config(call, job)
 
 
-@command(app, OUTPUTS)
+@command(app, o.OUTPUTS)
 def demo(call: Call) -> None:
     """Train, map, segment and score on the synthetic set, in minutes."""
     commands.demonstration.demo(call)

@@ -54,18 +54,26 @@ def atomic(path: Path) -> Iterator[Path]:
         with _naming(path, temporary):
             temporary.chmod(0o666 & ~_umask())  # mkstemp makes it private; a result is to be shared
             yield temporary
-            with temporary.open("rb") as written:  # may be another file than that of the handle
+            # May be another file than that of the handle; Windows syncs only what can be written.
+            with temporary.open("rb" if fcntl is not None else "r+b") as written:
                 os.fsync(written.fileno())
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-        os.close(handle)
+        if handle is not None:
+            os.close(handle)
 
 
-def _temporary(path: Path) -> tuple[int, Path]:
-    """Handle and path of an empty file beside `path`, locked for as long as the handle is open."""
+def _temporary(path: Path) -> tuple[int | None, Path]:
+    """Handle and path of an empty file beside `path`, locked for as long as the handle is open.
+
+    No handle without `fcntl`: Windows renames no open file, and there is no lock to hold.
+    """
     while True:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY, suffix=path.suffix[:20])
+        if fcntl is None:
+            os.close(handle)
+            return None, Path(name)
         if _try_lock(handle) and os.fstat(handle).st_nlink:
             return handle, Path(name)
         os.close(handle)  # swept before it was locked

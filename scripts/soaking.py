@@ -35,7 +35,7 @@ STUDENT = (
     "student.steps=8 student.every=2 student.batch_size=4 student.network.width=8 "
     "student.network.decoder=8 student.overlays=1"
 ).split()
-TIMES = {"seconds", "images_per_second", "loop"}
+TIMES = {"date", "seconds", "images_per_second", "loop"}
 SKIPPED = {".lock", ".log", ".md"}  # of each process; tables stand in CSV files, too
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 MOMENTS = ("random", "before a rename", "in a rename", "after a rename")

@@ -6,11 +6,15 @@ import csv
 import json
 import multiprocessing
 import os
+import platform
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +27,7 @@ from conftest import KSDD, REPOSITORY, SYNTHETIC, Cli, KsddLike, Run, half_writt
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 from torchvision import models
+from typer.testing import CliRunner
 
 import ltcam_cli
 from ltcam_cli.classifier.checkpoint import load_classifier
@@ -30,13 +35,13 @@ from ltcam_cli.cli import app
 from ltcam_cli.commands import options
 from ltcam_cli.commands.compose import GROUPS, conf_dir
 from ltcam_cli.commands.options import Option, as_overrides, complete_override, split_paths
-from ltcam_cli.commands.ranges import expand_range
 from ltcam_cli.config import leaves
 from ltcam_cli.data.ksdd import Ksdd
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.overrides import quoted
+from ltcam_cli.experiments.ranges import expand_range
 from ltcam_cli.experiments.settings import Settings
-from ltcam_cli.files import write_json
+from ltcam_cli.files import exclusive, write_json
 from ltcam_cli.maps.method import CamMethod
 from ltcam_cli.report import overlay
 from ltcam_cli.runs.folder import RunFolder
@@ -275,6 +280,37 @@ def test_completion_of_overrides(monkeypatch: pytest.MonkeyPatch) -> None:
     assert complete_override("segmenter=") == []
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["predict photos --run {}", "evaluate --run other,{}", "threshold {}", "runs {}",
+     "runs rm x {}", "runs why {}", "report {}", "compare {}", "student train --run {}"],
+)  # fmt: skip
+def test_completion_of_runs(cli: Cli, words: str) -> None:
+    for folder, name in (("outputs", "plates-1"), ("outputs", "other"), ("more", "plates-2")):
+        Path(folder, name, "train").mkdir(parents=True)
+        Path(folder, name, "train/config.yaml").touch()
+    comma = "other," if "," in words else ""
+    assert completed(cli, f"ltcam {words.format('pl')}") == [f"{comma}plates-1"]
+    assert not completed(cli, f"ltcam {words.format('nothing')}")
+
+
+def test_completion_of_names_behind_their_options(cli: Cli) -> None:
+    write_own_configs(Path("elsewhere"))
+    assert completed(cli, "ltcam evaluate --config-dir elsewhere --method mi") == ["mine"]
+    assert completed(cli, "ltcam evaluate --method mi") == []
+    assert completed(cli, "ltcam sweep --method gradcam,eig") == ["gradcam,eigencam"]
+    of_report = completed(cli, "ltcam report --method ltgradcam")
+    assert of_report == ["ltgradcam", "ltgradcam_product", "ltgradcampp"]
+    listed = (REPOSITORY / "conf").glob("segmenter/[!_]*.yaml")
+    assert completed(cli, "ltcam predict --segmenter ") == sorted(path.stem for path in listed)
+    assert completed(cli, "ltcam train --backbone resnet1") == ["resnet18"]
+    assert completed(cli, "ltcam export --pipeline ltc") == ["ltcam_plus"]
+    Path("more/plates/train").mkdir(parents=True)
+    Path("more/plates/train/config.yaml").touch()
+    assert completed(cli, "ltcam runs list --outputs more pl") == ["plates"]
+    assert completed(cli, "ltcam runs list pl") == []
+
+
 # --- the user's own configs
 
 
@@ -317,7 +353,16 @@ def test_methods_lists_all_and_their_needs(cli: Cli) -> None:
     shown = cli.ok("methods")
     rows = {row["method"]: row for row in table_on(shown)}
     plain = "gradcam gradcampp xgradcam layercam fullgrad".split()
-    others = {"scorecam", "ablationcam", "layercam_tanh", "ltgradcam_product", "student", "auto"}
+    others = {
+        "hirescam",
+        "eigencam",
+        "scorecam",
+        "ablationcam",
+        "layercam_tanh",
+        "ltgradcam_product",
+        "student",
+        "auto",
+    }
     assert set(rows) == {*plain, *(f"lt{name}" for name in plain), *others}
     assert (rows["gradcam"]["layers"], rows["gradcam"]["delta"]) == ("last", "")
     assert (rows["ltgradcam"]["layers"], rows["ltgradcam"]["delta"]) == ("all", "50")
@@ -345,7 +390,7 @@ def test_three_calls(cli: Cli, ksdd_like: KsddLike) -> None:
     held = {path.name for path in (run / "train").iterdir()}
     assert held == {
         "config.yaml", "checkpoint.pt", "last.pt", "history.csv", "images.csv", "metrics.json",
-        "train.log", "identity.json",
+        "train.log", "identity.json", "environment.json",
     }  # fmt: skip
     cell = only(run / "evaluate", "ltgradcam-d50-*")
     assert {path.name for path in cell.iterdir()} == {
@@ -579,13 +624,56 @@ def test_runs(cli: Cli, own_run: Run) -> None:
     metrics = json.loads((own_run.path / "train/metrics.json").read_text())
     counts = [metrics[f"test_{name}"] for name in ("tp", "fp", "fn", "tn")]
     assert row["tp/fp/fn/tn"] == "/".join(map(str, counts))
-    assert row["balanced_accuracy"] == f"{metrics['test_balanced_accuracy']:.2f}"
+    assert row["ap"] == f"{metrics['test_ap']:.2f}" and row["size"] == "64x64"
+    assert "dataset" not in row and "backbone" not in row  # the name begins with both
+    environment = json.loads((own_run.path / "train/environment.json").read_text())
+    date = datetime.fromisoformat(environment.pop("date"))
+    assert row["date"] == f"{date.astimezone():%Y-%m-%d}"
+    assert abs(datetime.now(timezone.utc) - date).total_seconds() < 86400
+    assert environment == {
+        "command": f"ltcam train {shlex.join(own_run.overrides)}",
+        "ltcam": ltcam_cli.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
     cli.fault("runs", own_run.name, says=["nothing evaluated yet", "ltcam evaluate --run"])
     cli.ok("evaluate", "--run", own_run.name)
     (row,) = table_on(cli.ok("runs", own_run.name))
     assert row["method"] == "ltgradcam"
     assert table_on(cli.ok("runs", "--outputs", own_run.outputs))[0]["cells"] == "1"
     cli.fault("runs", "--outputs", "none", says=["none", "ltcam train"])
+
+
+def test_runs_of_chosen_names_show_data_set_and_backbone(cli: Cli, own_run: Run) -> None:
+    own_run.path.rename(own_run.outputs / "plates")
+    Path("outputs/plates/train/environment.json").unlink()  # an older run
+    (row,) = table_on(cli.ok("runs"))
+    assert (row["dataset"], row["backbone"], row["ap"]) == ("synthetic", "vgg16_slim", row["ap"])
+    changed = Path("outputs/plates/train/config.yaml").stat().st_mtime
+    assert row["date"] == f"{datetime.fromtimestamp(changed):%Y-%m-%d}"
+    assert row["balanced"] and row["tp/fp/fn/tn"] and row["cells"] == "0"
+
+
+def test_runs_are_removed_after_asking(cli: Cli, own_run: Run) -> None:
+    elsewhere = cli.folder / "elsewhere" / own_run.name
+    shutil.copytree(own_run.path, elsewhere)
+    (own_run.outputs / "link").symlink_to(elsewhere)
+    for name in (elsewhere, "link", f"../elsewhere/{own_run.name}"):
+        cli.fault("runs", "rm", name, "--yes", says=["is not in outputs; name its folder"])
+    cli.fault("runs", "rm", own_run.name, "plates", "--yes", says=["run=plates: no such run"])
+    (own_run.outputs / "link").unlink()
+
+    for place in (own_run.path / "train", own_run.path / "predict/x/scores.csv"):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with exclusive(place):
+            cli.fault("runs", "rm", own_run.name, "--yes", says=["a process is at work there"])
+    refused = CliRunner().invoke(app, ["runs", "rm", own_run.name], input="n\n")
+    assert refused.exit_code == 1 and own_run.path.is_dir()
+    agreed = CliRunner().invoke(app, ["runs", "rm", own_run.name, own_run.name], input="y\n")
+    assert agreed.exit_code == 0 and f"deleted: {own_run.name}\n" in agreed.output
+    assert not list(own_run.outputs.glob("*")) and elsewhere.is_dir()
+    cli.ok("runs", "rm", elsewhere, "--outputs", "elsewhere", "-y")
+    assert not elsewhere.exists()
 
 
 def test_a_run_that_learnt_nothing_is_named_wherever_it_is_used(cli: Cli, own_run: Run) -> None:
@@ -878,7 +966,8 @@ def test_import(cli: Cli, unseen: dict[str, tuple[int, int]], classes: int, defe
     size = ["dataset.height=64", "dataset.width=64"]
     option = ["--target", defect] if defect >= 0 else []
     shown = cli.ok("import", "mine.pth", "--backbone", "resnet18", *option, *size, "--name", "mine")
-    assert shown.startswith("outputs/mine\n")
+    assert shown.startswith("outputs/mine\ntakes 64 x 64 pixels, 3 channels, mean 0.485, 0.456, ")
+    assert f"; logit {defect % classes} of {classes} is the defect\n" in shown
     classifier = load_classifier("outputs/mine")
     images = torch.rand(2, 3, 64, 64)
     with torch.inference_mode():
@@ -897,6 +986,32 @@ def test_import(cli: Cli, unseen: dict[str, tuple[int, int]], classes: int, defe
     aimed = defect % classes
     assert np.array_equal(maps["default"], maps[f"logit{aimed}"])
     assert not np.array_equal(maps["default"], maps[f"logit{1 - aimed}"])
+
+
+def test_import_of_a_grey_model_takes_what_flags_say_and_asks_for_the_rest(cli: Cli) -> None:
+    torch.manual_seed(0)
+    model = models.resnet18(num_classes=2)
+    model.conv1 = torch.nn.Conv2d(1, 64, 7, 2, 3, bias=False)
+    torch.save(model.eval().state_dict(), "grey.pth")
+    call = ["import", "grey.pth", "--backbone", "resnet18", "--name", "grey"]
+    cli.fault(*call, says=["do not tell the size", "give --height PIXELS --width PIXELS"])
+    cli.fault(*call, "--width", 64, says=["give --height PIXELS, as in its training"])
+    size = ["--height", 96, "--width", 64]
+    cli.fault(*call, *size, says=["takes 1 channel; give both --mean and --std"])
+    cli.fault(*call, *size, "--channels", 3, says=["--channels 3: the weights of grey.pth take 1"])
+    norm = ["--mean", 0.4, "--std"]
+    cli.fault(*call, *size, *norm, "0", says=["--std 0: must be 1 number above 0"])
+    cli.fault(*call, *size, *norm, "1,1", says=["--std 1,1: must be 1 number above 0"])
+    cli.fault(*call, *size, "--mean", "nan", "--std", 1, says=["--mean nan: must be 1 number"])
+    assert not Path("outputs/grey").exists()
+    shown = cli.ok(*call, *size, *norm, 0.2, "--channels", 1, "--target", 0)
+    assert "takes 96 x 64 pixels, 1 channel, mean 0.4, deviation 0.2; logit 0 of 2" in shown
+    classifier = load_classifier("outputs/grey")
+    images = torch.rand(2, 1, 96, 64)
+    with torch.inference_mode():
+        found = classifier.probability(classifier.model(classifier.prepare(images)))
+        expected = model((images - 0.4) / 0.2).softmax(dim=1)[:, 0]
+    assert torch.allclose(found, expected, atol=1e-5)
 
 
 # --- data

@@ -20,7 +20,8 @@ from ltcam_cli.maps.forwards import select_logit
 from ltcam_cli.maps.spec import Fusion, FusionRule, MapSpec
 from ltcam_cli.maps.weightings import get_weighting, weighting
 
-NAMES = ["gradcam", "gradcampp", "xgradcam", "layercam", "ablationcam", "scorecam", "fullgrad"]
+NAMES = ["gradcam", "gradcampp", "xgradcam", "layercam", "hirescam", "eigencam",
+         "ablationcam", "scorecam", "fullgrad"]  # fmt: skip
 READING = [name for name in NAMES if get_weighting(name).reads_gradients]
 
 

@@ -36,11 +36,11 @@ def test_weighting() -> None:
         nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.Tanh(), nn.Flatten(), nn.Linear(80, 2)
     ).eval()
     images = torch.rand(2, 3, 8, 8)
-    spec = MapSpec("mypkg.cams:hirescam", layers=("3",))
+    spec = MapSpec("mypkg.cams:elementwise", layers=("3",))
     [heatmaps] = explain(model, images, [spec], target=1)
     A = model[:4](images).detach()
     g = model[5].weight[1].detach().view(5, 4, 4)  # the rest of the network is linear
-    expected = nn.functional.interpolate((g * A).sum(dim=1).relu()[None], (8, 8), mode="bilinear")
+    expected = nn.functional.interpolate((g * A).relu().sum(dim=1)[None], (8, 8), mode="bilinear")
     torch.testing.assert_close(heatmaps, expected[0])
 
 

@@ -213,7 +213,7 @@ def test_shards_that_do_not_exist(cli: Cli, tiny_run: Run) -> None:
     ("override", "says"),
     [
         ("method=ltgradcan", ["method=ltgradcan", "did you mean 'ltgradcam'?"]),
-        ("method=zzz", ["method=zzz", "known: ablationcam, auto, fullgrad"]),
+        ("method=zzz", ["method=zzz", "known: ablationcam, auto, eigencam"]),
         ("method.weighting=gradcamm", ["gradcamm", "did you mean 'gradcam'?"]),
         ("method.layers=s7", ["layer s7", "known: ", "s5"]),
         ("method.layers=features.2b", ["layer features.2b", "did you mean 'features.2"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -40,6 +41,95 @@ def call(*args: object, folder: Path) -> str:
 def test_checkout_finds_its_configs() -> None:
     assert Path(ltcam_cli.__file__).resolve() == REPOSITORY / "ltcam_cli/__init__.py"
     assert conf_dir() == REPOSITORY / "conf"
+
+
+FAKE_PYTHON = """\
+#!/bin/sh
+echo "$@" >> "$LOG"
+case "$*" in *"config list"*) echo "$SETTINGS" ;; esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("args", "settings", "installed"),
+    [
+        ([], "", ["--editable ."]),
+        (["dev"], "", ["--editable .[dev]"]),
+        (
+            ["--cpu", "all"],
+            "global.timeout='60'",
+            [
+                "--index-url https://download.pytorch.org/whl/cpu torch torchvision",
+                "--editable .[all]",
+            ],
+        ),
+        (
+            ["--cpu"],
+            ":env:.index-url='https://user.example'",
+            ["torch torchvision", "--editable ."],
+        ),
+        (["--cpu"], "global.extra-index-url='x'", ["torch torchvision", "--editable ."]),
+    ],
+)
+def test_setup_takes_the_cpu_build_if_asked_and_no_index_is_configured(
+    tmp_path: Path, args: list[str], settings: str, installed: list[str]
+) -> None:
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(REPOSITORY / "scripts/setup", tmp_path / "scripts")
+    for name in ("python", "ltcam"):
+        program = tmp_path / ".venv/bin" / name
+        program.parent.mkdir(parents=True, exist_ok=True)
+        program.write_text(FAKE_PYTHON)
+        program.chmod(0o755)
+    log = tmp_path / "log"
+    environment = {**os.environ, "LOG": str(log), "SETTINGS": settings}
+    subprocess.run([tmp_path / "scripts/setup", *args], env=environment, check=True)
+    pip = "-m pip install --quiet --disable-pip-version-check "
+    calls = log.read_text().splitlines()
+    assert [call for call in calls if " install " in call] == [pip + words for words in installed]
+
+
+def test_dockerfile_copies_what_it_installs() -> None:
+    text = (REPOSITORY / "Dockerfile").read_text(encoding="utf-8")
+    steps = [line.split(maxsplit=1) for line in text.splitlines() if line and line[0] != "#"]
+    words = [name for name, _ in steps]
+    assert words[0] == "FROM" and words.count("FROM") == 1 and words.count("RUN") <= 4
+    given = dict(steps)
+    image, _, tag = given["FROM"].partition(":")
+    assert image == "python" and re.fullmatch(r"3\.1[0-3]-slim-\w+", tag)
+    assert given["USER"] not in {"root", "0"} and words.index("USER") > words.index("RUN")
+    assert given["ENTRYPOINT"] == '["ltcam"]'
+    copied = set()
+    for name, rest in steps:
+        if name == "COPY":
+            *sources, target = rest.split()
+            for source in sources:
+                assert (REPOSITORY / source).exists()
+                assert target in {"/src/", f"/src/{source}"}
+                copied.add(source)
+        if name == "RUN":
+            assert set(re.findall(r"/src\S*", rest)) <= {'/src[report,deploy]"'}
+            assert set(re.findall(r"https?://\S+", rest)) <= {
+                "https://download.pytorch.org/whl/cpu"
+            }
+    assert copied == {*SHIPPED} - {".gitignore"}
+
+
+def test_nothing_is_imported_that_only_posix_has(tmp_path: Path) -> None:
+    program = (
+        "import importlib, pkgutil, sys\n"
+        "for name in ('fcntl', 'resource', 'termios', 'pwd', 'grp'): sys.modules[name] = None\n"
+        f"sys.path.insert(0, {str(REPOSITORY)!r})\n"
+        "import ltcam_cli\n"
+        "for module in pkgutil.walk_packages(ltcam_cli.__path__, 'ltcam_cli.'):\n"
+        "    importlib.import_module(module.name)\n"
+        "from pathlib import Path\n"
+        "from ltcam_cli.files import exclusive, write_text\n"
+        "with exclusive(Path('a')): write_text(Path('b'), 'written')\n"
+        "from ltcam_cli.cli import app; app(['--version'])\n"
+    )
+    assert call(sys.executable, "-c", program, folder=tmp_path).startswith("ltcam ")
+    assert (tmp_path / "b").read_text() == "written"
 
 
 @pytest.fixture(scope="module")

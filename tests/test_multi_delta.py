@@ -19,7 +19,7 @@ from ltcam_cli.maps.multi_delta import (
 from ltcam_cli.maps.spec import Fusion, MapSpec
 from ltcam_cli.maps.truncation import keep, thresholds
 
-NAMES = ["gradcam", "gradcampp", "xgradcam", "layercam", "fullgrad"]
+NAMES = ["gradcam", "gradcampp", "xgradcam", "layercam", "hirescam", "fullgrad"]
 DELTAS = [0.0, 10.0, 33.3, 50.0, 90.0, 100.0]
 
 

@@ -60,7 +60,11 @@ def layercam(A, g):
     return relu(M)
 
 
-FORMULAS = [gradcam, gradcampp, xgradcam, layercam]
+def hirescam(A, g):
+    return relu(sum(g[k] * A[k] for k in range(len(A))))
+
+
+FORMULAS = [gradcam, gradcampp, xgradcam, layercam, hirescam]
 by_name = pytest.mark.parametrize("formula", FORMULAS, ids=lambda formula: formula.__name__)
 
 
@@ -199,16 +203,42 @@ def test_ablationcam_and_scorecam_score_the_target(target):
     np.testing.assert_allclose(found[0].numpy(), bilinear(M, SIZE), atol=1e-9)
 
 
+@pytest.mark.parametrize("layer", LAYERS)
+def test_eigencam_is_the_first_principal_component(layer):
+    def expected(A, g, spec):
+        values, vectors = np.linalg.eigh(np.cov(A.reshape(len(A), -1)))
+        M = np.tensordot(vectors[:, values.argmax()], A, 1)
+        M -= M.mean()
+        return relu(M if M.max() >= -M.min() else -M)
+
+    (maps,) = compare(tiny(), pictures(), [MapSpec("eigencam", (f"features.{layer}",))], expected,
+                      layer, rtol=1e-6)  # fmt: skip
+    assert maps.amax(dim=(1, 2)).min() > 0
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_eigencam_shows_the_small_part_and_not_its_surroundings(sign):
+    A = torch.full((1, 2, 3, 3), 0.1)
+    A[0, :, 1, 2] += sign * torch.tensor([1.0, 2.0])
+    (M,) = get_weighting("eigencam").function(Layer("any", A, None))
+    expected = torch.zeros(3, 3)
+    expected[1, 2] = 5**0.5 * 8 / 9  # |(1, 2)| minus the mean over nine positions
+    torch.testing.assert_close(M, expected)
+    flat = torch.full((1, 2, 7, 7), 0.1)
+    assert not get_weighting("eigencam").function(Layer("any", flat, None)).any()
+
+
 # Another implementation
 
 
-@pytest.mark.parametrize("name", ["gradcam", "xgradcam", "layercam"])
+@pytest.mark.parametrize("name", ["gradcam", "xgradcam", "layercam", "hirescam"])
 @pytest.mark.parametrize("layer", [1, 4])
 def test_agrees_with_pytorch_grad_cam(name, layer):
     library = pytest.importorskip("pytorch_grad_cam")
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-    cams = {"gradcam": "GradCAM", "xgradcam": "XGradCAM", "layercam": "LayerCAM"}
+    cams = {"gradcam": "GradCAM", "xgradcam": "XGradCAM", "layercam": "LayerCAM",
+            "hirescam": "HiResCAM"}  # fmt: skip
     net, x = tiny(inplace=False).float().eval(), pictures().float()
     (found,) = explain(net, x, [MapSpec(name, (f"features.{layer}",))])
     with getattr(library, cams[name])(net, [net.features[layer]]) as cam:
@@ -219,9 +249,18 @@ def test_agrees_with_pytorch_grad_cam(name, layer):
         np.testing.assert_allclose(unit(ours.numpy()), unit(other), atol=1e-4)
 
 
+def test_eigencam_agrees_with_pytorch_grad_cam_but_for_the_sign():
+    svd = pytest.importorskip("pytorch_grad_cam.utils.svd_on_activations")
+    A = read(tiny(), pictures(), 1)[0].astype(np.float32)
+    ours = get_weighting("eigencam").function(Layer("any", torch.from_numpy(A), None)).numpy()
+    for M, other in zip(ours, svd.get_2d_projection(A), strict=True):
+        other = other if other.max() >= -other.min() else -other
+        np.testing.assert_allclose(M, relu(other), atol=1e-5 * M.max())
+
+
 # Where nothing speaks for the target
 
-ALL = ["gradcam", "gradcampp", "xgradcam", "layercam", "ablationcam", "scorecam"]
+ALL = [*(formula.__name__ for formula in FORMULAS), "eigencam", "ablationcam", "scorecam"]
 
 
 def every_spec(layers=("all",)):
@@ -319,6 +358,7 @@ def test_names_that_are_near():
         (lambda: MapSpec("gradcam", delta=100.5), "method.delta=100.5: a percentile"),
         (lambda: MapSpec("gradcam", delta=math.nan), "method.delta=nan: a percentile"),
         (lambda: MapSpec("ablationcam", delta=50), "method.delta=50: ablationcam reads no"),
+        (lambda: MapSpec("eigencam", delta=50), "method.delta=50: eigencam reads no"),
         (lambda: MapSpec("scorecam", delta=0), "method.delta=0: scorecam reads no"),
         (lambda: MapSpec("layercam", delta=1, form="mask"), "method.form=mask: eq. 11 masks"),
     ]:

@@ -15,9 +15,10 @@ from ltcam_cli.classifier.config import BackboneConfig
 from ltcam_cli.classifier.tensors import load_state, misfit, read_tensors, write_tensors
 from ltcam_cli.config import Positive, Says, Share, Side, build, check_fields
 from ltcam_cli.errors import LtcamError
-from ltcam_cli.files import atomic
+from ltcam_cli.files import atomic, read_json
 
 FORMAT = 1
+THRESHOLD = "threshold.json"  # beside a checkpoint: its threshold, chosen again after training
 FLAT = 0.05  # added to an image's deviation, in units of `std`, so that noise is not blown up
 
 
@@ -129,6 +130,8 @@ def load_classifier(path: str | Path, device: str | torch.device = "cpu") -> Cla
             model = build_classifier(backbone, metadata["in_channels"])
         load_state(model, state)
         classifier = Classifier(model.eval(), backbone, **metadata)
+        if (chosen := chosen_threshold(path)) is not None:
+            classifier.threshold = chosen
         channels, logits = classifier.in_channels, backbone.logits
         if {len(classifier.mean), len(classifier.std)} != {channels}:
             raise LtcamError(f"mean and std must be of {channels} channels")
@@ -138,6 +141,25 @@ def load_classifier(path: str | Path, device: str | torch.device = "cpu") -> Cla
         raise misfit(path, error, "train or import it anew") from error
     classifier.model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return classifier
+
+
+def chosen_threshold(checkpoint: Path) -> float | None:
+    """Threshold that was chosen again after training (`ltcam threshold`); None if none was.
+
+    Raises:
+        LtcamError: If its file is damaged.
+    """
+    path = checkpoint.with_name(THRESHOLD)
+    if not path.is_file():
+        return None
+    try:
+        threshold = read_json(path)["threshold"]
+        check_fields(Classifier, {"threshold": threshold})
+    except (ValueError, KeyError, TypeError, LtcamError) as error:
+        raise LtcamError(
+            f"{path}: is damaged; delete it, and choose anew with: ltcam threshold RUN RULE"
+        ) from error
+    return float(threshold)
 
 
 def prior_shift(defective: int, total: int, sampled: float = 0.5) -> float:

@@ -71,7 +71,15 @@ def choose_threshold(
     """Probability from which an image is defective, by the trainer's rule on validation images."""
     if trainer.threshold == "prior":
         return classifier.threshold
-    table = predict_images(classifier, validation, on_error=on_error)
+    return threshold_of(predict_images(classifier, validation, on_error=on_error), trainer)
+
+
+def threshold_of(table: pd.DataFrame, trainer: TrainerConfig) -> float:
+    """Threshold by the trainer's rule, which is not `prior`, on a table of `predict_images`.
+
+    Raises:
+        LtcamError: If no image is defective.
+    """
     labels, probabilities = table["label"].to_numpy(), table["probability"].to_numpy()
     if trainer.recall is None:
         return image_scores.max_f1_threshold(labels, probabilities)

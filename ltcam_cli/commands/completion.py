@@ -1,14 +1,18 @@
-"""Shell completion of overrides: groups and choices by Hydra's own completer, keys by ours."""
+"""Shell completion: overrides by Hydra's own completer, keys, names and runs by ours."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from hydra._internal.core_plugins.bash_completion import BashCompletion
 
 from ltcam_cli.commands.compose import Call, conf_dir, initialized, root_groups, settings_of
+from ltcam_cli.commands.info import config_files
 from ltcam_cli.config import leaves
 from ltcam_cli.experiments.settings import Settings
+from ltcam_cli.runs.folder import list_runs
 
 
 def complete(incomplete: str, before: Sequence[str] = (), job: str = "evaluate") -> list[str]:
@@ -29,6 +33,22 @@ def complete(incomplete: str, before: Sequence[str] = (), job: str = "evaluate")
         items += [f"{name}=" for name in _keys(root) if name.startswith(incomplete)]
     hidden = ("hydra.", f"{key}_", f"{line.rpartition('=')[0]}=_")
     return sorted({item.removeprefix(key) for item in items if not item.startswith(hidden)})
+
+
+def complete_name(kind: str, incomplete: str, params: Mapping[str, Any]) -> list[str]:
+    """Names that may end an unfinished list of names joined by commas.
+
+    Args:
+        kind: `run`, or a group of configs such as `method`.
+        incomplete: Word that is being written.
+        params: Options before it: `outputs` and `config_dir` say where names are looked for.
+    """
+    if kind == "run":
+        names = [run.name for run in list_runs(Path(params.get("outputs") or "outputs"))]
+    else:
+        names = sorted(config_files(kind, params.get("config_dir")))
+    before, comma, last = incomplete.rpartition(",")
+    return [f"{before}{comma}{name}" for name in names if name.startswith(last)]
 
 
 def _keys(root: str) -> Iterator[str]:

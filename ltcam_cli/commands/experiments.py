@@ -10,6 +10,7 @@ from pathlib import Path
 from ltcam_cli.commands.compose import LazyTask, Row, Task, compose, launch
 from ltcam_cli.commands.options import Call
 from ltcam_cli.errors import LtcamError
+from ltcam_cli.experiments.overrides import quoted
 from ltcam_cli.experiments.session import settings_from
 from ltcam_cli.experiments.settings import Settings, named_keys
 from ltcam_cli.report.terminal import print_table, spent
@@ -85,6 +86,17 @@ def train_student(call: Call) -> list[Row]:
     return rows
 
 
+def threshold(call: Call, run: str, rule: str) -> None:
+    """Choose a run's threshold again; print what it finds, and what it costs."""
+    task = LazyTask("ltcam_cli.experiments.threshold:ThresholdTask", (rule,))
+    [row], _ = launch("threshold", task, call.preceded_by(f"run={quoted(run)}"))
+    import pandas as pd
+
+    print(f"threshold {row['threshold']:.4g} by {rule}, before {row['before']:.4g}")
+    print_table(pd.DataFrame(row["parts"]))
+    print("The test images chose nothing: their row is a report.")
+
+
 def export(call: Call, out: Path | None) -> None:
     """Write an ONNX file; print where it is, and how far it is from the original."""
     composed = compose("export", call)
@@ -99,14 +111,16 @@ def export(call: Call, out: Path | None) -> None:
     print(f"Now: ltcam predict FOLDER --runtime onnx --model {path}")
 
 
-def import_state(call: Call, path: Path, target: int | None) -> None:
-    """Make a run folder of a state dict; print where it is."""
+def import_state(
+    call: Call, path: Path, target: int | None, norm: tuple[str | None, str | None]
+) -> None:
+    """Make a run folder of a state dict; print where it is, and what was taken for granted."""
     composed = compose("import", call.preceded_by("backbone.weights=null", "backbone.head=own"))
     Settings.of(composed.values)
     from ltcam_cli.experiments.importing import import_state as import_run
 
-    run = import_run(composed, path, target)
+    run, told = import_run(composed, path, target, norm)
     print(
-        f"{run.path}\nNow: ltcam predict FOLDER --run {run.name}, "
+        f"{run.path}\n{told}\nNow: ltcam predict FOLDER --run {run.name}, "
         f"or ltcam evaluate --run {run.name}"
     )

@@ -10,9 +10,12 @@ from typing import Annotated, Any
 
 import typer
 
-from ltcam_cli.commands.ranges import expand_range
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.overrides import quoted
+from ltcam_cli.experiments.ranges import expand_range
+
+# Keys whose values are names of runs, or of files of a config group.
+NAMED = ("run", "dataset", "backbone", "method", "segmenter", "pipeline")
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,8 @@ class Option:
 
     def parameter(self) -> inspect.Parameter:
         """Parameter of a Typer command."""
-        option = typer.Option(self.flag, help=self.help, show_default=False)
+        names = completing(self.key) if self.key in NAMED else None
+        option = typer.Option(self.flag, help=self.help, show_default=False, autocompletion=names)
         kind: Any = bool if self.kind is bool else str | None
         default = False if self.kind is bool else None
         return _parameter(self.name, Annotated[kind, option], default)
@@ -154,6 +158,20 @@ def complete_override(incomplete: str, ctx: typer.Context | None = None) -> list
         return []
 
 
+def completing(kind: str) -> Callable[[typer.Context, str], list[str]]:
+    """Completion of names of a kind; see `completion.complete_name`. Empty if it cannot be had."""
+
+    def names(ctx: typer.Context, incomplete: str) -> list[str]:
+        try:
+            from ltcam_cli.commands.completion import complete_name
+
+            return complete_name(kind, incomplete, ctx.params)
+        except Exception:  # completion must never print a traceback into a shell
+            return []
+
+    return names
+
+
 def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
@@ -203,6 +221,9 @@ RUN = Option(
     "--run", "run", "Run, by name or path; default: the one that fits.", text=True, listed=True
 )
 NAME = Option("--name", "name", "Name of the run folder.", text=True, listed=True)
+HEIGHT = Option("--height", "dataset.height", "Height of the network's input, in pixels.")
+WIDTH = Option("--width", "dataset.width", "Width of the network's input, in pixels.")
+CHANNELS = Option("--channels", "dataset.channels", "1 grey or 3 RGB; default: the weights'.")
 SEED = Option("--seed", "seed", "Seed of all random draws; default 0.")
 DEVICE = Option("--device", "device", "Device: auto (default), cpu, cuda or cuda:1.")
 OUTPUTS = Option("--outputs", "outputs", "Folder of all results; default outputs.", text=True)
@@ -221,7 +242,18 @@ MASKS = (METHOD, DELTA, LAYERS, SEGMENTER, PIPELINE)
 WATCHING = (OUT, SAVE_MAPS, RUNTIME, MODEL)
 PREDICTION = (*WATCHING, SHARD, JSON)
 
-Methods = Annotated[list[str] | None, typer.Option("--method", help="Cells of this method.")]
+RUNS, METHODS = completing("run"), completing("method")
+OneRun = Annotated[
+    str | None, typer.Argument(help="A run, to see its results.", autocompletion=RUNS)
+]
+Places = Annotated[
+    list[str],
+    typer.Argument(help="Runs, by name or path, and paths of cells.", autocompletion=RUNS),
+]
+Methods = Annotated[
+    list[str] | None,
+    typer.Option("--method", help="Cells of this method.", autocompletion=METHODS),
+]
 Deltas = Annotated[
     list[str] | None, typer.Option("--delta", help="Cells of this δ: a number, list, range, null.")
 ]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ltcam_cli.commands.compose import compose, composer
 from ltcam_cli.commands.options import Call
-from ltcam_cli.commands.ranges import deltas_of
 from ltcam_cli.errors import LtcamError, require
+from ltcam_cli.experiments.ranges import deltas_of
 from ltcam_cli.files import remove_leftovers, write_text
 from ltcam_cli.report.terminal import print_table
 from ltcam_cli.runs.cells import Cell, find_cells

@@ -6,17 +6,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import typer
+
 from ltcam_cli.commands.options import Call
-from ltcam_cli.errors import DamagedFileError, LtcamError
+from ltcam_cli.errors import LtcamError
 from ltcam_cli.runs.folder import RunFolder, find_run, list_runs
 from ltcam_cli.runs.reading import healthy
-from ltcam_cli.scores.skill import confusion_text, no_skill
 
 
 def runs(outputs: Path, name: str | None) -> None:
     """Print a table of all runs, or the results of one."""
     from ltcam_cli.report.terminal import print_table
     from ltcam_cli.runs.cells import results_of
+    from ltcam_cli.runs.listing import run_rows
     from ltcam_cli.runs.tables import SHOWN
 
     if name is not None:
@@ -27,30 +29,23 @@ def runs(outputs: Path, name: str | None) -> None:
         raise LtcamError(f"no run in {outputs}; train one with: ltcam train")
     import pandas as pd
 
-    table = pd.DataFrame([_run_row(run) for run in folders])
-    print_table(table.drop(columns="warning"))
-    for row in table.dropna(subset="warning").itertuples():
-        print(f"{row.run}: {row.warning}", file=sys.stderr)
+    table = pd.DataFrame(run_rows(folders))
+    print_table(table.drop(columns="said"))
+    for said in table["said"].dropna():
+        print(said, file=sys.stderr)
 
 
-def _run_row(run: RunFolder) -> dict[str, object]:
-    try:
-        run.check()
-    except DamagedFileError as error:  # a damaged run must not hide the others
-        print(f"ltcam: {error}", file=sys.stderr)
-        return {"run": run.name, "trained": "damaged", "warning": None}
-    metrics, results = run.metrics, run.results()
-    return {
-        "run": run.name,
-        "trained": "yes" if run.checkpoint.is_file() else "unfinished",
-        "cells": len(results),
-        "test_ap": metrics.get("test_ap"),
-        "test_auroc": metrics.get("test_auroc"),
-        "test_balanced_accuracy": metrics.get("test_balanced_accuracy"),
-        "tp/fp/fn/tn": confusion_text(metrics),
-        "seconds": metrics.get("seconds"),
-        "warning": no_skill(metrics),
-    }
+def remove(outputs: Path, names: Sequence[str], yes: bool) -> None:
+    """Delete runs; asks first, unless `yes`."""
+    from ltcam_cli.runs.removal import removable_runs, remove_run
+
+    chosen = removable_runs(outputs, names)
+    listed = ", ".join(run.name for run in chosen)
+    if not yes:
+        typer.confirm(f"Delete {listed} in {outputs}, with all results?", abort=True)
+    for run in chosen:
+        remove_run(run)
+    print(f"deleted: {listed}")
 
 
 def why(call: Call, name: str) -> None:

@@ -102,6 +102,7 @@ def plan(session: Session, pipelines: Sequence[ChosenPipeline]) -> list[CellJob]
             "cell",
             {
                 **session.source_parts,
+                **session.decision_parts,
                 "method": method,
                 "segmenter": pipeline.segmenter,
                 "calibration": calibration_digest(session, pipeline),

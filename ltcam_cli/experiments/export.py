@@ -61,6 +61,7 @@ def export_student(composed: Composed, out: Path | None = None) -> Exported:
     described = {
         "run": run.name,
         "classifier": session.checkpoint,
+        "decision": session.decision_parts,
         "version": ltcam_cli.__version__,
         "method": asdict(method),
         "segmenter": asdict(settings.segmenter),

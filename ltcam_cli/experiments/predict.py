@@ -116,6 +116,7 @@ def run_predictor(composed: Composed) -> Predictor:
         "prediction",
         {
             **session.source_parts,
+            **session.decision_parts,
             "pipeline": pipeline,
             "calibration": calibration_digest(session, pipeline),
             "gate": settings.predict.gate,
@@ -165,6 +166,7 @@ def file_predictor(composed: Composed) -> Predictor:
         "prediction",
         {
             "file": content_digest(path),
+            **metadata.get("decision", {}),
             "segmenter": settings.segmenter,
             "gate": settings.predict.gate,
             "images": settings.dataset.image_reader(metadata["white"]).setting,

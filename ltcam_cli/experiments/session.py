@@ -115,6 +115,14 @@ class Session:
         }
 
     @property
+    def decision_parts(self) -> dict[str, float]:
+        """The threshold, if it was chosen again after training: parts of identities."""
+        from ltcam_cli.classifier.checkpoint import chosen_threshold
+
+        chosen = chosen_threshold(self.run.checkpoint)
+        return {} if chosen is None else {"threshold": chosen}
+
+    @property
     def autocast_dtype(self) -> torch.dtype | None:
         """Type that maps are computed in where that is safe; None: float32."""
         from ltcam_cli.classifier.precision import autocast_dtype

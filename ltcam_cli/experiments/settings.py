@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shlex
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -76,6 +77,10 @@ class Composed:
     def overrides_of(self, parts: Collection[str]) -> tuple[str, ...]:
         """The overrides whose keys lie in one of the top-level parts."""
         return tuple(o for o in self.overrides if any(in_parts(k, parts) for k in named_keys([o])))
+
+    def command(self, *words: str) -> str:
+        """Command line of a command, `ltcam WORDS` with the overrides."""
+        return shlex.join(["ltcam", *words, *(word.lstrip("+") for word in self.overrides)])
 
 
 @config("")

@@ -15,6 +15,7 @@ from ltcam_cli.experiments.devices import torch_device, use_threads
 from ltcam_cli.experiments.session import completed, guided, run_name, training_identity
 from ltcam_cli.experiments.settings import Composed, Settings
 from ltcam_cli.files import exclusive
+from ltcam_cli.runs.environment import write_environment
 from ltcam_cli.runs.folder import RunFolder, list_runs, open_run, write_config
 from ltcam_cli.runs.identity import Identity, kept_threads, same_but_rounding
 from ltcam_cli.scores.skill import SCORES, no_skill
@@ -24,11 +25,15 @@ log = logging.getLogger("ltcam_cli")
 
 def train_task(composed: Composed) -> dict[str, Any]:
     """Train the config's classifier; a finished one is not trained again without `overwrite`."""
-    return train_classifier(Settings.of(composed.values))
+    return train_classifier(Settings.of(composed.values), composed.command("train"))
 
 
-def train_classifier(settings: Settings) -> dict[str, Any]:
+def train_classifier(settings: Settings, command: str = "") -> dict[str, Any]:
     """Train a classifier into its run folder; the row of its figures.
+
+    Args:
+        settings: Settings.
+        command: Command line, which is kept in the folder.
 
     Raises:
         LtcamError: If an unfinished training is there and neither `resume` nor `overwrite` is set.
@@ -43,18 +48,21 @@ def train_classifier(settings: Settings) -> dict[str, Any]:
     run = open_run(settings.root, run_name(settings, identity), identity.hash)
     with exclusive(run.train):
         open_run(settings.root, run.name, identity.hash)  # another process may have begun it
-        return _train(settings, split, run, identity)
+        return _train(settings, split, run, identity, command)
 
 
-def _train(settings: Settings, split: Split, run: RunFolder, identity: Identity) -> dict[str, Any]:
+def _train(
+    settings: Settings, split: Split, run: RunFolder, identity: Identity, command: str
+) -> dict[str, Any]:
     head = {"run": run.name, "head": settings.backbone.head, "seed": settings.seed}
     if run.checkpoint.is_file() and run.metrics and not settings.overwrite:
         log.info("%s: is trained already; overwrite=true trains it anew", run.path)
         _warn(run.name, run.metrics)
         return head | _figures(run.metrics)
-    start_anew(settings, run.train, run.path, "metrics.json")
+    start_anew(settings, run.train, run.path, "metrics.json", "threshold.json")
     write_config(run.train, {"hash": identity.hash, **settings.training_part()})
     identity.write(run.train)
+    write_environment(run, command)
     from ltcam_cli.classifier.train import train
 
     device = torch_device(settings.device)

@@ -24,8 +24,8 @@ class CamMethod:
     Attributes:
         source: cam.
         name: Name in cell folders and tables.
-        weighting: gradcam | gradcampp | xgradcam | layercam | ablationcam | scorecam | fullgrad, or
-            one of yours, as module:function.
+        weighting: gradcam | gradcampp | xgradcam | layercam | hirescam | eigencam | ablationcam |
+            scorecam | fullgrad, or one of yours, as module:function.
         layers: all | last | stages or module names joined by + (s3+s4+s5).
         delta: Percentile below which positive gradients are cut; null: no truncation; auto: chosen
             on the training part.

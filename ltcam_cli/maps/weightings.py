@@ -158,6 +158,34 @@ def layercam(layer: Layer) -> Tensor:
     return layer.g.relu()
 
 
+@weighting("hirescam", needs={"A", "g"}, multi_delta=True)
+def hirescam(layer: Layer) -> Tensor:
+    """w_ij = g_ij (Draelos and Carin 2020); of truncated gradients it is LayerCAM."""
+    assert layer.g is not None
+    return layer.g
+
+
+@weighting("eigencam", needs={"A"})
+def eigencam(layer: Layer) -> Tensor:
+    """M = ReLU(±Σ_k v_k (A^k - mean A^k)), v the first principal component of the positions.
+
+    Muhammad and Yeasin 2020, of centred activations as in pytorch-grad-cam. A component's sign is
+    arbitrary: the value of greatest size is positive (Chung and Ying 2025, eq. 13). 0 where the
+    activations differ by rounding alone. The target has no influence.
+    """
+    import torch
+
+    A = layer.A
+    assert A is not None
+    positions = A.to(torch.promote_types(A.dtype, torch.float32)).flatten(2)  # (N, K, h·w)
+    centred = positions - positions.mean(dim=2, keepdim=True)
+    rounding = torch.finfo(A.dtype).eps * positions.norm(dim=(1, 2))
+    _, S, V = torch.linalg.svd(centred, full_matrices=False)
+    M = (S[:, :1] * V[:, 0]).where(S[:, :1] > rounding[:, None], 0)  # (N, h·w)
+    M = torch.where(-M.amin(dim=1, keepdim=True) > M.amax(dim=1, keepdim=True), -M, M)
+    return M.relu().view(len(A), *A.shape[2:])
+
+
 @weighting("ablationcam", needs={"A", "forwards"})
 def ablationcam(layer: Layer, batch: Channels | None = None) -> Tensor:
     """w_k = (y - y with channel k set to 0) / |y| (Ramaswamy et al. 2020, eq. 2).

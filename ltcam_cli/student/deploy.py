@@ -196,7 +196,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
             raise LtcamError(f"{file}: no such file; make it with: ltcam export --out {path}")
     try:
         content = read_json(metadata_path(path))
-        if content["format"] == FORMAT:
+        if content["format"] == FORMAT and isinstance(content.get("decision", {}), dict):
             check_fields(Classifier, _fields(content))
             return dict(content)
     except (ValueError, KeyError, TypeError, LtcamError):
