@@ -183,7 +183,7 @@ def import_(
 def student_train(call: Call) -> None:
     """Train a network on the masks that a run's maps give of its training images.
 
-    Method and segmenter make the first labels, those of ltcam_plus by default; then:
+    Method and segmenter make the first labels, by default what auto chooses; then:
     ltcam evaluate --pipeline student
 
     [dim]ltcam student train --run NAME student.steps=600[/]
