@@ -68,17 +68,16 @@ def best_pipeline(session: Session, pipeline: Pipeline) -> Pipeline:
     """The pipeline, or where it is open what training images choose: by default its student.
 
     The student learns from the chosen pipeline's masks of the training images. Its masks are where
-    it is surer than not; or, where the image's contrast was chosen, by that, since the student sees
-    the image smaller than it is. It is kept in the run folder, as those of `student train` are, and
+    it is surer than not; or, where the segmenter is one that looks at the image, by that, since the
+    student sees the image smaller than it is. Beside another segmenter that the user named the
+    chosen method draws. The student is kept in the run folder, as those of `student train` are, and
     is used where the training images are absent, too. Where it cannot be trained, the chosen
     pipeline draws.
     """
     chosen = chosen_pipeline(session, pipeline)
-    method = pipeline.method
-    if (
-        not (isinstance(method, AutoMethod) and method.with_student)
-        or pipeline.segmenter.rule != CHOSEN
-    ):
+    method, refines = pipeline.method, chosen.segmenter.refine.rule != RefineConfig().rule
+    taught = isinstance(method, AutoMethod) and method.with_student
+    if not taught or not (refines or pipeline.segmenter.rule == CHOSEN):
         return chosen
     session = session.with_settings(student=AUTO_STUDENT, resume=True)
     try:
@@ -86,7 +85,6 @@ def best_pipeline(session: Session, pipeline: Pipeline) -> Pipeline:
     except LtcamError as error:
         log.warning("pipeline=auto: no student: %s; %s", error, described(chosen))
         return chosen
-    refines = chosen.segmenter.refine.rule != RefineConfig().rule
     segmenter = chosen.segmenter if refines else STUDENT_MASKS
     return replace(chosen, method=StudentMethod(student=name), segmenter=segmenter)
 
