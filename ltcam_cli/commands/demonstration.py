@@ -28,6 +28,10 @@ def demo(call: Call) -> None:
     from ltcam_cli.experiments.pictures import can_draw, draw_gallery
 
     if can_draw():
-        settings = [settings_of("evaluate", call.followed_by(f"method={m}")) for m in METHODS]
+        shown = [
+            *((f"method={name}",) for name in METHODS),
+            ("pipeline=best", "segmenter=contrast"),
+        ]
+        settings = [settings_of("evaluate", call.followed_by(*words)) for words in shown]
         print("\nAll methods, on the best, the median and the worst image:")
         print(f"  {draw_gallery(run, cell, settings)}")
