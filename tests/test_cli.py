@@ -1066,8 +1066,8 @@ def test_demo(cli: Cli) -> None:
     assert wide[0] > 4 * 64  # image, truth, heatmap, mask
     assert last[-1].endswith("gallery.png") and len(last) >= 3
     with Image.open(last[-1]) as gallery:
-        assert gallery.size[0] > 700  # image, truth, four heatmaps, mask
-    paper, chosen = shown[shown.index("| method") :].split("The pipeline that")
+        assert gallery.size[0] > 800  # image, truth, five heatmaps, mask
+    paper, chosen = shown[shown.index("| method") :].split("A student of")
     assert [row["method"] for row in table_on(paper)] == [
         "gradcam", "layercam", "ltgradcam", "ltlayercam",
     ]  # fmt: skip
