@@ -88,6 +88,9 @@ def test_in_commands(cli: Cli, own_run: Run) -> None:
     name = pd.read_csv(own_run.path / "evaluate" / table["cell"][0] / "images.csv")["name"][0]
     odds = [np.log(first[0] / (1 - first[0])), alone.loc[name, "logit"] + others[1].prior_shift]
     assert second[0] == pytest.approx(1 / (1 + np.exp(-np.mean(odds))), rel=1e-3)
+    cli.ok("evaluate", "--run", own_run.name, "threads=1", "--pipeline", "auto", "ensemble=[other]")
+    last = pd.read_csv(own_run.path / "results.csv").iloc[-1]  # no student draws for several runs
+    assert last["ensemble"] == "other" and last["method"] != "student"
     cli.ok("report", own_run.name, "threads=1")
     page = (own_run.path / "report.html").read_text()
     assert "tta.flips=both" in page and "ensemble=[other]" in page

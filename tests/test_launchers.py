@@ -106,6 +106,7 @@ def test_shards_on_each_launcher(cli: Cli, tiny_run: Run, launcher: list[str]) -
         "plates/defect",
         "--run",
         tiny_run.path,
+        "method.with_student=false",
         "threads=1",
         "predict.gate=false",
     ]

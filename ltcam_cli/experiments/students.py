@@ -77,6 +77,7 @@ def best_pipeline(session: Session, pipeline: Pipeline) -> Pipeline:
     chosen = chosen_pipeline(session, pipeline)
     method, refines = pipeline.method, chosen.segmenter.refine.rule != RefineConfig().rule
     taught = isinstance(method, AutoMethod) and method.with_student
+    taught &= not session.settings.ensemble  # students are not averaged
     if not taught or not (refines or pipeline.segmenter.rule == CHOSEN):
         return chosen
     session = session.with_settings(student=AUTO_STUDENT, resume=True)
