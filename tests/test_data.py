@@ -1189,7 +1189,7 @@ def test_names_of_masks(tmp_path: Path, name: str) -> None:
     split = load_split(folder(tmp_path))
     (defective,) = (s for s in split.part("all") if s.label)
     np.testing.assert_array_equal(defective.mask, square(1, True))
-    assert split.notes == ["masks of no image: 1 (masks/nobody.png)"]
+    assert split.notes == ["masks of no image: 1 (masks/nobody.png)"] and not split.unread_masks
     save_mask(tmp_path / "masks" / f"{stem}_mask.png")
     save_mask(tmp_path / "masks" / f"{stem}_label.png")
     with pytest.raises(LtcamError, match=r"has two masks: .*masks/.* and .*masks/"):

@@ -247,6 +247,10 @@ def test_without_masks(reporting: Cli, reported: Run) -> None:
     shutil.copy(reported.path / "train/images.csv", run / "train")
     data = ["dataset=folder", "dataset.root=bare", "dataset.channels=1", *SYNTHETIC[3:5]]
     shutil.rmtree("bare/masks")
+    Path("bare/masks").mkdir()
+    Path("bare/masks/0.npy").touch()
+    reporting.fault("report", "bare", *data, says=["masks: none of its files is"], logs=True)
+    shutil.rmtree("bare/masks")
     result = reporting("report", "bare", *data)
     assert result.exit_code == 0 and "nothing evaluated yet" in result.stderr
     [row] = pd.read_csv(run / "results.csv").to_dict("records")

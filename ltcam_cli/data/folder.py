@@ -86,7 +86,7 @@ class Folder(Dataset):
         else:
             parts = split_by(found.samples, lambda sample: sample.name.startswith("test/"))
             parts.remedy = "use dataset.split=fraction"
-        parts.notes = found.notes
+        parts.notes, parts.unread_masks = found.notes, found.unread_masks
         return parts
 
 
@@ -147,6 +147,13 @@ class _Found:
         if self.beside:
             notes.append(f"taken as masks of the images beside them: {self.beside}")
         return notes
+
+    @property
+    def unread_masks(self) -> str:
+        """Folder of masks of which none is any image's."""
+        if any(sample.read_mask for sample in self.samples):
+            return ""
+        return next((str(path) for path in _subfolders(self.root, MASKS) if entries(path)), "")
 
     def _listed(self, folder: Path) -> list[tuple[str, Path]]:
         listing = list_images(folder)

@@ -36,6 +36,7 @@ class Split:
         dropped: training samples left out because their physical item is in the test part.
         left_out: samples that a CSV leaves out of both parts.
         notes: lines on what was found in the folder and is no sample.
+        unread_masks: folder of masks of which none is any image's; empty if there is none.
         remedy: how to get other parts.
     """
 
@@ -45,6 +46,7 @@ class Split:
     dropped: list[Sample] = field(default_factory=list)
     left_out: list[Sample] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    unread_masks: str = ""
     remedy: str = REMEDY
 
     @property

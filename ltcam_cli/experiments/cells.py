@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from ltcam_cli.data.sample import Sample, content_of
-from ltcam_cli.errors import DamagedFileError
+from ltcam_cli.errors import DamagedFileError, LtcamError
 from ltcam_cli.experiments.calibration import calibrated_segmenters, calibration_digest
 from ltcam_cli.experiments.config import EvaluationConfig
 from ltcam_cli.experiments.evidence import Evidence
@@ -84,11 +84,17 @@ def plan(session: Session, pipelines: Sequence[ChosenPipeline]) -> list[CellJob]
     """A job for each pipeline. Nothing is computed.
 
     Raises:
-        LtcamError: If a method, layer or student does not exist.
+        LtcamError: If a method, layer or student does not exist, or masks are there that fit no
+            image: evidence must not stand in their place without a word.
     """
     evaluation = session.settings.evaluation
     part = session.split.part(evaluation.split)
     samples = scorable(part)
+    if (folder := session.split.unread_masks) and not any(sample.read_mask for sample in samples):
+        raise LtcamError(
+            f"{folder}: none of its files is the mask of an image; give image files with the "
+            "images' names, or move it away to evaluate without masks"
+        )
     if left_out := len(part) - len(samples):
         log.warning("left out: %d defective images without a mask", left_out)
     images = content_of(samples, masks=True)
@@ -213,7 +219,6 @@ def _write(session: Session, job: CellJob, scored: Scores, loop: Row) -> None:
 
 def write_choice(curve: pd.DataFrame, folder: Path) -> None:
     """Write `delta.csv` and `delta.png`: what chose δ."""
-    from ltcam_cli.errors import LtcamError
     from ltcam_cli.report.curves import draw_choice
 
     write_table(folder / "delta.csv", curve)
