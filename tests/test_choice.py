@@ -158,6 +158,9 @@ def test_no_mask_chooses(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     cli.ok("predict", "elsewhere/defect", "--run", run.name, "threads=2")
     cli.ok("predict", "elsewhere/defect", "--run", run.name, "method.with_student=false")
     drawn = {path.name.rpartition("-")[0] for path in run.glob("predict/*")}
+    (folder / "choice.csv").write_text("method")
+    damaged = ("predict", "elsewhere/good", "--run", run.name, "threads=1")
+    cli.fault(*damaged, says=[str(folder / "choice.csv"), "delete it to choose anew"], logs=True)
     refined = best["segmenter"].startswith("contrast")
     assert drawn == {
         f"student-{best['segmenter'] if refined else 'fixed'}",

@@ -38,6 +38,10 @@ PICTURES, SHOWN = 3, 4  # best candidates that are drawn, and images of each
 log = logging.getLogger("ltcam_cli")
 
 
+class UnchosenError(LtcamError):
+    """Why training images choose no pipeline."""
+
+
 def contrast(polarity: str) -> SegmenterConfig:
     """The segmenter `contrast` of defects that are dark, bright, or both."""
     options = {"scale": 30.0, "smooth": 1.5, "polarity": polarity}
@@ -97,9 +101,8 @@ def chosen_pipeline(session: Session, pipeline: Pipeline) -> Pipeline:
     folder = session.run.path / "auto" / identity.hash
     with exclusive(folder / "choice.csv"):
         try:
-            table = _kept_or_judged(session, pool, folder)
-            identity.write(folder)
-        except LtcamError as error:
+            table = _kept_or_judged(session, pool, identity, folder)
+        except UnchosenError as error:
             log.warning("pipeline=auto: %s; %s, unchosen", error, described(pool[0]))
             return pool[0]
     best = pool[best_of(table)]
@@ -107,12 +110,15 @@ def chosen_pipeline(session: Session, pipeline: Pipeline) -> Pipeline:
     return best
 
 
-def _kept_or_judged(session: Session, pool: Sequence[Pipeline], folder: Path) -> pd.DataFrame:
+def _kept_or_judged(
+    session: Session, pool: Sequence[Pipeline], identity: Identity, folder: Path
+) -> pd.DataFrame:
     """Table of a choice, judged anew where the training images are others.
 
     Raises:
-        LtcamError: If there is none and the training images are absent, of one class, or cannot be
+        UnchosenError: If there is none and the training images are absent, of one class, or cannot be
             judged.
+        LtcamError: If the table is damaged, or an image cannot be read.
     """
     path = folder / "choice.csv"
     kept = None
@@ -121,22 +127,23 @@ def _kept_or_judged(session: Session, pool: Sequence[Pipeline], folder: Path) ->
         kept = read_table(path, "delete it to choose anew", needed, ("criterion",))
     try:
         training = session.training_images
-    except LtcamError:
+    except LtcamError as error:
         if kept is None:
-            raise
+            raise UnchosenError(str(error)) from error
         return kept
     defective, good = (drawn(training, label, n) for label, n in ((1, DEFECTIVE), (0, GOOD)))
     images = content_of([*defective, *good])
     if kept is not None and len(kept) == len(pool) and (kept["images"] == images).all():
         return kept
     if not defective or not good:
-        raise LtcamError("a class has no training images")
+        raise UnchosenError("a class has no training images")
     table = judged(session, pool, defective, good).assign(images=images)
     if table["criterion"].isna().all():
-        raise LtcamError("no training image can be judged")
+        raise UnchosenError("no training image can be judged")
     ranked = table.drop(columns="images").sort_values("criterion", ascending=False, kind="stable")
     write_text(folder / "choice.md", as_markdown(ranked) + "\n")
     draw(session, [pool[n] for n in ranked.index[:PICTURES].tolist()], defective, folder)
+    identity.write(folder)
     write_table(path, table)
     return table
 
