@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from ltcam_cli.data.image_files import ImageReader
 from ltcam_cli.errors import LtcamError
@@ -17,6 +16,7 @@ from ltcam_cli.experiments.settings import Composed, with_kept_parts
 from ltcam_cli.progress import track
 from ltcam_cli.report.gallery import Gallery, heat_of, mask_of
 from ltcam_cli.report.predictions import Predicted, render_predictions
+from ltcam_cli.runs.annotating import kept_mask
 from ltcam_cli.runs.folder import read_config
 from ltcam_cli.runs.prediction_tables import PredictionTables, shards_in
 from ltcam_cli.runs.reading import reading
@@ -82,9 +82,7 @@ def draw_predictions(
 
 def _picture(folder: Path, row: Mapping[Any, Any], image: Mapping[str, Any]) -> dict[str, Any]:
     """Mask, heatmap and scores of one image."""
-    path, heatmap = folder / "masks" / f"{row['name']}.png", folder / "maps" / f"{row['name']}.npy"
-    with reading(path, ANEW), Image.open(path) as file:
-        mask = np.asarray(file) > 0
+    mask, heatmap = kept_mask(folder, row["name"]), folder / "maps" / f"{row['name']}.npy"
     picture = {
         "mask": mask_of(mask, image),
         "label": None,

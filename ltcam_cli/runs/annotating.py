@@ -14,10 +14,10 @@ from PIL import Image
 from ltcam_cli.annotations.formats import Format
 from ltcam_cli.annotations.writing import WRITERS, Picture
 from ltcam_cli.errors import LtcamError
-from ltcam_cli.files import write_json, write_text
+from ltcam_cli.files import sha256, write_json, write_text
 from ltcam_cli.progress import track
 from ltcam_cli.runs.folder import read_config
-from ltcam_cli.runs.reading import read_mapping
+from ltcam_cli.runs.reading import read_mapping, reading
 
 ANNOTATIONS = "annotations"  # their folder, below that of the predictions
 
@@ -44,8 +44,8 @@ def write_annotations(out: Path, scores: pd.DataFrame, kind: Format, class_name:
     written: dict[str, str] = {}
     try:
         for name, text in WRITERS[kind](_pictures(out, scores), folder.resolve(), class_name):
-            path, digest = folder / name, _digest(text.encode())
-            held = _digest(path.read_bytes()) if path.is_file() else None
+            path, digest = folder / name, hashlib.sha256(text.encode()).hexdigest()
+            held = sha256(path) if path.is_file() else None
             if held not in {None, digest, known.get(name)}:
                 raise LtcamError(f"{path}: was changed since it was written; {remedy}")
             if held != digest:
@@ -53,7 +53,7 @@ def write_annotations(out: Path, scores: pd.DataFrame, kind: Format, class_name:
             written[name] = digest
         for name in known.keys() - written.keys():  # of images that are called otherwise now
             path = folder / name
-            if path.is_file() and _digest(path.read_bytes()) == known[name]:
+            if path.is_file() and sha256(path) == known[name]:
                 path.unlink()
                 del known[name]
     finally:
@@ -76,13 +76,19 @@ def write_asked_annotations(out: Path, scores: pd.DataFrame) -> bool:
     return True
 
 
+def kept_mask(out: Path, name: str) -> np.ndarray:
+    """Mask (H, W) bool of an image of a folder of predictions.
+
+    Raises:
+        DamagedFileError: If it is damaged or missing.
+    """
+    path = out / "masks" / f"{name}.png"
+    with reading(path, "predict the images anew"), Image.open(path) as image:
+        return np.asarray(image) > 0
+
+
 def _pictures(out: Path, scores: pd.DataFrame) -> Iterator[Picture]:
     for name, path in track(sorted(zip(scores["name"], scores["path"], strict=True)), ANNOTATIONS):
-        with Image.open(out / "masks" / f"{name}.png") as image:
-            mask = np.asarray(image) > 0
+        mask = kept_mask(out, name)
         is_whole = f"/{PurePosixPath(path)}".endswith(f"/{name}")  # names of twins have a suffix
         yield Picture(name, name if is_whole else name + Path(path).suffix, Path(path), mask)
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

@@ -51,13 +51,19 @@ def resampled_iou(
     """
     if len(counts) != len(groups):
         raise ValueError(f"{len(counts)} counts but {len(groups)} groups")
+    pairs = [(count.tp, count.tp + count.fp + count.fn) for count in counts]
+    return _resampled_ratio(np.array(pairs, dtype=np.int64).reshape(-1, 2), groups, draws, seed)
+
+
+def _resampled_ratio(pairs: np.ndarray, groups: Sequence[str], draws: int, seed: int) -> np.ndarray:
+    """Sum over sum of pairs (n, 2) in each resample of their groups (D,); NaN of 0 over 0."""
     names, drawn = resample_groups(groups, draws, seed)
     row = {name: index for index, name in enumerate(names)}
-    per_group = np.zeros((len(names), 2), dtype=np.int64)  # intersection, union
-    for count, group in zip(counts, groups, strict=True):
-        per_group[row[group]] += count.tp, count.tp + count.fp + count.fn
-    intersection, union = (drawn @ per_group).T
-    return np.divide(intersection, union, out=np.full(draws, np.nan), where=union > 0)
+    per_group = np.zeros((len(names), 2), dtype=pairs.dtype)
+    for pair, group in zip(pairs, groups, strict=True):
+        per_group[row[group]] += pair
+    above, below = (drawn @ per_group).T
+    return np.divide(above, below, out=np.full(draws, np.nan), where=below > 0)
 
 
 def bootstrap_iou(
@@ -147,15 +153,11 @@ def paired_mean(
         seed: Seed of the generator.
         level: Level of confidence, in (0, 1).
     """
-    names, drawn = resample_groups(groups, draws, seed)
-    row = {name: index for index, name in enumerate(names)}
-    sums = np.zeros((len(names), 2))  # of the differences, and their number
-    for difference, group in zip(differences, groups, strict=True):
-        if difference == difference:
-            sums[row[group]] += difference, 1
-    total, number = (drawn @ sums).T
-    means = np.divide(total, number, out=np.full(draws, np.nan), where=number > 0)
-    whole, count = sums.sum(axis=0)
+    pairs = np.array([(d, 1) if d == d else (0, 0) for d in differences], dtype=float).reshape(
+        -1, 2
+    )
+    whole, count = pairs.sum(axis=0)
+    means = _resampled_ratio(pairs, groups, draws, seed)
     return _paired(float(whole / count) if count else float("nan"), means, level)
 
 

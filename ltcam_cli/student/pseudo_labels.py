@@ -111,17 +111,16 @@ class PseudoLabels:
 
     def _next(self, number: int, predict: Predict) -> Labels:
         first, previous = self._read(0), self._read(number - 1)
-        return {
-            item.sample.name: previous[item.sample.name]
-            if item.sample.name in self.with_mask
-            else next_labels(
-                predict(item.image),
-                previous[item.sample.name],
-                first[item.sample.name],
-                self.config.labels,
-            )
-            for item in map(self._item, track(self.defective, "labels"))
-        }
+        labels = {}
+        for item in map(self._item, track(self.defective, "labels")):
+            name = item.sample.name
+            if name in self.with_mask:
+                labels[name] = previous[name]
+            else:
+                labels[name] = next_labels(
+                    predict(item.image), previous[name], first[name], self.config.labels
+                )
+        return labels
 
     def _draw(self, labels: Labels, folder: Path) -> None:
         for item in map(self._item, self.defective[: self.config.overlays]):
