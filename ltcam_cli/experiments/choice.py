@@ -116,8 +116,8 @@ def _kept_or_judged(
     """Table of a choice, judged anew where the training images are others.
 
     Raises:
-        UnchosenError: If there is none and the training images are absent, of one class, or cannot be
-            judged.
+        UnchosenError: If there is none and the training images are absent, of one class, or cannot
+            be judged.
         LtcamError: If the table is damaged, or an image cannot be read.
     """
     path = folder / "choice.csv"
