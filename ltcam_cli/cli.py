@@ -9,7 +9,7 @@ import typer
 
 from ltcam_cli import __version__, commands
 from ltcam_cli.commands import options as o
-from ltcam_cli.commands.groups import Group, RunsGroup
+from ltcam_cli.commands.groups import Group
 from ltcam_cli.commands.options import Call, command, split_paths
 
 app = typer.Typer(
@@ -21,10 +21,9 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="Fetch, check or make a data set.")
 student_app = typer.Typer(no_args_is_help=True, help="A second stage that learns masks from maps.")
-runs_app = typer.Typer(cls=RunsGroup, help="List runs, the results of one, or join tables.")
 app.add_typer(data_app, name="data")
 app.add_typer(student_app, name="student")
-app.add_typer(runs_app, name="runs")
+app.add_typer(commands.runs.app, name="runs")
 
 
 def _version(value: bool) -> None:
@@ -218,50 +217,6 @@ def data_synth(
 def methods(config_dir: o.ConfigDir = None) -> None:
     """List what --method takes."""
     commands.info.methods(config_dir)
-
-
-@runs_app.command("list")
-def runs_list(
-    name: o.OneRun = None,
-    outputs: o.OutputsFolder = Path("outputs"),
-) -> None:
-    """List runs, or the results of one; the word `list` can be omitted."""
-    commands.runs.runs(outputs, name)
-
-
-@command(runs_app, name="why")
-def runs_why(
-    call: Call,
-    name: Annotated[str, typer.Argument(help="A run, or path of a cell.", autocompletion=o.RUNS)],
-) -> None:
-    """Print in what a run or cell differs from what the config describes now.
-
-    [dim]ltcam runs why RUN trainer.epochs=40[/]
-    """
-    commands.runs.why(call, name)
-
-
-@runs_app.command("gather")
-def runs_gather(
-    out: Annotated[Path, typer.Argument(help="Folder of shards' predictions, or of runs.")],
-) -> None:
-    """Join tables, and say what is missing; then the exit status is 1.
-
-    Those of shards (ltcam predict --shard) into scores.csv and regions.csv; or, of a folder of
-    runs, all results into one results.csv.
-    """
-    if not commands.runs.gather(out):
-        raise typer.Exit(1)
-
-
-@runs_app.command("rm")
-def runs_rm(
-    names: Annotated[list[str], typer.Argument(help="Runs, by name.", autocompletion=o.RUNS)],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    outputs: o.OutputsFolder = Path("outputs"),
-) -> None:
-    """Delete runs with all that was made of them; asks first."""
-    commands.runs.remove(outputs, names, yes)
 
 
 @command(app, o.DEVICE)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,9 @@ from ltcam_cli.commands.compose import (
 )
 from ltcam_cli.commands.experiments import with_named_method
 from ltcam_cli.commands.options import Call
-from ltcam_cli.config import descriptions
 from ltcam_cli.errors import LtcamError, nearest
 from ltcam_cli.maps.weightings import get_weighting
+from ltcam_cli.report.terminal import commented_yaml
 
 HEAD_NOTE = """\
 The head decides whether truncation can act on the last stage: behind backbone.head=avg all
@@ -87,21 +86,4 @@ def config(call: Call, job: str) -> None:
         for key, value in asdict(settings).items()
         if key not in GROUPS or (key in groups and key != "pipeline")
     }
-    print("\n".join(_lines(values, settings)))
-
-
-def _lines(values: Mapping[str, Any], config: Any, indent: str = "") -> Iterator[str]:
-    """Lines of YAML; a comment behind each leaf, or above it where it is long."""
-    known = {one.name for one in fields(config)}
-    told = descriptions(type(config))
-    for key, value in values.items():
-        inner = getattr(config, key) if key in known else None
-        if is_dataclass(inner) and isinstance(value, Mapping):
-            yield f"{indent}{key}:"
-            yield from _lines(value, inner, f"{indent}  ")
-            continue
-        value = list(value) if isinstance(value, tuple) else value
-        text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000)
-        line = f"{indent}{key}: {text.removesuffix(chr(10)).removesuffix('...').strip()}"
-        comment = told.get(key, "").rstrip(".")
-        yield f"{line:<30}  # {comment}" if comment else line
+    print("\n".join(commented_yaml(values, settings)))

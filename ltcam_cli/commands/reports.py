@@ -12,8 +12,8 @@ from ltcam_cli.errors import LtcamError, require
 from ltcam_cli.experiments.ranges import deltas_of
 from ltcam_cli.files import remove_leftovers, write_text
 from ltcam_cli.report.terminal import print_table
-from ltcam_cli.runs.cells import Cell, find_cells
-from ltcam_cli.runs.folder import find_run, write_table
+from ltcam_cli.runs.cells import cells_at
+from ltcam_cli.runs.folder import write_table
 from ltcam_cli.runs.reading import healthy
 from ltcam_cli.runs.tables import as_markdown
 
@@ -62,19 +62,12 @@ def compare(places: Sequence[str], outputs: Path, chosen: Chosen, out: Path | No
         chosen: Names, methods and deltas of the cells of runs; see `find_cells`.
         out: Folder of the tables; None: `outputs`.
     """
-    cells: dict[Path, Cell] = {}
-    for place in places:
-        if (Path(place) / "metrics.json").is_file() and Path(place).parent.name == "evaluate":
-            of_place = [Cell(Path(place))]
-        else:
-            run = find_run(outputs, place)
-            of_place = find_cells(run, chosen[0], chosen[1], deltas_of(chosen[2]))
-        cells |= {cell.path.resolve(): cell for cell in of_place}
+    cells = cells_at(outputs, places, chosen[0], chosen[1], deltas_of(chosen[2]))
     from ltcam_cli.runs.comparison import SHOWN, note
     from ltcam_cli.runs.comparison import compare as compare_cells
 
-    next(iter(cells.values())).check()  # to leave it out would compare with another one
-    table = compare_cells(healthy(list(cells.values())))
+    cells[0].check()  # to leave it out would compare with another one
+    table = compare_cells(healthy(cells))
     path = (out or outputs) / "compare.csv"
     print_table(table, SHOWN, path)
     print(f"\n{note(table)}")

@@ -5,19 +5,27 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ltcam_cli.commands.options import Call
+from ltcam_cli.commands import options as o
+from ltcam_cli.commands.groups import RunsGroup
+from ltcam_cli.commands.options import Call, command
 from ltcam_cli.errors import LtcamError
-from ltcam_cli.runs.folder import RunFolder, find_run, list_runs
-from ltcam_cli.runs.reading import healthy
+
+if TYPE_CHECKING:
+    from ltcam_cli.runs.folder import RunFolder
+
+app = typer.Typer(cls=RunsGroup, help="List runs, the results of one, or join tables.")
 
 
-def runs(outputs: Path, name: str | None) -> None:
-    """Print a table of all runs, or the results of one."""
+@app.command("list")
+def runs(name: o.OneRun = None, outputs: o.OutputsFolder = Path("outputs")) -> None:
+    """List runs, or the results of one; the word `list` can be omitted."""
     from ltcam_cli.report.terminal import print_table
     from ltcam_cli.runs.cells import results_of
+    from ltcam_cli.runs.folder import find_run, list_runs
     from ltcam_cli.runs.listing import run_rows
     from ltcam_cli.runs.tables import SHOWN
 
@@ -35,8 +43,13 @@ def runs(outputs: Path, name: str | None) -> None:
         print(said, file=sys.stderr)
 
 
-def remove(outputs: Path, names: Sequence[str], yes: bool) -> None:
-    """Delete runs; asks first, unless `yes`."""
+@app.command("rm")
+def remove(
+    names: Annotated[list[str], typer.Argument(help="Runs, by name.", autocompletion=o.RUNS)],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    outputs: o.OutputsFolder = Path("outputs"),
+) -> None:
+    """Delete runs with all that was made of them; asks first."""
     from ltcam_cli.runs.removal import removable_runs, remove_run
 
     chosen = removable_runs(outputs, names)
@@ -48,8 +61,15 @@ def remove(outputs: Path, names: Sequence[str], yes: bool) -> None:
     print(f"deleted: {listed}")
 
 
-def why(call: Call, name: str) -> None:
-    """Print in what a run or a cell differs from what the config describes now."""
+@command(app)
+def why(
+    call: Call,
+    name: Annotated[str, typer.Argument(help="A run, or path of a cell.", autocompletion=o.RUNS)],
+) -> None:
+    """Print in what a run or cell differs from what the config describes now.
+
+    [dim]ltcam runs why RUN trainer.epochs=40[/]
+    """
     from ltcam_cli.commands.compose import composer
     from ltcam_cli.config import shown
     from ltcam_cli.experiments.why import identity_differences
@@ -61,28 +81,31 @@ def why(call: Call, name: str) -> None:
         print(f"{name}: nothing differs")
 
 
-def gather(out: Path) -> bool:
-    """Join the tables of shards, or of runs; whether nothing is missing."""
-    from ltcam_cli.runs.prediction_tables import gather as join_shards
+@app.command()
+def gather(
+    out: Annotated[Path, typer.Argument(help="Folder of shards' predictions, or of runs.")],
+) -> None:
+    """Join tables, and say what is missing; then the exit status is 1.
+
+    Those of shards (ltcam predict --shard) into scores.csv and regions.csv; or, of a folder of
+    runs, all results into one results.csv.
+    """
+    from ltcam_cli.runs.folder import list_runs
 
     if not out.is_dir():
         raise LtcamError(f"{out}: no such folder; name one of predictions, or of runs")
-    if folders := list_runs(out):
-        return _gather_runs(out, folders)
+    folders = list_runs(out)
+    if not (_gather_runs(out, folders) if folders else _gather_shards(out)):
+        raise typer.Exit(1)
+
+
+def _gather_shards(out: Path) -> bool:
+    from ltcam_cli.runs.prediction_tables import gather as join_shards
+
     gathered = join_shards(out)
-    begun = gathered.count - sum(names is None for names in gathered.absent.values())
-    skipped = f", {gathered.skipped} unreadable ones skipped" if gathered.skipped else ""
-    print(
-        f"{begun} of {gathered.count} shards, {len(gathered.scores)} of their {gathered.given} "
-        f"images{skipped}"
-    )
-    print(f"{out}: scores.csv regions.csv{' annotations/' if gathered.annotated else ''}")
-    for shard, names in gathered.absent.items():
-        if names is None:
-            _missing(f"shard {shard} has not begun; predict.shard={shard}")
-        else:
-            some = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
-            _missing(f"shard {shard} lacks {len(names)} images ({some}); predict.shard={shard}")
+    print(f"{gathered}\n{out}: scores.csv regions.csv{' annotations/' * gathered.annotated}")
+    for line in gathered.missing():
+        _missing(line)
     return not gathered.absent
 
 
@@ -90,6 +113,7 @@ def _gather_runs(out: Path, folders: Sequence[RunFolder]) -> bool:
     import pandas as pd
 
     from ltcam_cli.report.terminal import print_table
+    from ltcam_cli.runs.reading import healthy
     from ltcam_cli.runs.tables import SHOWN, write_results
 
     shown = healthy(folders)

@@ -1,15 +1,18 @@
-"""Printed tables: a rich table on a terminal, Markdown in a pipe; the columns that fit."""
+"""What is printed: tables (rich on a terminal, Markdown in a pipe), commented configs, times."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from numbers import Number
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import yaml
+
+from ltcam_cli.config import descriptions
 from ltcam_cli.runs.tables import markdown, text_of
 
 if TYPE_CHECKING:
@@ -126,6 +129,29 @@ def _rich_table(columns: Sequence[_Column]) -> Table:
     for texts in _rows(columns):
         table.add_row(*texts)
     return table
+
+
+def commented_yaml(values: Mapping[str, Any], config: Any, indent: str = "") -> Iterator[str]:
+    """Lines of YAML with what each key means behind it.
+
+    Args:
+        values: Values by key.
+        config: Config whose docstring describes the keys.
+        indent: Indentation of the lines.
+    """
+    known = {one.name for one in fields(config)}
+    told = descriptions(type(config))
+    for key, value in values.items():
+        inner = getattr(config, key) if key in known else None
+        if is_dataclass(inner) and isinstance(value, Mapping):
+            yield f"{indent}{key}:"
+            yield from commented_yaml(value, inner, f"{indent}  ")
+            continue
+        value = list(value) if isinstance(value, tuple) else value
+        text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000)
+        line = f"{indent}{key}: {text.removesuffix(chr(10)).removesuffix('...').strip()}"
+        comment = told.get(key, "").rstrip(".")
+        yield f"{line:<30}  # {comment}" if comment else line
 
 
 def spent(loop: float, started: float) -> str:

@@ -19,6 +19,7 @@ from ltcam_cli.runs.folder import (
     OF_TRAINING,
     SCORES,
     RunFolder,
+    find_run,
     read_config,
 )
 from ltcam_cli.runs.reading import read_mapping, read_table, reading
@@ -160,6 +161,34 @@ def find_cells(
     if not selected:
         raise LtcamError(f"{run.path}: no such cell; see: ltcam runs {run.name}")
     return selected
+
+
+def cells_at(
+    outputs: Path,
+    places: Sequence[str],
+    names: Sequence[str],
+    methods: Sequence[str],
+    deltas: Sequence[float | None],
+) -> list[Cell]:
+    """Cells of runs and at paths, each once, in the order of the places.
+
+    Args:
+        outputs: Folder of the runs.
+        places: Runs by name or path, and paths of cells.
+        names, methods, deltas: What selects the cells of runs; see `find_cells`.
+
+    Raises:
+        LtcamError: If there is no such run or cell.
+    """
+    cells: dict[Path, Cell] = {}
+    for place in places:
+        path = Path(place)
+        if (path / "metrics.json").is_file() and path.parent.name == "evaluate":
+            found = [Cell(path)]
+        else:
+            found = find_cells(find_run(outputs, place), names, methods, deltas)
+        cells |= {cell.path.resolve(): cell for cell in found}
+    return list(cells.values())
 
 
 def _select(table: pd.DataFrame, column: str, values: Sequence[str], fault: str) -> pd.DataFrame:

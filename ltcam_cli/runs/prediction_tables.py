@@ -7,7 +7,7 @@ which says which images it was given.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -124,6 +124,21 @@ class Gathered:
     skipped: int
     absent: dict[Shard, list[str] | None]
     annotated: bool = False
+
+    def __str__(self) -> str:
+        begun = self.count - sum(names is None for names in self.absent.values())
+        skipped = f", {self.skipped} unreadable ones skipped" if self.skipped else ""
+        images = f"{len(self.scores)} of their {self.given} images"
+        return f"{begun} of {self.count} shards, {images}{skipped}"
+
+    def missing(self) -> Iterator[str]:
+        """What to predict still, a line for each shard that is not complete."""
+        for shard, names in self.absent.items():
+            if names is None:
+                yield f"shard {shard} has not begun; predict.shard={shard}"
+            else:
+                some = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+                yield f"shard {shard} lacks {len(names)} images ({some}); predict.shard={shard}"
 
 
 def shards_in(out: Path) -> list[Shard]:
