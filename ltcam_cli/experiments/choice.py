@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import groupby, product
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,6 @@ from ltcam_cli.runs.reading import read_table
 from ltcam_cli.runs.tables import as_markdown
 
 DEFECTIVE, GOOD = 40, 12  # training images that choose
-SHARPNESS = 4  # power of the criterion that is a candidate's weight
 PICTURES, SHOWN = 3, 4  # best candidates that are drawn, and images of each
 log = logging.getLogger("ltcam_cli")
 
@@ -87,7 +86,7 @@ def candidates(pipeline: Pipeline) -> list[Pipeline]:
 
 
 def chosen_pipeline(session: Session, pipeline: Pipeline) -> Pipeline:
-    """The pipeline, or the best of its candidates: see `judged` and `expected_iou`.
+    """The pipeline, or the best of its candidates by `NecessityAndSufficiency`.
 
     Reads at most 40 defective and 12 good training images and their labels, no mask. The choice is
     kept in the run folder, `auto/<hash>/`: `choice.csv`, `choice.md` and pictures of the best
@@ -125,7 +124,7 @@ def _kept_or_judged(
     kept = None
     if path.is_file() and not session.settings.overwrite:
         needed = ("method", "segmenter", "images")
-        kept = read_table(path, "delete it to choose anew", needed, ("criterion", "expected_iou"))
+        kept = read_table(path, "delete it to choose anew", needed, ("criterion",))
     try:
         training = session.training_images
     except LtcamError as error:
@@ -141,9 +140,7 @@ def _kept_or_judged(
     table = judged(session, pool, defective, good).assign(images=images)
     if table["criterion"].isna().all():
         raise UnchosenError("no training image can be judged")
-    ranked = table.drop(columns="images").sort_values(
-        "expected_iou", ascending=False, kind="stable"
-    )
+    ranked = table.drop(columns="images").sort_values("criterion", ascending=False, kind="stable")
     write_text(folder / "choice.md", as_markdown(ranked) + "\n")
     draw(session, [pool[n] for n in ranked.index[:PICTURES].tolist()], defective, folder)
     identity.write(folder)
@@ -152,42 +149,20 @@ def _kept_or_judged(
 
 
 def best_of(table: pd.DataFrame) -> int:
-    """Number of the candidate with the highest expected IoU; of equals, the first."""
-    return int(table["expected_iou"].fillna(-1).argmax())
-
-
-def candidate_weights(table: pd.DataFrame) -> np.ndarray:
-    """Weight of each candidate as the true mask: the fourth power of its criterion; sum 1.
+    """Number of the candidate with the highest criterion; of equals, the first.
 
     Dark and bright alike count only where each alone has half of the other's criterion. Otherwise
     one of them adds nothing but noise, which is too small for the criterion to feel.
     """
-    criterion = table["criterion"].fillna(0.0)
+    criterion = table["criterion"].copy()
     for method, rows in table.groupby("method"):
         alone = rows.set_index("segmenter")["criterion"].filter(
             items=["contrast_dark", "contrast_bright"]
         )
         if len(alone) == 2 and alone.min() < alone.max() / 2:
             both = (table["method"] == method) & (table["segmenter"] == "contrast_both")
-            criterion[both] = 0.0
-    powers = criterion.to_numpy() ** SHARPNESS
-    return powers / powers.sum() if powers.any() else powers
-
-
-def expected_iou(weights: np.ndarray, both: np.ndarray) -> np.ndarray:
-    """Expected IoU of each candidate in per cent, if one of them is right: sum_k w_k IoU(j, k).
-
-    Minimum Bayes risk: a candidate that few others agree with is not chosen, though the criterion
-    may be mistaken about it.
-
-    Args:
-        weights: (J,) probability that a candidate is right.
-        both: (J, J) pixels, or shares of an image, that two candidates' masks have in common; on
-            the diagonal those of one.
-    """
-    areas = np.diag(both)
-    either = areas[:, None] + areas - both
-    return 100 * np.divide(both, either, out=np.zeros_like(both), where=either > 0) @ weights
+            criterion[both] = np.nan
+    return int(criterion.argmax())
 
 
 def described(pipeline: Pipeline) -> str:
@@ -205,26 +180,19 @@ def drawn(samples: Sequence[Sample], label: int, count: int) -> list[Sample]:
 def judged(
     session: Session, pool: Sequence[Pipeline], defective: Sequence[Sample], good: Sequence[Sample]
 ) -> pd.DataFrame:
-    """A row a candidate: criterion, masks' mean share of the image and expected IoU in per cent."""
+    """A row a candidate: criterion, and the masks' mean share of the image in per cent."""
     criterion = NecessityAndSufficiency(session.classifier, read_images(session, good))
     source, jobs = masks_of(session, pool)
     results = mask_images(
         session.classifier, source, jobs, defective, session.loading("choosing a pipeline")
     )
-    rows, both = [], np.zeros((len(pool), len(pool)))
-    for _, of_image in groupby(results, key=lambda r: r.item.sample.name):
-        shown = sorted(of_image, key=lambda r: r.job)
-        rows += [(r.job, criterion(r), 100 * float(r.mask.mean())) for r in shown]
-        masks = np.stack([r.mask.ravel() for r in shown]).astype(np.float32)
-        both += masks @ masks.T / masks.shape[1]
+    rows = [(r.job, criterion(r), 100 * float(r.mask.mean())) for r in results]
     means = pd.DataFrame(rows, columns=["job", "criterion", "area"]).groupby("job").mean()
-    table = pd.DataFrame(
-        {
-            "method": [pipeline.method.name for pipeline in pool],
-            "segmenter": [pipeline.segmenter.name for pipeline in pool],
-        }
-    ).join(means)
-    return table.assign(expected_iou=expected_iou(candidate_weights(table), both))
+    names = {
+        "method": [pipeline.method.name for pipeline in pool],
+        "segmenter": [pipeline.segmenter.name for pipeline in pool],
+    }
+    return pd.DataFrame(names).join(means)
 
 
 def read_images(session: Session, samples: Sequence[Sample]) -> Tensor:
