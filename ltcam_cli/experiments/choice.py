@@ -149,20 +149,8 @@ def _kept_or_judged(
 
 
 def best_of(table: pd.DataFrame) -> int:
-    """Number of the candidate with the highest criterion; of equals, the first.
-
-    Dark and bright alike count only where each alone has half of the other's criterion. Otherwise
-    one of them adds nothing but noise, which is too small for the criterion to feel.
-    """
-    criterion = table["criterion"].copy()
-    for method, rows in table.groupby("method"):
-        alone = rows.set_index("segmenter")["criterion"].filter(
-            items=["contrast_dark", "contrast_bright"]
-        )
-        if len(alone) == 2 and alone.min() < alone.max() / 2:
-            both = (table["method"] == method) & (table["segmenter"] == "contrast_both")
-            criterion[both] = np.nan
-    return int(criterion.argmax())
+    """Number of the candidate with the highest criterion; of equals, the first."""
+    return int(table["criterion"].argmax())
 
 
 def described(pipeline: Pipeline) -> str:

@@ -68,11 +68,17 @@ class Evidence:
 class NecessityAndSufficiency(Evidence):
     """Whether the classifier needs the mask's pixels, and whether they are enough for it.
 
-    n · s² · √ln(1 / a): n the share of y that blurring the mask takes away, as in `Evidence`; s the
-    share that the mask's pixels bring with them on a good image, (y(g with x in the mask) − y(g)) /
-    (y(x) − y(g)); a the mask's share of the image. Deletion and insertion (Petsiuk et al. 2018,
-    RISE), each once. A mask of a part of the defect alone has a small s, one of far more than the
-    defect a small ln(1 / a). Ours; compared with others in docs/surfaces.md.
+    n · s · h · √ln(1 / a), of three shares of y and the mask's share a of the image:
+
+    - n, deletion: blurring the mask's pixels takes it away, as in `Evidence`;
+    - s, insertion: the mask's pixels bring it with them on a good image g,
+      (y(g with x in the mask) − y(g)) / (y(x) − y(g));
+    - h, healing: the good image's pixels in the mask take it away,
+      (y(x) − y(x with g in the mask)) / (y(x) − y(g)).
+
+    A mask of a part of the defect alone has a small s and h, one of far more than the defect a
+    small ln(1 / a). Deletion and insertion are those of RISE (Petsiuk et al. 2018), each once. The
+    product is ours; compared with others in docs/surfaces.md.
 
     Args:
         classifier: Classifier.
@@ -86,7 +92,7 @@ class NecessityAndSufficiency(Evidence):
         self._reference: tuple[Item, Tensor, float] | None = None
 
     def __call__(self, result: ImageResult) -> float:
-        """Criterion of one image and mask: two forwards, and three more for each new image."""
+        """Criterion of one image and mask: three forwards, and three more for each new image."""
         image, blurred, whole, nothing = self._whole(result.item)
         if whole <= nothing:
             return float("nan")
@@ -96,15 +102,15 @@ class NecessityAndSufficiency(Evidence):
             return 0.0
         # A soft edge, so that the seam is not what the classifier sees.
         soft = torch.maximum(tv.gaussian_blur(inside, [9, 9], [1.5, 1.5]), inside)
-        without, pasted = self._log_odds(
-            torch.stack(
-                [torch.where(inside > 0.5, blurred, image), soft * image + (1 - soft) * reference]
-            )
-        )
-        necessity = share(whole - without, whole - nothing)
-        sufficiency = share(pasted - normal, whole - normal)
+        pasted = soft * image + (1 - soft) * reference
+        healed = soft * reference + (1 - soft) * image
+        deleted = torch.where(inside > 0.5, blurred, image)
+        without, inserted, replaced = self._log_odds(torch.stack([deleted, pasted, healed]))
+        n = share(whole - without, whole - nothing)
+        s = share(inserted - normal, whole - normal)
+        h = share(whole - replaced, whole - normal)
         area = float(inside.mean())
-        return necessity * sufficiency**2 * math.sqrt(max(0.0, -math.log(area)))
+        return n * s * h * math.sqrt(max(0.0, -math.log(area)))
 
     def _good(self, item: Item, image: Tensor) -> tuple[Tensor, float]:
         """A good image, as bright as this one, and its y; kept for the masks of the same image."""

@@ -27,7 +27,7 @@ FORMATS = {
     "sweep": 2,
     "delta": 2,
     "search": 2,
-    "choice": 1,
+    "choice": 2,
     "student": 2,
     "prediction": 2,
     "reproduction": 2,
