@@ -122,6 +122,11 @@ def _slope(x: Tensor, top: float, rule: BackwardRule) -> Tensor:
 
 
 def _filtered(g: Tensor, percentile: float) -> Tensor:
-    """g (N, …) without what is below the percentile of an image's positive values; NaN stays."""
-    threshold = thresholds(to_float32(g), [percentile], "layer")[0].to(g.dtype)
-    return g.masked_fill_(g < threshold.view(-1, *[1] * (g.ndim - 1)), 0)
+    """g (N, …) without what is below the percentile of an image's positive values.
+
+    A product, so that NaN and infinity are NaN still, and found; it is faster than `torch.where`.
+    """
+    channels_last = g.ndim == 4 and g.is_contiguous(memory_format=torch.channels_last)
+    values = g.permute(0, 2, 3, 1) if channels_last else g  # their order does not matter
+    threshold = thresholds(to_float32(values), [percentile], "layer")[0].to(g.dtype)
+    return g.mul_(g >= threshold.view(-1, *[1] * (g.ndim - 1)))
