@@ -162,7 +162,7 @@ def test_a_network_without_relus_is_refused() -> None:
         nn.Conv2d(3, 4, 3), nn.GELU(), nn.Flatten(), nn.Linear(4 * 10 * 6, 2)
     ).double()
     spec = MapSpec("gradcam", ("0",), backward="filtered")
-    with pytest.raises(LtcamError, match=r"filtered:50: no ReLU between layer 0 and the logit"):
+    with pytest.raises(LtcamError, match=r"filtered:20: no ReLU between layer 0 and the logit"):
         explain(net, pictures(), [spec])
 
 
@@ -181,7 +181,7 @@ def test_what_cannot_be_is_refused() -> None:
 
 def test_tables_name_the_rule() -> None:
     assert CamMethod().columns()["backward"] is None
-    assert CamMethod(backward="filtered", delta="auto").columns()["backward"] == "filtered:50"
+    assert CamMethod(backward="filtered", delta="auto").columns()["backward"] == "filtered:20"
 
 
 def test_weights_by_region_are_means_over_what_is_salient() -> None:

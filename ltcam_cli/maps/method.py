@@ -52,7 +52,7 @@ class CamMethod:
     target: Literal["defect", "margin"] | Annotated[int, Field(ge=-10_000, le=10_000)] = "defect"
     options: dict[str, Any] = field(default_factory=dict)
     backward: Backward = "exact"
-    backward_percentile: Annotated[float, Field(ge=0, le=100)] = 50.0
+    backward_percentile: Annotated[float, Field(ge=0, le=100)] = 20.0
     backward_beta: Positive = 1.0
 
     @property

@@ -122,7 +122,7 @@ class BackwardRule:
     value: float
 
     def __str__(self) -> str:
-        """For tables and messages: `filtered:50`, `continuous:1`."""
+        """For tables and messages: `filtered:20`, `continuous:1`."""
         return f"{self.name}:{self.value:g}"
 
 
@@ -158,7 +158,7 @@ class MapSpec:
     target: Target = "defect"
     options: tuple[tuple[str, Any], ...] = ()
     backward: str = "exact"
-    backward_percentile: float = 50.0
+    backward_percentile: float = 20.0
     backward_beta: float = 1.0
 
     def __post_init__(self) -> None:
