@@ -55,6 +55,7 @@ from ltcam_cli.scores.regions import Truth, touched_regions
 
 Work = Callable[[], Any]
 ALL, LAST = ("all",), ("last",)
+RULES = ("filtered", "continuous")
 DELTAS = [float(delta) for delta in range(0, 100, 10)]
 LAYER_SETS = [ALL, LAST, ("s3", "s4", "s5")]
 TO_INPUT = "bare pass to the input"  # what FullGrad starts from
@@ -75,6 +76,7 @@ SPECS: dict[str, list[MapSpec]] = {
     },
     "fullgrad": [MapSpec("fullgrad", ALL)],
     **{f"lt{name}": [MapSpec(name, ALL, 50.0)] for name in ("gradcam", "layercam", "fullgrad")},
+    **{f"gradcam, {rule}": [MapSpec("gradcam", ALL, backward=rule)] for rule in RULES},
     "60 cells: 10 δ × {ltgradcam, ltlayercam} × 3 layer sets": grid("gradcam", "layercam"),
     "90 cells: the same with ltfullgrad": grid("gradcam", "layercam", "fullgrad"),
     "ablationcam, last stage": [MapSpec("ablationcam", LAST)],
@@ -84,6 +86,7 @@ BUDGETS = {  # × bare pass, VGG16 at 224×224; scorecam's follows from its live
     **dict.fromkeys(
         [name for name in SPECS if "stages" in name or name.startswith("gradcam")], 1.1
     ),
+    **{f"gradcam, {rule}": 1.5 for rule in RULES},
     "ltgradcam": 1.3,
     "ltlayercam": 1.3,
     "60 cells: 10 δ × {ltgradcam, ltlayercam} × 3 layer sets": 2.0,

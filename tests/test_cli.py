@@ -360,6 +360,8 @@ def test_methods_lists_all_and_their_needs(cli: Cli) -> None:
         "ablationcam",
         "layercam_tanh",
         "ltgradcam_product",
+        "regioncam",
+        "cgfusion",
         "student",
         "auto",
     }

@@ -233,3 +233,12 @@ def test_what_tables_say():
     assert Fusion(normalize="tanh", tanh_layers=3).normalization == "tanh:2:3"
     assert Fusion(weights=[1, 0.5]).weighting == "1,0.5"
     assert Fusion(weights={"s1": 0.5, "s4": 2}).weighting == "s1:0.5,s4:2"
+
+
+def test_the_fused_map_is_activated():
+    maps = [torch.rand(2, 6, 4, dtype=torch.float64), torch.zeros(2, 3, 2, dtype=torch.float64)]
+    maps[0][1] = 0
+    plain, lifted = (fuse(maps, (12, 8), Fusion(gamma=3.0, activation=a)) for a in ("none", "tanh"))
+    truth = np.tanh(3 * plain[0].numpy() / plain[0].numpy().max())
+    np.testing.assert_allclose(lifted[0].numpy(), truth, rtol=1e-12)
+    assert not lifted[1].any()

@@ -6,7 +6,7 @@ Parameters are frozen, and the graph begins at the shallowest layer that is aske
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from ltcam_cli.errors import LtcamError
+from ltcam_cli.maps.backward import RelusWith
 from ltcam_cli.maps.bias_terms import BiasTerms
 from ltcam_cli.maps.forwards import Forwards, autocast, select_logit, to_float32
 from ltcam_cli.maps.hooks import Recorder
 from ltcam_cli.maps.layer import Capture, Layer
-from ltcam_cli.maps.spec import Target
+from ltcam_cli.maps.spec import BackwardRule, Target
 
 
 def capture(
@@ -32,6 +33,7 @@ def capture(
     markers: Sequence[str] = (),
     use_term: Callable[[Layer], Any] = lambda term: term,
     autocast_dtype: torch.dtype | None = None,
+    backward: BackwardRule | None = None,
 ) -> Capture:
     """Run the model once forward, and once backward from the sum of y where gradients are needed.
 
@@ -47,18 +49,25 @@ def capture(
             go of it: all of a network's ∂y/∂z together take as much memory as its activations.
         autocast_dtype: Type that the network computes in where that is safe, e.g. torch.bfloat16;
             what is captured is float32 all the same. None: no autocast.
+        backward: What ReLUs let through in the backward pass; None: what their derivative does.
 
     Raises:
         LtcamError: If a layer is unknown, called twice, not upstream of the logit, changed in
-            place, or if a gradient is no finite number.
+            place, if a gradient is no finite number, or if there is no ReLU for `backward`.
     """
     terms = BiasTerms(model, markers, use_term) if biases else None
     recorder = Recorder(model, layers, gradients, terms)
     with torch.inference_mode(False), torch.set_grad_enabled(gradients or biases):
         x = x.detach().clone().requires_grad_(biases)
-        with recorder, autocast(x, autocast_dtype):
+        relus = RelusWith(backward) if backward else None
+        with recorder, autocast(x, autocast_dtype), relus or nullcontext():
             logits = model(x.clone())  # which the model may change
         recorder.check()
+        if relus and not relus.count:
+            raise LtcamError(
+                f"method.backward={backward}: no ReLU between layer {next(iter(layers), 'input')} "
+                "and the logit; add shallower layers, or use backward=exact"
+            )
         logits = to_float32(logits)
         y = select_logit(logits, target)
         forwards = Forwards(model, target, autocast_dtype)

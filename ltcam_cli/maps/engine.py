@@ -14,7 +14,7 @@ from ltcam_cli.maps.capture import capture, check_finite, frozen
 from ltcam_cli.maps.fusion import fuse
 from ltcam_cli.maps.layer import Capture, Layer
 from ltcam_cli.maps.multi_delta import multi_delta_maps, supports_multi_delta
-from ltcam_cli.maps.spec import MapSpec, Target
+from ltcam_cli.maps.spec import BackwardRule, MapSpec, Target
 from ltcam_cli.maps.stages import main_stages, resolve_layers, resolve_weights
 from ltcam_cli.maps.truncation import keep, thresholds
 from ltcam_cli.maps.tta_config import Size
@@ -103,9 +103,11 @@ class CamEngine:
         maps: dict[MapSpec, Tensor] = {}
         logits, finite = torch.empty(0), dict[str, Tensor]()
         with frozen(self.model):
-            for target in dict.fromkeys(spec.target for spec in self.specs):
-                specs = [spec for spec in self.layers if spec.target == target]  # each once
-                captured = self._capture(images, target, specs)
+            passes: dict[tuple[Target, BackwardRule | None], list[MapSpec]] = {}
+            for spec in self.layers:  # each once
+                passes.setdefault((spec.target, spec.backward_rule), []).append(spec)
+            for specs in passes.values():
+                captured = self._capture(images, specs)
                 logits = captured.logits
                 finite |= captured.finite
                 with torch.no_grad():
@@ -114,8 +116,8 @@ class CamEngine:
                         maps[spec] = self._fused(spec, layer_maps, size)
         return Heatmaps([maps[spec] for spec in self.specs], logits, finite)
 
-    def _capture(self, images: Tensor, target: Target, specs: Sequence[MapSpec]) -> Capture:
-        """One capture with the union of what the specs' weightings need."""
+    def _capture(self, images: Tensor, specs: Sequence[MapSpec]) -> Capture:
+        """One capture, of the specs' target and backward rule, with all that they need."""
         needs = frozenset().union(*(get_weighting(spec.weighting).needs for spec in specs))
         names = dict.fromkeys(
             name
@@ -126,13 +128,14 @@ class CamEngine:
         return capture(
             self.model,
             images,
-            target,
+            specs[0].target,
             tuple(names),
             gradients="g" in needs,
             biases="biases" in needs,
             markers=main_stages(self.model) if "biases" in needs else (),
             use_term=lambda term: (term.stage, maps_of_layer(term, self._readers(term, specs))),
             autocast_dtype=self.autocast_dtype,
+            backward=specs[0].backward_rule,
         )
 
     def _layer_maps(self, captured: Capture, specs: Sequence[MapSpec]) -> list[LayerMaps]:
@@ -177,7 +180,7 @@ def explain(
     specs: Sequence[MapSpec],
     target: Target | None = None,
 ) -> list[Tensor]:
-    """Heatmaps of images, one forward and one backward for all specs of one target.
+    """Heatmaps of images, one forward and one backward for all specs of one target and backward.
 
     Args:
         model: Any CNN whose feature maps are (N, K, h, w).

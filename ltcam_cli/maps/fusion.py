@@ -40,7 +40,16 @@ def fuse(
     Returns:
         (N, H, W).
     """
-    layers = range(len(maps)) if layers is None else layers
+    M = _by_rule(maps, size, fusion, range(len(maps)) if layers is None else layers)
+    if fusion.activation == "none":
+        return M
+    return torch.tanh(fusion.gamma * ratio(M, M.amax(dim=(1, 2))))
+
+
+def _by_rule(
+    maps: Sequence[Tensor], size: tuple[int, int], fusion: Fusion, layers: Sequence[int | None]
+) -> Tensor:
+    """The fused map (N, H, W) before its activation."""
     maps = [normalized(M, fusion, layer) for M, layer in zip(maps, layers, strict=True)]
     w = fusion.weights
     weights = [1.0 if w is None or layer is None else w[layer] for layer in layers]

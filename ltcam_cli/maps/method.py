@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from ltcam_cli.config import FolderName, build, config
+from ltcam_cli.config import FolderName, Positive, build, config
 from ltcam_cli.errors import LtcamError, nearest
-from ltcam_cli.maps.spec import Form, Fusion, MapSpec, Scope
+from ltcam_cli.maps.spec import Backward, Form, Fusion, MapSpec, Scope
 from ltcam_cli.maps.weightings import get_weighting
 
 AUTO = "auto"
-COLUMNS = ("target", "scope", "form", "fusion", "normalize", "weights")
+COLUMNS = ("target", "scope", "form", "fusion", "normalize", "weights", "backward")
 
 
 @config("method")
@@ -34,6 +34,11 @@ class CamMethod:
         fusion: Fusion of the layers' maps.
         target: defect | margin (y_defect - y_good) | a logit's index.
         options: Options of the weighting, e.g. {batch: 16}.
+        backward: exact | filtered, where ReLUs let only large positive gradients through |
+            continuous, where their derivative is a smooth one.
+        backward_percentile: Of backward=filtered: percentile of the positive gradients at a ReLU,
+            below which nothing passes.
+        backward_beta: Of backward=continuous: steepness of σ(βx) in place of the ReLU's step.
     """
 
     source: Literal["cam"] = "cam"
@@ -46,6 +51,9 @@ class CamMethod:
     fusion: Fusion = field(default_factory=Fusion)
     target: Literal["defect", "margin"] | Annotated[int, Field(ge=-10_000, le=10_000)] = "defect"
     options: dict[str, Any] = field(default_factory=dict)
+    backward: Backward = "exact"
+    backward_percentile: Annotated[float, Field(ge=0, le=100)] = 20.0
+    backward_beta: Positive = 1.0
 
     @property
     def reads_gradients(self) -> bool:
@@ -93,13 +101,17 @@ class CamMethod:
             fusion=self.fusion,
             target=self.target,
             options=tuple(sorted(self.options.items())),
+            backward=self.backward,
+            backward_percentile=self.backward_percentile,
+            backward_beta=self.backward_beta,
         )
 
     def columns(self) -> dict[str, str | None]:
-        """Cells of the results' columns target, scope, form, fusion, normalize and weights."""
-        fusion = self.fusion
-        values = (str(self.target), self.scope, self.form, fusion.rule, fusion.normalization)
-        return dict(zip(COLUMNS, (*values, fusion.weighting), strict=True))
+        """Cells of the results' `COLUMNS`."""
+        fusion, backward = self.fusion, replace(self, delta=None).spec().backward_rule
+        values = (str(self.target), self.scope, self.form, fusion.label, fusion.normalization)
+        rule = None if backward is None else str(backward)
+        return dict(zip(COLUMNS, (*values, fusion.weighting, rule), strict=True))
 
 
 class NoMaps:
@@ -129,7 +141,7 @@ class NoMaps:
         """Nothing that its fields do not say."""
 
     def columns(self) -> dict[str, str | None]:
-        """Cells of the results' columns target, scope, form, fusion, normalize and weights."""
+        """Cells of the results' `COLUMNS`."""
         return dict.fromkeys(COLUMNS)
 
 

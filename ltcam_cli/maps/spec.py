@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,8 +17,10 @@ from ltcam_cli.maps.weightings import get_weighting
 Target = str | int
 FusionRule = Literal["sum", "mean", "max", "product"]
 Normalization = Literal["none", "minmax", "quantile", "unit-energy", "tanh"]
+Activation = Literal["none", "tanh"]
 Scope = Literal["channel", "layer"]
 Form = Literal["gradient", "mask", "mask_relu"]
+Backward = Literal["exact", "filtered", "continuous"]
 
 
 def _weights(values: Any) -> tuple[Any, ...] | None:
@@ -61,9 +64,10 @@ class Fusion:
             those not named; null: 1 for all. Terms of fullgrad have the weight of their stage, and
             1 where they belong to none.
         quantile: Order of the quantile that normalize=quantile divides by.
-        gamma: Factor of normalize=tanh.
+        gamma: Factor of normalize=tanh and of activation=tanh.
         tanh_layers: Number of layers, from the first on, whose map normalize=tanh passes through
             tanh; null: all.
+        activation: Of the fused map: none | tanh, tanh(γ M / max M), which lifts what is weak.
     """
 
     rule: FusionRule = "sum"
@@ -76,6 +80,12 @@ class Fusion:
     quantile: Annotated[float, Field(gt=0, le=1)] = 0.99
     gamma: Positive = 2.0
     tanh_layers: Annotated[int, Field(ge=0, le=10_000)] | None = None
+    activation: Activation = "none"
+
+    @property
+    def label(self) -> str:
+        """`rule` with the activation, for tables: `sum`, `sum tanh:2`."""
+        return self.rule if self.activation == "none" else f"{self.rule} tanh:{self.gamma:g}"
 
     @property
     def normalization(self) -> str:
@@ -100,6 +110,23 @@ PLAIN_SUM = Fusion()
 
 
 @dataclass(frozen=True)
+class BackwardRule:
+    """What ReLUs let through in the backward pass: see `backward.RelusWith`.
+
+    Attributes:
+        name: `filtered` or `continuous`.
+        value: Percentile of the positive gradients in [0, 100], or steepness β > 0.
+    """
+
+    name: str
+    value: float
+
+    def __str__(self) -> str:
+        """For tables and messages: `filtered:20`, `continuous:1`."""
+        return f"{self.name}:{self.value:g}"
+
+
+@dataclass(frozen=True)
 class MapSpec:
     """One heatmap per image. `ltX` is X with all layers and a delta.
 
@@ -115,6 +142,11 @@ class MapSpec:
         fusion: Fusion of the layers' maps.
         target: `defect` (the last logit), `margin` (y_defect - y_good), or a logit's index.
         options: Options of the weighting, as pairs.
+        backward: What ReLUs let through in the backward pass: their derivative's share (`exact`),
+            only large positive gradients (`filtered`), or by a smooth derivative (`continuous`);
+            see `backward.RelusWith`.
+        backward_percentile: Percentile in [0, 100] of `filtered`.
+        backward_beta: Steepness > 0 of `continuous`, in 1 / the unit of the activations.
     """
 
     weighting: str
@@ -125,12 +157,15 @@ class MapSpec:
     fusion: Fusion = PLAIN_SUM
     target: Target = "defect"
     options: tuple[tuple[str, Any], ...] = ()
+    backward: str = "exact"
+    backward_percentile: float = 20.0
+    backward_beta: float = 1.0
 
     def __post_init__(self) -> None:
         layers = self.layers.split("+") if isinstance(self.layers, str) else self.layers
         object.__setattr__(self, "layers", tuple(layers))  # ("s5") and ["s5"] are easily written
         weighting = get_weighting(self.weighting)
-        for key, values in {"scope": Scope, "form": Form}.items():
+        for key, values in {"scope": Scope, "form": Form, "backward": Backward}.items():
             if (value := getattr(self, key)) not in get_args(values):
                 raise LtcamError(f"method.{key}={value}: unknown{nearest(value, get_args(values))}")
         if not self.layers or not all(self.layers):
@@ -139,6 +174,18 @@ class MapSpec:
         for name, value in self.options:
             if isinstance(value, (list, dict, set)):  # maps of equal specs are shared
                 raise LtcamError(f"method.options.{name}={value}: must be a number or a text")
+        if self.backward != "exact" and not weighting.reads_gradients:
+            raise LtcamError(
+                f"method.backward={self.backward}: {self.weighting} reads no gradients; "
+                "use backward=exact"
+            )
+        if not 0 <= self.backward_percentile <= 100:
+            raise LtcamError(
+                f"method.backward_percentile={self.backward_percentile:g}: "
+                "a percentile lies in 0..100"
+            )
+        if not 0 < self.backward_beta < math.inf:
+            raise LtcamError(f"method.backward_beta={self.backward_beta:g}: must be above 0")
         if self.delta is None:
             return
         if not weighting.reads_gradients:
@@ -153,6 +200,14 @@ class MapSpec:
                 f"method.form={self.form}: eq. 11 masks the maps of gradcam; "
                 f"use form=gradient for {self.weighting}"
             )
+
+    @cached_property
+    def backward_rule(self) -> BackwardRule | None:
+        """What is not exact in the backward pass; None: nothing."""
+        values = {"filtered": self.backward_percentile, "continuous": self.backward_beta}
+        return (
+            BackwardRule(self.backward, values[self.backward]) if self.backward in values else None
+        )
 
     @cached_property
     def layer_spec(self) -> MapSpec:

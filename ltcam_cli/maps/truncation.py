@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,12 +27,11 @@ def thresholds(g: Tensor, deltas: Sequence[float], scope: str = "channel") -> li
         For each δ a tensor (N, K, 1, 1), or (N, 1, 1, 1) where the scope is the layer.
     """
     values = g.flatten(2) if scope == "channel" else g.flatten(1)[:, None]
-    x, first, n = _ranked(values)
+    shares = [exact(delta) for delta in deltas]
+    x, first, n = _ranked(values, shares)
     result = []
-    for delta in deltas:
-        share = exact(delta)
-        k = ((n - 1) * share.numerator + share.denominator - 1) // share.denominator
-        x_k = x[torch.where(n > 0, first + k, 0)]
+    for share in shares:
+        x_k = x[torch.where(n > 0, first + _rank(n, share), 0)]
         result.append(x_k.masked_fill(n == 0, torch.inf)[..., None, None])
     return result
 
@@ -39,6 +39,11 @@ def thresholds(g: Tensor, deltas: Sequence[float], scope: str = "channel") -> li
 def exact(delta: float) -> Fraction:
     """δ/100 as the decimal number that was written, to seven places; so ranks have no rounding."""
     return Fraction(str(delta)).limit_denominator(10**7) / 100
+
+
+def _rank(n: Any, share: Fraction) -> Any:
+    """⌈(n-1)·share⌉ of a number, or of each of a tensor's."""
+    return ((n - 1) * share.numerator + share.denominator - 1) // share.denominator
 
 
 def keep(g: Tensor, threshold: Tensor) -> Tensor:
@@ -54,25 +59,33 @@ def truncate(g: Tensor, delta: float, scope: str = "channel") -> Tensor:
 Ranked = tuple[Tensor, Tensor, Tensor]
 
 
-def _ranked(values: Tensor) -> Ranked:
-    """The positive entries of each row of (N, R, P), in ascending order.
+def _ranked(values: Tensor, shares: Sequence[Fraction]) -> Ranked:
+    """The positive entries of each row of (N, R, P), sorted, or those of `shares` in place.
 
     Returns:
         (X,) them, row after row, and others perhaps; where each row's begin (N, R); and how many
         each row has (N, R).
     """
-    return _ranked_on_host(values) if values.device.type == "cpu" else _ranked_on_device(values)
+    if values.device.type == "cpu":
+        return _ranked_on_host(values, shares)
+    return _ranked_on_device(values)
 
 
-def _ranked_on_host(values: Tensor) -> Ranked:
-    """Sorts the positive entries alone: before a max pooling one in eight, behind a ReLU half."""
+def _ranked_on_host(values: Tensor, shares: Sequence[Fraction]) -> Ranked:
+    """Sorts the positive entries alone: before a max pooling one in eight, behind a ReLU half.
+
+    One rank is selected, which takes a fifth of the time of sorting a million.
+    """
     rows = values.contiguous().numpy()
     positive = rows > 0
     n = np.count_nonzero(positive, axis=-1)
     ends = n.cumsum().reshape(n.shape)
     x = np.compress(positive.ravel(), rows.ravel())
     for start, end in zip((ends - n).flat, ends.flat, strict=True):
-        x[start:end].sort()
+        if len(shares) > 1:
+            x[start:end].sort()
+        elif end > start:
+            x[start:end].partition(_rank(int(end - start), shares[0]))
     x = np.append(x, x.dtype.type(0))  # never empty
     return torch.from_numpy(x), torch.from_numpy(ends - n), torch.from_numpy(n)
 

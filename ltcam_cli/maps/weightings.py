@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ltcam_cli.maps.layer import Capture, Layer
 
 NEEDS = frozenset({"A", "g", "biases", "forwards"})
+Percentile = Annotated[float, Field(ge=0, le=100)]
 Channels = Annotated[int, Field(ge=1, le=65536)]
 
 
@@ -163,6 +164,27 @@ def hirescam(layer: Layer) -> Tensor:
     """w_ij = g_ij (Draelos and Carin 2020); of truncated gradients it is LayerCAM."""
     assert layer.g is not None
     return layer.g
+
+
+@weighting("regioncam", needs={"A", "g"})
+def regioncam(layer: Layer, percentile: Percentile = 90.0) -> Tensor:
+    """w_k = mean of g_ij over the salient region R, where S_ij is at least its percentile.
+
+    S = Σ_k ReLU(g^k) ∘ A^k is LayerCAM's map; the percentile is of its positive values. 0 where S
+    has none. Our reading of the region weighting of Region-Aware CAM (2025), of which an abstract
+    alone was at hand.
+
+    Args:
+        layer: As captured.
+        percentile: 0: wherever S is positive; 100: at its maximum.
+    """
+    from ltcam_cli.maps.truncation import thresholds
+
+    A, g = layer.A, layer.g
+    assert A is not None and g is not None
+    salience = combine(g.relu(), A)[:, None]  # (N, 1, h, w)
+    region = salience >= thresholds(salience, [percentile], "layer")[0]
+    return (g * region).sum(dim=(2, 3)) / region.sum(dim=(2, 3)).clamp_min(1)
 
 
 @weighting("eigencam", needs={"A"})

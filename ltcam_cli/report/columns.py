@@ -67,9 +67,11 @@ COLUMNS = (
     _text("split", "part", "Split of the data set; the test part, or the part after the slash."),
     _text("scope", "scope", "Whether the percentile is of each channel or of the layer."),
     _text("form", "form", "What is truncated: the gradient, or the map (mask, mask_relu)."),
-    _text("fusion", "fusion", "How the stages' maps become one."),
+    _text("fusion", "fusion", "How the stages' maps become one, and the activation of that."),
     _text("normalize", "normalize", "Normalization of each stage's map before the fusion."),
     _text("weights", "weights", "Weights of the stages' maps; empty: all are 1."),
+    _text("backward", "backward", "What ReLUs let through in the backward pass; empty: what their "
+          "derivative does."),
     _text("tta", "TTA", "Test-time augmentation: transformations over which heatmaps are averaged; "
           "empty: none."),
     _text("dtype", "dtype", "Type that the network computed in."),

@@ -28,7 +28,8 @@ log = logging.getLogger("ltcam_cli")
 
 # Columns that may distinguish two cells of one method, in the order of a label.
 DISTINCTIONS = ("layers", "segmenter", "images", "scope", "form", "fusion", "normalize", "weights",
-                "tta", "ensemble", "dtype", "target", "supervision", "split", "run")  # fmt: skip
+                "backward", "tta", "ensemble", "dtype", "target", "supervision", "split",
+                "run")  # fmt: skip
 IOU_INTERVAL = ("iou_low", "iou_high")
 CONFIG = (*OF_TRAINING, "method", "segmenter", "tta", "evaluation", "overwrite")
 COUNTS = ("tp", "fp", "fn", "tn")

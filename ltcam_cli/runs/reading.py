@@ -21,8 +21,8 @@ log = logging.getLogger("ltcam_cli")
 # Columns of tables that are texts even where they look like a number, or like none: 007, 1e5, NA.
 TEXTS = (
     "run name group path content method layers segmenter images dataset split supervision target "
-    "scope form fusion normalize weights tta ensemble dtype pipeline checkpoint cell part refine "
-    "verdict rule"
+    "scope form fusion normalize weights backward tta ensemble dtype pipeline checkpoint cell "
+    "part refine verdict rule"
 ).split()
 
 

@@ -17,7 +17,7 @@ COLUMNS = (
     "pixel_ap aupro oracle_iou n_images seconds "
     "dataset split fold seed supervision target scope form fusion normalize regions_touched "
     "false_regions tp fp fn tn checkpoint cell skipped undefined_iou seg_miou seg_recall "
-    "weights tta ensemble dtype pipeline"
+    "weights tta ensemble dtype pipeline backward"
 ).split()
 COUNTS = ("n_images", "fold", "seed", "tp", "fp", "fn", "tn", "skipped", "undefined_iou")
 MADE = ("run", "cell", "student", "out", "shard")  # what tells rows of a multirun apart
