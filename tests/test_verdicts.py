@@ -168,7 +168,7 @@ def test_reliability_of_a_run_is_kept_and_told(cli: Cli, own_run: Run) -> None:
     rows = table_on(shown)
     assert {row["images"] for row in rows} == {"training", "test"}
     assert [row["score"] for row in rows][:4] == [
-        "reliability", "probability", "mean of mirrored", "spread of mirrored",
+        "reliability", "probability", "both, by ranks", "mean of mirrored",
     ]  # fmt: skip
     kept = pd.read_csv(images)
     pd.testing.assert_frame_equal(kept[before.columns], before)

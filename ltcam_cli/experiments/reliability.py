@@ -31,6 +31,7 @@ MIRRORS = ((), (-1,), (-2,), (-2, -1))
 SCORES = {
     "reliability": lambda table: -table["reliability"],
     "probability": lambda table: table["probability"],
+    "both, by ranks": lambda table: table["probability"].rank() - table["reliability"].rank(),
     "mean of mirrored": lambda table: table["mirrored_mean"],
     "spread of mirrored": lambda table: table["mirrored_spread"],
     "mean of runs": lambda table: table["runs_mean"],
