@@ -200,6 +200,8 @@ def test_predict_marks_what_to_look_at_again(cli: Cli, own_run: Run) -> None:
         assert row["look_again"] == bool(of_table["look_again"])
         assert row["reliability"] == pytest.approx(of_table["reliability"])
     cli.fault(*run, "--out", "asked", "predict.ask_below=0.5", says=["another method, segmenter"])
+    cli.fault("predict", "plates", "--runtime", "onnx", "--model", "m.onnx", "predict.ask_below=1",
+              says=["predict.ask_below=1", "needs gradients", "predict.runtime=torch"])  # fmt: skip
     path.write_text('{"threshold": 0.0}')  # all are called defective: nothing is asked
     cli.ok(*run, "--out", "called", "predict.ask_below=1")
     called = pd.read_csv("called/scores.csv")

@@ -141,7 +141,7 @@ def _again(run: RunFolder) -> list[dict[str, Any]]:
     path = run.train / "images.csv"
     if not path.is_file():
         return []
-    return least_reliable(read_table(path, ANEW, ("name",), ("probability",)))
+    return least_reliable(read_table(path, ANEW, ("name",), ("probability", "predicted")))
 
 
 def least_reliable(table: pd.DataFrame, most: int = LEAST) -> list[dict[str, Any]]:
@@ -151,7 +151,8 @@ def least_reliable(table: pd.DataFrame, most: int = LEAST) -> list[dict[str, Any
     """
     if "reliability" not in table:
         return []
-    listed = table[table["look_again"] == 1] if "look_again" in table else table
+    listed = table[table["predicted"] == 0]  # the threshold may have been chosen again since
+    listed = listed[listed["look_again"] == 1] if "look_again" in table else listed
     listed = listed.dropna(subset="reliability").sort_values("reliability", kind="stable")
     return [{str(key): value for key, value in row.items()} for row in
             listed.head(most).to_dict("records")]  # fmt: skip
