@@ -132,6 +132,17 @@ def threshold(
     commands.experiments.threshold(call, run, rule)
 
 
+@command(app, o.DEVICE)
+def reliability(call: Call, runs: o.Runs) -> None:
+    """Which images called good to look at again, and what that finds of the missed ones.
+
+    [dim]ltcam reliability NAME
+    ltcam predict some/folder --run NAME predict.ask_below=0.8[/]
+    """
+    names, overrides = split_paths(runs)
+    commands.experiments.reliability(call.followed_by(*overrides), names)
+
+
 @command(app, o.RUN, o.BACKBONE, o.DEVICE, o.OVERWRITE)
 def reproduce(
     call: Call,

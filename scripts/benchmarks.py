@@ -45,8 +45,10 @@ from ltcam_cli.maps.truncation import keep, thresholds
 from ltcam_cli.masks.histogram import histogram
 from ltcam_cli.masks.resize import at_size
 from ltcam_cli.masks.segmenters import SegmenterConfig, make_segmenter
+from ltcam_cli.runs.acceptance import ReliabilityConfig
 from ltcam_cli.runs.folder import write_table
 from ltcam_cli.runs.masking import Loading, MaskJob
+from ltcam_cli.runs.reliability import Reliability
 from ltcam_cli.runs.scoring import evaluate
 from ltcam_cli.runs.tables import as_markdown
 from ltcam_cli.scores.curves import PixelCurves
@@ -145,6 +147,19 @@ def ours(model: nn.Module, x: Tensor) -> dict[str, Work]:
         return lambda: engine(x)
 
     return {name: work(specs) for name, specs in SPECS.items()}
+
+
+def verdicts(net: str, model: nn.Module, x: Tensor) -> dict[str, Work]:
+    """Reliability of the images' verdicts, without and with its adversarial step."""
+    backbone = BackboneConfig(net, "fc", logits=2, weights=None)
+    size = (x.shape[-2], x.shape[-1])
+    classifier = Classifier(model, backbone, 3, *size, mean=(0.5,) * 3, std=(0.25,) * 3)
+
+    def work(step: float) -> Work:
+        reliability = Reliability(classifier, ReliabilityConfig(step=step))
+        return lambda: reliability(x)
+
+    return {"reliability": work(0.0), "reliability, with a step": work(2 / 255)}
 
 
 def theirs(model: nn.Module, x: Tensor) -> dict[str, tuple[str, Work]]:
@@ -294,6 +309,7 @@ def bench_maps(options: argparse.Namespace) -> Iterator[tuple[str, pd.DataFrame]
                 "bare forward": lambda m=model, x=x: bare_forward(m, x),
                 TO_INPUT: lambda m=model, x=x: bare_pass(m, x, to_input=True),
                 **ours(model, x),
+                **verdicts(net, model, x),
                 **{name: work for name, (_, work) in rivals.items()},
             }
             if not options.slow:

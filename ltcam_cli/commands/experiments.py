@@ -1,4 +1,4 @@
-"""`train`, `evaluate`, `student train`, `export`, `import`: run a task, and show its table."""
+"""`train`, `evaluate`, `reliability`, `export`, `import`, …: run a task, and show its table."""
 
 from __future__ import annotations
 
@@ -95,6 +95,20 @@ def threshold(call: Call, run: str, rule: str) -> None:
     print(f"threshold {row['threshold']:.4g} by {rule}, before {row['before']:.4g}")
     print_table(pd.DataFrame(row["parts"]))
     print("The test images chose nothing: their row is a report.")
+
+
+def reliability(call: Call, runs: Sequence[str]) -> None:
+    """Hold the verdicts of runs against their maps; print what that finds, beside other scores."""
+    composed = [compose("reliability", call.followed_by(f"run={quoted(run)}")) for run in runs]
+    from ltcam_cli.experiments.reliability import reliabilities
+
+    found = reliabilities(composed)
+    import pandas as pd
+
+    print_table(pd.DataFrame(found["rows"]))
+    for run, below in found["ask_below"].items():
+        print(f"{run}: " + ("none is missed" if below is None else f"predict.ask_below={below:g}"))
+    print("The test images chose nothing: their rows are a report.")
 
 
 def export(call: Call, out: Path | None) -> None:

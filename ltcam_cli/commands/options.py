@@ -246,6 +246,10 @@ RUNS, METHODS = completing("run"), completing("method")
 OneRun = Annotated[
     str | None, typer.Argument(help="A run, to see its results.", autocompletion=RUNS)
 ]
+Runs = Annotated[
+    list[str],
+    typer.Argument(help="Runs, by name or path; and Hydra overrides.", autocompletion=RUNS),
+]
 Places = Annotated[
     list[str],
     typer.Argument(help="Runs, by name or path, and paths of cells.", autocompletion=RUNS),

@@ -16,7 +16,7 @@ from ltcam_cli.commands.options import Call
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.settings import named_keys
 
-PREDICTED = ("shard", "images", "defective", "regions", "rejected", "skipped", "out")
+PREDICTED = ("shard", "images", "defective", "regions", "rejected", "look_again", "skipped", "out")
 REJECTED = 3  # exit status where a part was rejected
 
 
@@ -42,10 +42,11 @@ def _predicted(call: Call, paths: list[str]) -> list[Row]:
     [row], _ = launch("predict", task, call)
     skipped = f", {row['skipped']} unreadable ones skipped" if row["skipped"] else ""
     rejected = "" if row["rejected"] is None else f", {row['rejected']} rejected"
+    again = "" if row["look_again"] is None else f", {row['look_again']} to be looked at again"
     say = partial(print, file=sys.stderr if "lines" in row else sys.stdout)
     say(
         f"{row['images']} images, {row['defective']} called defective, "
-        f"{row['regions']} regions{rejected}{skipped}{row['left_out']}"
+        f"{row['regions']} regions{rejected}{again}{skipped}{row['left_out']}"
     )
     say(f"{row['out']}: {row['tables']} masks/ {row['also']}")
     for line in row.get("lines", ()):

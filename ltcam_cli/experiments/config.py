@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ltcam_cli.annotations.formats import Format
-from ltcam_cli.config import NO_EFFECT, Positive, Says, Workers, config
+from ltcam_cli.config import NO_EFFECT, Positive, Says, Share, Workers, config
 from ltcam_cli.errors import LtcamError
-from ltcam_cli.runs.acceptance import Acceptance, RejectConfig
+from ltcam_cli.runs.acceptance import Acceptance, RejectConfig, ReliabilityConfig
 from ltcam_cli.runs.shards import Shard
 
 Percentile = Annotated[float, Field(ge=0, le=100)]
@@ -73,6 +73,9 @@ class PredictConfig:
         on_error: raise, or skip images that cannot be read, which are counted.
         mm_per_pixel: Millimetres of a pixel's side in the images as they are; null: not known.
         reject: Limits of an accepted part.
+        ask_below: Reliability below which an image that is called good is marked to be looked at
+            again; ltcam reliability proposes one. null: none is, and nothing is computed.
+        reliability: How reliability is computed.
         json: Whether a JSON line of each image goes to standard output, and nothing else.
         settle: Seconds for which size and time of a file must stand still before ltcam watch
             reads it.
@@ -93,6 +96,8 @@ class PredictConfig:
     on_error: Literal["raise", "skip"] = "raise"
     mm_per_pixel: Positive | None = None
     reject: RejectConfig = field(default_factory=RejectConfig)
+    ask_below: Share | None = None
+    reliability: ReliabilityConfig = field(default_factory=ReliabilityConfig)
     json: Annotated[bool, NO_EFFECT] = False
     settle: Annotated[Seconds, NO_EFFECT] = 0.5
     poll: Annotated[Seconds, NO_EFFECT] = 5.0
@@ -103,7 +108,7 @@ class PredictConfig:
     @property
     def acceptance(self) -> Acceptance:
         """When a part is accepted."""
-        return Acceptance(self.reject, self.mm_per_pixel)
+        return Acceptance(self.reject, self.mm_per_pixel, self.ask_below, self.reliability)
 
     def part(self) -> Shard | None:
         """Shard of the images; None for all."""

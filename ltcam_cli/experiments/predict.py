@@ -31,6 +31,7 @@ from ltcam_cli.runs.identity import Identity
 from ltcam_cli.runs.json_lines import json_lines
 from ltcam_cli.runs.masking import Loading, MaskJob
 from ltcam_cli.runs.predictions import Writing, find_images, predict
+from ltcam_cli.runs.reliability import Reliability
 from ltcam_cli.student.deploy import (
     OnnxSource,
     metadata_path,
@@ -94,6 +95,7 @@ class Predictor:
             draw_strip if config.overlays else None,
             config.part(),
             config.acceptance,
+            None if config.ask_below is None else Reliability(self.classifier, config.reliability),
         )
 
 
@@ -143,6 +145,11 @@ def file_predictor(composed: Composed) -> Predictor:
         path = onnx_path(run.path)
     else:
         raise LtcamError("predict.runtime=onnx: which file? give predict.model=FILE, or --run")
+    if asked.predict.ask_below is not None:
+        raise LtcamError(
+            f"predict.ask_below={asked.predict.ask_below:g}: reliability needs gradients, which "
+            "an exported file has not; use predict.runtime=torch"
+        )
     metadata = read_metadata(path)
     chosen = Composed(values, composed.overrides_of({"segmenter"}))
     settings = with_kept_parts(chosen, metadata, ("method", "segmenter"), metadata_path(path))
@@ -220,6 +227,7 @@ class Prediction:
             "defective": int(table["predicted"].sum()),
             "regions": int(table["regions"].sum()),
             "rejected": int((asked["verdict"] == "reject").sum()) if "verdict" in asked else None,
+            "look_again": int(asked["look_again"].sum()) if "look_again" in asked else None,
             "skipped": len(skipped),
             "left_out": f"; left out: {said(left_out)}" if left_out else "",
             "also": " ".join(f"{name}/" for name in folders),

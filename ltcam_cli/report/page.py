@@ -31,6 +31,7 @@ from ltcam_cli.scores.skill import no_skill
 CELL_PARTS = ("method", "tta", "segmenter", "evaluation")
 IOU = ("iou", "iou_low", "iou_high")
 NAN = float("nan")
+LEAST = 20  # images of the list to look at again
 CLASSES = {"good": 0, "defective": 1}
 VIEWS = ["image", "heatmap", "mask", "truth"]
 FILTERS = [
@@ -131,7 +132,30 @@ def _run(run: RunFolder, command: str) -> dict[str, Any]:
         "settings": flat({k: v for k, v in config.items() if k != "hash"}),
         "command": command,
         "imported": config.get("imported"),
+        "again": _again(run),
     }
+
+
+def _again(run: RunFolder) -> list[dict[str, Any]]:
+    """The least reliable test images, where `ltcam reliability` was run since the training."""
+    path = run.train / "images.csv"
+    if not path.is_file():
+        return []
+    return least_reliable(read_table(path, ANEW, ("name",), ("probability", "predicted")))
+
+
+def least_reliable(table: pd.DataFrame, most: int = LEAST) -> list[dict[str, Any]]:
+    """Rows of the images that are called good, the least reliable first; none without the column.
+
+    Those marked `look_again`, where a table of predictions says which.
+    """
+    if "reliability" not in table:
+        return []
+    listed = table[table["predicted"] == 0]  # the threshold may have been chosen again since
+    listed = listed[listed["look_again"] == 1] if "look_again" in table else listed
+    listed = listed.dropna(subset="reliability").sort_values("reliability", kind="stable")
+    return [{str(key): value for key, value in row.items()} for row in
+            listed.head(most).to_dict("records")]  # fmt: skip
 
 
 def _table(content: PageContent) -> tuple[list[Column], list[dict[str, Any]]]:

@@ -12,7 +12,7 @@ import pandas as pd
 from ltcam_cli.report.columns import REGIONS
 from ltcam_cli.report.curves import colour, probability_figure
 from ltcam_cli.report.gallery import Gallery
-from ltcam_cli.report.page import ORDERS, VIEWS
+from ltcam_cli.report.page import ORDERS, VIEWS, least_reliable
 from ltcam_cli.report.template import filled, in_page
 from ltcam_cli.runs.dotted import flat
 
@@ -84,6 +84,7 @@ def render_predictions(content: Predicted) -> str:
             ("called good", int((~called).sum())),
             ("regions", len(content.regions)),
         ],
+        again=least_reliable(scores, len(scores)),
         columns=REGIONS,
         rows=rows,
         more_regions=max(0, len(content.regions) - MOST_REGIONS),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -33,17 +33,37 @@ class RejectConfig:
     length: NotNegative | None = None
 
 
+@config("predict.reliability")
+class ReliabilityConfig:
+    """How the reliability of a verdict is computed; see `ltcam_cli.runs.reliability`.
+
+    Attributes:
+        layer: Layer of both maps: last, a stage, or a module name.
+        agnostic: Class-agnostic map: energy, the sum over channels of squared activations, or
+            absolute, of |gradient ∘ activation|.
+        step: Signed step of each pixel in [0, 1] towards a defect, before the maps; 0: none.
+    """
+
+    layer: Annotated[str, Field(min_length=1, max_length=200)] = "last"
+    agnostic: Literal["energy", "absolute"] = "energy"
+    step: Share = 0.0
+
+
 @dataclass(frozen=True)
 class Acceptance:
-    """When a part is accepted, and the scale of its images.
+    """When a part is accepted or looked at again, and the scale of its images.
 
     Attributes:
         limits: Limits.
         mm_per_pixel: Millimetres of a pixel's side; None: not known.
+        ask_below: Reliability below which an image called good is looked at again; None: none is.
+        reliability: How reliability is computed.
     """
 
     limits: RejectConfig = field(default_factory=RejectConfig)
     mm_per_pixel: float | None = None
+    ask_below: float | None = None
+    reliability: ReliabilityConfig = field(default_factory=ReliabilityConfig)
 
     @property
     def has_limits(self) -> bool:
@@ -54,13 +74,19 @@ class Acceptance:
     def parts(self) -> dict[str, Any]:
         """What of it decides tables: parts of an identity; none where nothing is set."""
         scale = {} if self.mm_per_pixel is None else {"mm_per_pixel": self.mm_per_pixel}
-        return {**scale, **({"reject": self.limits} if self.has_limits else {})}
+        asked = {"ask_below": self.ask_below, "reliability": self.reliability}
+        return {
+            **scale,
+            **({"reject": self.limits} if self.has_limits else {}),
+            **({} if self.ask_below is None else asked),
+        }
 
     @property
     def score_columns(self) -> list[str]:
         """Columns that it adds to `scores.csv`."""
         scale = [] if self.mm_per_pixel is None else ["area_mm2"]
-        return scale + (["verdict", "rule"] if self.has_limits else [])
+        asked = [] if self.ask_below is None else ["reliability", "look_again"]
+        return scale + asked + (["verdict", "rule"] if self.has_limits else [])
 
     @property
     def region_columns(self) -> list[str]:

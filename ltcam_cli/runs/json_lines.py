@@ -27,6 +27,7 @@ def json_line(row: Mapping[Any, Any], regions: Sequence[Mapping[Any, Any]]) -> s
             "called": "defective" if row["predicted"] else "good",
             "verdict": row.get("verdict"),
             "rule": rule if isinstance(rule, str) and rule else None,  # read from a table: NaN
+            **_asked(row),
             "regions": [
                 {
                     "box": {side: region[side] for side in BOX},
@@ -37,6 +38,17 @@ def json_line(row: Mapping[Any, Any], regions: Sequence[Mapping[Any, Any]]) -> s
         },
         allow_nan=False,
     )
+
+
+def _asked(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """Reliability of an image called good, and whether it is looked at again, where asked for."""
+    if "look_again" not in row:
+        return {}
+    value = row["reliability"]
+    return {
+        "reliability": None if value is None or value != value else value,
+        "look_again": bool(row["look_again"]),
+    }
 
 
 def json_lines(scores: pd.DataFrame, regions: pd.DataFrame) -> list[str]:

@@ -217,4 +217,5 @@ def _read(path: Path, columns: list[str]) -> pd.DataFrame:
     numbers = [column for column in columns if column not in TEXTS]
     with reading(path, f"delete it and the other tables of {path.parent}, and predict again"):
         # pandas 2 loses a digit where Python's own float does not
-        return parsed_table(whole, texts, numbers, converters=dict.fromkeys(FLOATS, float))
+        floats = {**dict.fromkeys(FLOATS, float), "reliability": lambda text: float(text or "nan")}
+        return parsed_table(whole, texts, numbers, converters=floats)

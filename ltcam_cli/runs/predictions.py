@@ -37,6 +37,7 @@ from ltcam_cli.runs.masking import (
     in_background,
 )
 from ltcam_cli.runs.prediction_tables import PredictionTables
+from ltcam_cli.runs.reliability import Reliability
 from ltcam_cli.runs.shards import Shard
 
 SAVED = 50  # images after which the tables are written
@@ -54,6 +55,7 @@ class Writing:
         draw: Function that writes an overlay; None: no overlays.
         shard: Part of the images; None: all.
         acceptance: Scale of the images, and limits of accepted parts.
+        reliability: Of images that are called good; None: it is not asked for.
     """
 
     out: Path
@@ -63,6 +65,7 @@ class Writing:
     draw: Callable[[ImageResult, Path], None] | None = None
     shard: Shard | None = None
     acceptance: Acceptance = field(default_factory=Acceptance)
+    reliability: Reliability | None = None
 
     @property
     def tables(self) -> PredictionTables:
@@ -198,6 +201,10 @@ def record(result: ImageResult, writing: Writing) -> tuple[dict[str, Any], list[
         "area": int(result.mask.sum()),
         "content": image_content(sample),
     }
+    if (score := writing.reliability) is not None:
+        value = None if result.predicted else float(score(result.item.image[None])[0])
+        below = value is not None and value < (acceptance.ask_below or 0)
+        row |= {"reliability": value, "look_again": int(below)}
     return acceptance.judged(row, regions), regions
 
 

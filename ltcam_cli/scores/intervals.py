@@ -88,7 +88,7 @@ def bootstrap_iou(
     Raises:
         ValueError: if there are not as many groups as counts, or level is out of range.
     """
-    return _percentile_interval(resampled_iou(counts, groups, draws, seed), level)
+    return percentile_interval(resampled_iou(counts, groups, draws, seed), level)
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def paired_mean(
 
 def _paired(difference: float, drawn: np.ndarray, level: float) -> Paired:
     """A difference with its interval and share above 0 in the resamples (D,)."""
-    low, high = _percentile_interval(drawn, level)
+    low, high = percentile_interval(drawn, level)
     defined = drawn[~np.isnan(drawn)]
     better = float(np.mean(defined > 0)) if defined.size else float("nan")
     return Paired(difference, low, high, better)
@@ -176,7 +176,7 @@ def mean_iou(counts: Sequence[PixelCounts]) -> tuple[float, int]:
     return float(defined.mean()) if defined.size else float("nan"), values.size - defined.size
 
 
-def _percentile_interval(values: np.ndarray, level: float) -> tuple[float, float]:
+def percentile_interval(values: np.ndarray, level: float) -> tuple[float, float]:
     """Both ends of the middle share `level` of the values, without the NaN ones."""
     if not 0 < level < 1:
         raise ValueError(f"level {level} is not between 0 and 1")
