@@ -2,7 +2,8 @@
 
 An artefact is a run, a cell, a sweep, a fitted segmenter, a memory, a student, a prediction, a
 search or a reproduction. Its `identity.json` is the mapping that was hashed; a field of a config
-opts out where it is declared (`config.NO_EFFECT`). Paths, speed and the version of this package are no part of it.
+opts out where it is declared (`config.NO_EFFECT`). Paths, speed and the version of this package are
+no part of it.
 """
 
 from __future__ import annotations
