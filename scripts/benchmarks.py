@@ -40,8 +40,14 @@ from ltcam_cli.maps.capture import capture, frozen
 from ltcam_cli.maps.engine import CamEngine
 from ltcam_cli.maps.folding import folded
 from ltcam_cli.maps.multi_delta import multi_delta_maps
-from ltcam_cli.maps.patchcore import Memory, PatchcoreSource, coreset, drawn_patches
-from ltcam_cli.maps.patchcore import feature_extractor, patch_features
+from ltcam_cli.maps.patchcore import (
+    Memory,
+    PatchcoreSource,
+    coreset,
+    drawn_patches,
+    feature_extractor,
+    patch_features,
+)
 from ltcam_cli.maps.spec import MapSpec
 from ltcam_cli.maps.truncation import keep, thresholds
 from ltcam_cli.masks.histogram import histogram

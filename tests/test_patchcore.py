@@ -14,8 +14,8 @@ from conftest import Cli, Run
 from sklearn.neighbors import NearestNeighbors
 from test_cli import table_on
 from test_student_command import SHORT, images
-from toys import tiny_classifier
 from torch import Tensor
+from toys import tiny_classifier
 
 from ltcam_cli.classifier.backbones import build_classifier
 from ltcam_cli.classifier.config import BackboneConfig
