@@ -40,6 +40,14 @@ from ltcam_cli.maps.capture import capture, frozen
 from ltcam_cli.maps.engine import CamEngine
 from ltcam_cli.maps.folding import folded
 from ltcam_cli.maps.multi_delta import multi_delta_maps
+from ltcam_cli.maps.patchcore import (
+    Memory,
+    PatchcoreSource,
+    coreset,
+    drawn_patches,
+    feature_extractor,
+    patch_features,
+)
 from ltcam_cli.maps.spec import MapSpec
 from ltcam_cli.maps.truncation import keep, thresholds
 from ltcam_cli.masks.histogram import histogram
@@ -509,6 +517,35 @@ def bench_training(options: argparse.Namespace) -> Iterator[tuple[str, pd.DataFr
     yield "training", summary(alternate(works, options.rounds), "model, 8 steps")
 
 
+def bench_patchcore(options: argparse.Namespace) -> Iterator[tuple[str, pd.DataFrame]]:
+    """What a memory of 200 good images costs, and what each map does, with 1000 patches kept."""
+    config = BackboneConfig("squeezenet1_1", "avg", weights=None)
+    for height, width in options.sizes:
+        torch.manual_seed(0)
+        model = build_classifier(config, 3).eval()
+        classifier = Classifier(model, config, 3, height, width, mean=(0.5,) * 3, std=(0.25,) * 3)
+        extractor, x = feature_extractor(model, "middle"), torch.rand(8, 3, height, width)
+
+        def drawn(extractor: nn.Module = extractor, x: Tensor = x) -> Tensor:
+            generator = torch.Generator().manual_seed(0)
+            rows = [drawn_patches(patch_features(extractor, x), 250, generator) for _ in range(25)]
+            return torch.cat([row for each in rows for row in each])
+
+        patches = drawn()
+        kept = patches[coreset(patches, 1000, torch.Generator().manual_seed(0))]
+        source = PatchcoreSource(classifier, Memory(kept, extractor), 4.0)
+        works: dict[str, Work] = {
+            "features of 200 images": drawn,
+            "1000 of 50,000 patches": lambda patches=patches: coreset(
+                patches, 1000, torch.Generator().manual_seed(0)
+            ),
+            "maps of 8 images": lambda source=source, x=x: source(x),
+            "bare forward of 8 images": lambda model=model, x=x: bare_forward(model, x),
+        }
+        name = f"patchcore {height}x{width}"
+        yield name, summary(alternate(works, options.rounds), "bare forward of 8 images")
+
+
 SECTIONS = {
     "maps": bench_maps,
     "growth": bench_growth,
@@ -516,6 +553,7 @@ SECTIONS = {
     "choices": bench_choices,
     "memory": bench_memory,
     "training": bench_training,
+    "patchcore": bench_patchcore,
 }
 
 

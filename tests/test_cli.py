@@ -261,9 +261,11 @@ def test_completion(cli: Cli) -> None:
 def test_completion_of_values_in_bash_which_splits_at_the_equals_sign(
     cli: Cli, before: str
 ) -> None:
-    names = [
-        f"lt{cam}" for cam in "fullgrad gradcam gradcam_product gradcampp layercam xgradcam".split()
-    ]
+    cams = (
+        "fullgrad gradcam gradcam_product gradcam_product_patchcore gradcampp layercam "
+        "layercam_patchcore xgradcam"
+    )
+    names = [f"lt{cam}" for cam in cams.split()]
     assert completed(cli, f"ltcam evaluate {before}method = lt") == names
     assert set(names) < set(completed(cli, f"ltcam evaluate {before}method ="))
     assert "method=" in completed(cli, f"ltcam evaluate {before}met")
@@ -300,7 +302,8 @@ def test_completion_of_names_behind_their_options(cli: Cli) -> None:
     assert completed(cli, "ltcam evaluate --method mi") == []
     assert completed(cli, "ltcam sweep --method gradcam,eig") == ["gradcam,eigencam"]
     of_report = completed(cli, "ltcam report --method ltgradcam")
-    assert of_report == ["ltgradcam", "ltgradcam_product", "ltgradcampp"]
+    products = ["ltgradcam_product", "ltgradcam_product_patchcore"]
+    assert of_report == ["ltgradcam", *products, "ltgradcampp"]
     listed = (REPOSITORY / "conf").glob("segmenter/[!_]*.yaml")
     assert completed(cli, "ltcam predict --segmenter ") == sorted(path.stem for path in listed)
     assert completed(cli, "ltcam train --backbone resnet1") == ["resnet18"]
@@ -362,6 +365,9 @@ def test_methods_lists_all_and_their_needs(cli: Cli) -> None:
         "ltgradcam_product",
         "regioncam",
         "cgfusion",
+        "ltgradcam_product_patchcore",
+        "ltlayercam_patchcore",
+        "patchcore",
         "student",
         "auto",
     }

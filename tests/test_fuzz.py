@@ -53,7 +53,7 @@ def keys() -> Iterator[tuple[str, tuple[str, ...], str]]:
         dataset = settings_of("data", Call([f"dataset={name}"])).dataset
         for key, _, _ in leaves(type(dataset), "dataset"):
             yield "data", (f"dataset={name}",), key
-    for name in ("ltgradcam", "student"):
+    for name in ("ltgradcam", "student", "patchcore", "ltlayercam_patchcore"):
         method = settings_of("evaluate", Call([f"method={name}"])).method
         for key, _, _ in leaves(type(method), "method"):
             yield "evaluate", (f"method={name}",), key

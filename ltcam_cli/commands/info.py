@@ -44,7 +44,7 @@ def methods(config_dir: Path | None) -> None:
         rows.append(
             {
                 "method": name,
-                "weighting": weighting or "student",
+                "weighting": weighting or values["source"],
                 "layers": values["layers"],
                 "delta": "" if delta is None else f"{delta:g}",
                 "needs": " ".join(sorted(needs)),

@@ -17,7 +17,7 @@ from ltcam_cli.experiments.cells import ChosenPipeline, masks_of, plan, run
 from ltcam_cli.experiments.evidence import Evidence, mean_criterion
 from ltcam_cli.experiments.session import Session
 from ltcam_cli.experiments.settings import Pipeline
-from ltcam_cli.experiments.sources import passes
+from ltcam_cli.experiments.sources import passes, resolved
 from ltcam_cli.files import lock, write_json
 from ltcam_cli.maps.method import AUTO, CamMethod
 from ltcam_cli.runs.identity import Identity
@@ -95,6 +95,7 @@ def _training_ious(session: Session, candidates: Sequence[Pipeline]) -> list[flo
 
 def _evidences(session: Session, candidates: Sequence[Pipeline]) -> list[float]:
     """Criterion of each candidate on the defective training images; kept in the run folder."""
+    candidates = [replace(each, method=resolved(session, each.method)) for each in candidates]
     samples = [sample for sample in session.training_images if sample.label]
     images = content_of(samples)
     names = [

@@ -52,8 +52,9 @@ def export_student(composed: Composed, out: Path | None = None) -> Exported:
     method = resolved(session, settings.method)
     if not isinstance(method, StudentMethod):
         raise LtcamError(
-            f"method={settings.method.name}: gradients cannot be exported; train a student of its "
-            f"maps: ltcam student train --run {run.name} --method {settings.method.name}"
+            f"method={settings.method.name}: a memory or gradients cannot be exported; train a "
+            f"student of its maps: ltcam student train --run {run.name} "
+            f"--method {settings.method.name}"
         )
     student = load_student(student_folder(session, method) / "checkpoint.pt")
     pipeline = Pipeline(method, settings.segmenter, settings.tta)

@@ -34,7 +34,7 @@ from ltcam_cli.experiments.config import (
     ReproduceConfig,
     SearchConfig,
 )
-from ltcam_cli.maps.method import AutoMethod, CamMethod, Method, StudentMethod, make_method
+from ltcam_cli.maps.method import SOURCES, CamMethod, Method, make_method
 from ltcam_cli.maps.tta_config import TtaConfig
 from ltcam_cli.masks.segmenters import SegmenterConfig, make_segmenter_config
 from ltcam_cli.student.config import StudentConfig
@@ -91,7 +91,7 @@ class Settings:
         dataset: Data set.
         backbone: Network.
         trainer: Training of the classifier.
-        method: Class activation map method, or the student.
+        method: Class activation map method, anomaly maps, or the student.
         tta: Test-time augmentation.
         segmenter: Heatmap to mask.
         evaluation: What is evaluated.
@@ -115,7 +115,7 @@ class Settings:
     dataset: Dataset = field(default_factory=Ksdd)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    method: CamMethod | StudentMethod | AutoMethod = field(default_factory=CamMethod)
+    method: Method = field(default_factory=CamMethod)
     tta: TtaConfig = field(default_factory=TtaConfig)
     segmenter: SegmenterConfig = field(default_factory=SegmenterConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -214,7 +214,7 @@ def named_keys(overrides: Iterable[str]) -> frozenset[str]:
 def text_keys() -> frozenset[str]:
     """Dotted keys of the config that take a text."""
     classes = [("", Settings), *(("dataset", each) for each in DATASETS.values())]
-    classes += [("method", CamMethod), ("method", StudentMethod), ("method", AutoMethod)]
+    classes += [("method", each) for each in SOURCES.values()]
     return frozenset(
         key
         for part, each in classes

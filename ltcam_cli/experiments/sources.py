@@ -8,14 +8,23 @@ from pathlib import Path
 
 from ltcam_cli.classifier.checkpoint import Classifier
 from ltcam_cli.errors import LtcamError
+from ltcam_cli.experiments.memories import memory_of, with_memory
 from ltcam_cli.experiments.session import Session
 from ltcam_cli.experiments.settings import Pipeline
 from ltcam_cli.files import content_digest
-from ltcam_cli.maps.combined import CombinedSource
+from ltcam_cli.maps.combined import CombinedSource, ProductSource
 from ltcam_cli.maps.engine import CamEngine, HeatmapSource
 from ltcam_cli.maps.ensemble import Ensemble
 from ltcam_cli.maps.folding import folded
-from ltcam_cli.maps.method import AutoMethod, CamMethod, Method, StudentMethod
+from ltcam_cli.maps.method import (
+    AutoMethod,
+    CamMethod,
+    Method,
+    PatchcoreMethod,
+    ProductMethod,
+    StudentMethod,
+)
+from ltcam_cli.maps.patchcore import PatchcoreSource
 from ltcam_cli.maps.spec import MapSpec
 from ltcam_cli.maps.stages import resolve_layers
 from ltcam_cli.maps.tta import with_tta
@@ -61,7 +70,7 @@ def _source(session: Session, methods: Sequence[Method], tta: TtaConfig) -> Heat
     """Source of one classifier: one part for each kind of method."""
     parts: list[tuple[HeatmapSource, list[int]]] = []
     for kind, make in SOURCES.items():
-        numbers = [number for number, method in enumerate(methods) if isinstance(method, kind)]
+        numbers = [number for number, method in enumerate(methods) if type(method) is kind]
         parts += make(session, methods, numbers, tta) if numbers else []
     size = (session.classifier.height, session.classifier.width)
     return parts[0][0] if len(parts) == 1 else CombinedSource(parts, size)
@@ -94,23 +103,60 @@ def _student_source(
     return parts
 
 
+def _patchcore_source(
+    session: Session, methods: Sequence[Method], numbers: list[int], tta: TtaConfig
+) -> list[tuple[HeatmapSource, list[int]]]:
+    parts: list[tuple[HeatmapSource, list[int]]] = []
+    classifier = session.classifier
+    for number in numbers:
+        method = resolved(session, methods[number])  # refuses a memory of other images
+        assert isinstance(method, PatchcoreMethod)
+        source = PatchcoreSource(classifier, memory_of(session, method), method.smooth)
+        size = (classifier.height, classifier.width)
+        parts.append((with_tta(source, tta, size), [number]))
+    return parts
+
+
+def _product_source(
+    session: Session, methods: Sequence[Method], numbers: list[int], tta: TtaConfig
+) -> list[tuple[HeatmapSource, list[int]]]:
+    [(cams, _)] = _cam_source(session, methods, numbers, tta)
+    of_cams = [method.partner for n in numbers if isinstance(method := methods[n], ProductMethod)]
+    partners = list(dict.fromkeys(of_cams))
+    sources = _patchcore_source(session, partners, list(range(len(partners))), tta)
+    pairs = [
+        (source, [place for place, partner in enumerate(of_cams) if partner == partners[number]])
+        for source, [number] in sources
+    ]
+    return [(ProductSource(cams, pairs), numbers)]
+
+
 Make = Callable[
     [Session, Sequence[Method], list[int], TtaConfig], list[tuple[HeatmapSource, list[int]]]
 ]
-SOURCES: dict[type, Make] = {CamMethod: _cam_source, StudentMethod: _student_source}
+SOURCES: dict[type, Make] = {
+    CamMethod: _cam_source,
+    ProductMethod: _product_source,
+    PatchcoreMethod: _patchcore_source,
+    StudentMethod: _student_source,
+}
 
 
 def resolved(session: Session, method: Method) -> Method:
-    """A method that names its student and the student's weights; any other as it is.
+    """A method that names its student's weights, or its memory's images; any other as it is.
 
     Raises:
-        LtcamError: If there is no such student, it was trained anew meanwhile, or the method is yet
-            to be chosen.
+        LtcamError: If there is no such student, it was trained anew meanwhile, the good training
+            images are others or absent, or the method is yet to be chosen.
     """
     if isinstance(method, AutoMethod):
         raise LtcamError(
             "method=auto: is chosen by evaluate, predict and student train; name another --method"
         )
+    if isinstance(method, PatchcoreMethod):
+        return with_memory(session, method)
+    if isinstance(method, ProductMethod):
+        return replace(method, partner=with_memory(session, method.partner))
     if not isinstance(method, StudentMethod):
         return method
     folder = student_folder(session, method)

@@ -17,6 +17,7 @@ from ltcam_cli.experiments.choice import chosen_pipeline, described
 from ltcam_cli.experiments.delta import choose_deltas
 from ltcam_cli.experiments.session import Session, find_session
 from ltcam_cli.experiments.settings import Composed, Pipeline
+from ltcam_cli.experiments.sources import resolved
 from ltcam_cli.experiments.train import as_begun, logged_to, start_anew
 from ltcam_cli.files import exclusive
 from ltcam_cli.maps.method import AutoMethod, StudentMethod
@@ -54,7 +55,9 @@ def train_with_teacher(session: Session, teacher: Pipeline) -> Row:
             "method=student: a student's first labels are made from a classifier's maps; "
             "give another --method"
         )
-    [chosen] = choose_deltas(session, [chosen_pipeline(session, teacher)])
+    teacher = chosen_pipeline(session, teacher)
+    teacher = replace(teacher, method=resolved(session, teacher.method))
+    [chosen] = choose_deltas(session, [teacher])
     identity = student_identity(session, chosen.pipeline)
     if as_begun(session.settings, session.run.path.glob("student/*"), identity):
         identity = student_identity(session, chosen.pipeline)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from ltcam_cli.config import FolderName, Positive, build, config
+from ltcam_cli.config import Count, FolderName, Positive, Seed, build, config
 from ltcam_cli.errors import LtcamError, nearest
 from ltcam_cli.maps.spec import Backward, Form, Fusion, MapSpec, Scope
 from ltcam_cli.maps.weightings import get_weighting
@@ -163,6 +163,56 @@ class StudentMethod(NoMaps):
 
 
 @config("method")
+class PatchcoreMethod(NoMaps):
+    """Anomaly maps of a memory of good training images (PatchCore); see `maps.patchcore`.
+
+    Attributes:
+        source: patchcore.
+        name: Name in cell folders and tables.
+        features: Network of the features: the run's classifier | start, the weights that its
+            training began with.
+        layers: Layers whose features are joined: middle, the two middle stages | stages or module
+            names joined by + (s2+s3).
+        images: Good training images that are read, drawn at random; all, if there are fewer.
+        patches: Patches that are drawn of them, before the coreset is taken.
+        coreset: Patches that are kept, the memory.
+        smooth: Standard deviation of the Gaussian that smooths the map, in pixels of the network's
+            input.
+        seed: Seed of the draws and of the random projection.
+        memory: Digest of the training images, sha256:…, whose memory must be there; null: any.
+    """
+
+    source: Literal["patchcore"] = "patchcore"
+    name: FolderName = "patchcore"
+    features: Literal["classifier", "start"] = "classifier"
+    layers: str = "middle"
+    images: Count = 200
+    patches: Annotated[int, Field(ge=1, le=1_000_000)] = 50_000
+    coreset: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    smooth: Annotated[float, Field(ge=0, le=1000)] = 4.0
+    seed: Seed = 0
+    memory: Annotated[str, Field(max_length=100)] | None = None
+
+    @property
+    def shares_pass(self) -> bool:
+        """It reads images of the classifier's size."""
+        return True
+
+
+@config("method")
+class ProductMethod(CamMethod):
+    """Class activation maps times anomaly maps; see `maps.combined.ProductSource`.
+
+    Attributes:
+        source: product.
+        partner: The anomaly maps.
+    """
+
+    source: Literal["product"] = "product"  # type: ignore[assignment]
+    partner: PatchcoreMethod = field(default_factory=PatchcoreMethod)
+
+
+@config("method")
 class AutoMethod(NoMaps):
     """A method that training images choose, before anything is drawn: `experiments.choice`.
 
@@ -178,10 +228,12 @@ class AutoMethod(NoMaps):
     with_student: bool = True
 
 
-Method = CamMethod | StudentMethod | AutoMethod
-SOURCES: dict[str, type[CamMethod] | type[StudentMethod] | type[AutoMethod]] = {
+Method = CamMethod | StudentMethod | PatchcoreMethod | ProductMethod | AutoMethod
+SOURCES: dict[str, type[Method]] = {
     "cam": CamMethod,
     "student": StudentMethod,
+    "patchcore": PatchcoreMethod,
+    "product": ProductMethod,
     "auto": AutoMethod,
 }
 
@@ -197,7 +249,7 @@ def make_method(values: Mapping[str, Any]) -> Method:
     source = str(values.get("source", "cam"))
     if source not in SOURCES:
         raise LtcamError(f"method.source={source}: unknown{nearest(source, SOURCES)}")
-    if source != "cam":
+    if not issubclass(SOURCES[source], CamMethod):
         values = _without_cam_keys(values, source)
     elif "weighting" in values:
         get_weighting(str(values["weighting"]))  # before a name that was made of it
@@ -205,7 +257,7 @@ def make_method(values: Mapping[str, Any]) -> Method:
 
 
 def _without_cam_keys(values: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Values of a method that is no map's without delta=null and layers=none.
+    """Values of a method that is no map's without delta=null, and layers=none where it has none.
 
     Raises:
         LtcamError: If these are anything else.
@@ -215,8 +267,9 @@ def _without_cam_keys(values: Mapping[str, Any], source: str) -> dict[str, Any]:
             f"method.delta={values['delta']}: method={source} reads no gradients to truncate; "
             "use delta=null"
         )
-    if values.get("layers") not in (None, "none"):
+    absent = {"delta"} if source == "patchcore" else {"delta", "layers"}
+    if "layers" in absent and values.get("layers") not in (None, "none"):
         raise LtcamError(
             f"method.layers={values['layers']}: method={source} has no layers to choose"
         )
-    return {key: value for key, value in values.items() if key not in {"delta", "layers"}}
+    return {key: value for key, value in values.items() if key not in absent}

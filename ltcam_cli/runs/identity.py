@@ -1,8 +1,9 @@
 """Identity: all that decides an artefact, hashed for its name and kept beside it.
 
-An artefact is a run, a cell, a sweep, a fitted segmenter, a student, a prediction, a search or a
-reproduction. Its `identity.json` is the mapping that was hashed; a field of a config opts out where
-it is declared (`config.NO_EFFECT`). Paths, speed and the version of this package are no part of it.
+An artefact is a run, a cell, a sweep, a fitted segmenter, a memory, a student, a prediction, a
+search or a reproduction. Its `identity.json` is the mapping that was hashed; a field of a config
+opts out where it is declared (`config.NO_EFFECT`). Paths, speed and the version of this package are
+no part of it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ FILE = "identity.json"
 FORMATS = {
     "training": 2,
     "segmenter": 2,
+    "memory": 1,
     "cell": 2,
     "sweep": 2,
     "delta": 2,
