@@ -210,9 +210,10 @@ class _Handler(BaseHTTPRequestHandler):
         except Exception as error:
             if isinstance(error, (ConnectionError, TimeoutError)):
                 raise
-            line = user_message(error) or f"{type(error).__name__}: {error}"
-            body, kind = line.encode(), "text/plain; charset=utf-8"
-            status = HTTPStatus.INTERNAL_SERVER_ERROR
+            line = user_message(error)
+            status = HTTPStatus.CONFLICT if line else HTTPStatus.INTERNAL_SERVER_ERROR
+            body = (line or f"{type(error).__name__}: {error}").encode()
+            kind = "text/plain; charset=utf-8"
         self.close_connection |= status != HTTPStatus.OK  # a refused body was not read
         self.send_response(status)
         headers = {"Content-Type": kind, "Content-Length": str(len(body)), **HEADERS}
@@ -279,9 +280,9 @@ def serve(review: Review, port: int = 0) -> None:
     """
     with ReviewServer(review, port) as server:
         count = len(review.images)
-        print(f"{count} images, {review.reviewed} reviewed; Ctrl-C ends", flush=True)
-        print(server.address, flush=True)
         with suppress(KeyboardInterrupt):
+            print(f"{count} images, {review.reviewed} reviewed; Ctrl-C ends", flush=True)
+            print(server.address, flush=True)
             server.serve_forever()
         with review.saving:
             print(f"{review.corrections.folder}: {review.reviewed} of {count} images reviewed")
