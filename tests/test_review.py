@@ -355,6 +355,9 @@ def test_a_runs_own_training_images(
     assert names == {sample.name for sample in split.train}
     cli.ok("review", run, "method=gradcam", *given, "evaluation.split=test")
     assert {image["name"] for image in served[-1][0].images} == {s.name for s in split.test}
+    first.corrections.save(first.images[0]["name"], 0, np.zeros((64, 64), bool), "rejected")
+    cli.fault("runs", "rm", tiny_run.name, "--yes", says=["corrections", "a person corrected"])
+    assert run.is_dir()
 
 
 # --- in a browser

@@ -9,9 +9,8 @@ from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.settings import Composed, with_kept_parts
 from ltcam_cli.report.review import Review, serve
 from ltcam_cli.runs.corrections import Corrections
+from ltcam_cli.runs.folder import CORRECTIONS
 from ltcam_cli.runs.prediction_tables import read_predictions, unsure_first
-
-CORRECTIONS = "corrections"  # their folder, below what is reviewed
 
 
 def review_predictions(folder: Path, out: Path | None, port: int) -> None:
