@@ -384,7 +384,7 @@
 
   function zoomTo(value, clientX, clientY) {
     if (!current) return;
-    const box = byId("stage").getBoundingClientRect();
+    const box = byId("easel").getBoundingClientRect();
     const at = { x: clientX ?? box.left + box.width / 2, y: clientY ?? box.top + box.height / 2 };
     const before = place(at.x, at.y);
     scale = Math.min(32, Math.max(0.02, value));
@@ -393,13 +393,13 @@
     byId("picture").classList.toggle("large", scale >= 2);
     byId("zoom").textContent = `${Math.round(100 * scale)} %`;
     const now = byId("picture").getBoundingClientRect();
-    byId("stage").scrollLeft += now.left + before.x * scale - at.x;
-    byId("stage").scrollTop += now.top + before.y * scale - at.y;
+    byId("easel").scrollLeft += now.left + before.x * scale - at.x;
+    byId("easel").scrollTop += now.top + before.y * scale - at.y;
   }
 
   function fit() {
     if (!current) return;
-    const { clientWidth, clientHeight } = byId("stage");
+    const { clientWidth, clientHeight } = byId("easel");
     zoomTo(Math.min((clientWidth - 16) / current.width, (clientHeight - 16) / current.height, 16));
   }
 
@@ -429,7 +429,7 @@
   canvas.addEventListener("pointermove", (event) => {
     ring(event);
     if (pan) {
-      byId("stage").scrollBy(pan.clientX - event.clientX, pan.clientY - event.clientY);
+      byId("easel").scrollBy(pan.clientX - event.clientX, pan.clientY - event.clientY);
       pan = event;
       return;
     }
@@ -443,7 +443,7 @@
   for (const kind of ["pointerup", "pointercancel"]) canvas.addEventListener(kind, () => { pan = null; end(); });
   canvas.addEventListener("pointerleave", () => { byId("cursor").hidden = true; });
   canvas.addEventListener("contextmenu", (event) => event.preventDefault());
-  byId("stage").addEventListener("wheel", (event) => {
+  byId("easel").addEventListener("wheel", (event) => {
     if (!current || !event.ctrlKey) return;
     event.preventDefault();
     zoomTo(scale * 1.0015 ** -event.deltaY, event.clientX, event.clientY);
