@@ -68,7 +68,7 @@ def review(call: Call, place: str, out: Path | None, port: int) -> None:
     if not is_prediction(folder):
         named = call.preceded_by("evaluation.split=train").followed_by(f"run={quoted(place)}")
         task = LazyTask("ltcam_cli.experiments.review:OwnMasks", ())
-        [row], _ = launch("predict", task, _with_pipeline(named))
+        [row], _ = launch("review", task, _with_pipeline(named))
         folder, out = Path(row["out"]), out or Path(row["corrections"])
     from ltcam_cli.experiments.review import review_predictions
 
