@@ -120,6 +120,20 @@ def watch(call: Call, folder: Annotated[Path, typer.Argument(help="Where images 
 
 
 @command(app, o.DEVICE)
+def review(
+    call: Call,
+    place: Annotated[str, typer.Argument(help="Folder of predictions, or a run.")],
+    out: Annotated[Path | None, typer.Option(help="Corrections; default: in PLACE.")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 0,
+) -> None:
+    """Accept, reject or repaint masks in a browser on this machine; then train a student on them.
+
+    [dim]ltcam review RUN/predict/FOLDER[/]
+    """
+    commands.predicting.review(call, place, out, port)
+
+
+@command(app, o.DEVICE)
 def threshold(
     call: Call,
     run: Annotated[str, typer.Argument(help="Run, by name or path.", autocompletion=o.RUNS)],

@@ -230,3 +230,25 @@ def real_ksdd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with zipfile.ZipFile(archive) as content:
         content.extractall(folder)
     return folder / "KolektorSDD"
+
+
+@pytest.fixture(scope="module")
+def driver() -> Iterator[Any]:
+    """A headless Chromium that logs its console and what it fetches."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    browser = next(filter(None, map(shutil.which, names)), None)
+    service = shutil.which("chromedriver")
+    if browser is None or service is None:
+        pytest.skip("chromium or chromedriver is not installed (apt-get install chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = browser
+    for flag in (
+        "headless no-sandbox disable-gpu disable-quic no-first-run disable-dev-shm-usage "
+        "disable-background-networking disable-component-update disable-sync window-size=1280,1000"
+    ).split():
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    started = webdriver.Chrome(options, webdriver.ChromeService(service))
+    yield started
+    started.quit()

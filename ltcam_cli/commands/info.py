@@ -78,7 +78,7 @@ def config(call: Call, job: str) -> None:
     jobs = [path.stem for path in conf_dir().glob("*.yaml") if path.stem != "base"]
     if job not in jobs:
         raise LtcamError(f"config {job}: no such command{nearest(job, jobs)}")
-    call = with_named_method(call) if job in {"student", "predict", "watch"} else call
+    call = with_named_method(call) if job in {"student", "predict", "review", "watch"} else call
     settings = settings_of(job, call)
     groups = root_groups(job)
     values = {

@@ -14,6 +14,7 @@ from ltcam_cli.commands.compose import LazyTask, Row, launch
 from ltcam_cli.commands.experiments import run_task, with_named_method
 from ltcam_cli.commands.options import Call
 from ltcam_cli.errors import LtcamError
+from ltcam_cli.experiments.overrides import quoted
 from ltcam_cli.experiments.settings import named_keys
 
 PREDICTED = ("shard", "images", "defective", "regions", "rejected", "look_again", "skipped", "out")
@@ -58,6 +59,21 @@ def watch(call: Call, folder: Path) -> None:
     """Predict images as they come into a folder; prints a JSON line of each."""
     task = LazyTask("ltcam_cli.experiments.watch:Watch", (folder, partial(print, flush=True)))
     launch("watch", task, _with_pipeline(call))
+
+
+def review(call: Call, place: str, out: Path | None, port: int) -> None:
+    """Serve the review page of a folder of predictions, or of a run, which is predicted first."""
+    from ltcam_cli.runs.prediction_tables import is_prediction
+
+    folder = Path(place)
+    if not is_prediction(folder):
+        named = call.preceded_by("evaluation.split=train").followed_by(f"run={quoted(place)}")
+        task = LazyTask("ltcam_cli.experiments.review:OwnMasks", ())
+        [row], _ = launch("review", task, _with_pipeline(named))
+        folder, out = Path(row["out"]), out or Path(row["corrections"])
+    from ltcam_cli.experiments.review import review_predictions
+
+    review_predictions(folder, out, port)
 
 
 def _with_pipeline(call: Call) -> Call:

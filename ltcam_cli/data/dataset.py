@@ -40,7 +40,8 @@ class Dataset:
         height, width: Size in pixels that images are resized to; masks keep their own. Null: from
             the sizes of the training images, see `derived_size`.
         channels: 1 grey or 3 RGB, for networks trained from scratch; pre-trained ones take 3.
-        labels: CSV `name,label` of image labels, 0 good or 1 defective; null: the data set's own.
+        labels: CSV `name,label` of image labels, 0 good or 1 defective, which go before the data
+            set's own; null: none.
         annotations: True masks that go before the data set's own: a file or folder of COCO, YOLO,
             LabelMe, CVAT or Label Studio, or a folder of mask images; null: none.
         drop_leaks: Whether training images of items that are tested are dropped, not refused.

@@ -59,7 +59,8 @@ class Split:
         """Training samples with labels.
 
         Raises:
-            LtcamError: if `labels` is given and lacks one of them, or a mask cannot be read.
+            LtcamError: if `labels` is given and lacks one whose label only a mask tells, or a mask
+                cannot be read.
         """
         return [_labelled(sample, self.labels, strict=True) for sample in self.listed_train]
 
@@ -125,7 +126,7 @@ def _labelled(sample: Sample, labels: Mapping[str, int] | None, *, strict: bool)
     if labels is not None:
         if sample.name in labels:
             return replace(sample, label=labels[sample.name])
-        if strict:
+        if strict and sample.label is None:
             raise LtcamError(f"dataset.labels: no label for the training image {sample.name}")
     if sample.label is not None:
         return sample

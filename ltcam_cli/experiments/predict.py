@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from ltcam_cli.classifier.checkpoint import Classifier
 from ltcam_cli.data.image_files import forget_warnings
 from ltcam_cli.data.listing import said
@@ -30,6 +32,7 @@ from ltcam_cli.runs.folder import find_run, read_config, write_config
 from ltcam_cli.runs.identity import Identity
 from ltcam_cli.runs.json_lines import json_lines
 from ltcam_cli.runs.masking import Loading, MaskJob
+from ltcam_cli.runs.prediction_tables import PredictionTables
 from ltcam_cli.runs.predictions import Writing, find_images, predict
 from ltcam_cli.runs.reliability import Reliability
 from ltcam_cli.student.deploy import (
@@ -204,18 +207,7 @@ class Prediction:
         left_out: Counter[str] = Counter()
         found = find_images([Path(path) for path in self.paths], out, left_out)
         samples = [predictor.read(sample) for sample in found]
-        writing = predictor.writing(out)
-        shard, tables = writing.shard, writing.tables
-        title = f"predict {shard}" if shard else "predict"
-        loading = Loading(
-            config.batch_size, config.workers, config.on_error, title, "predict.on_error"
-        )
-        with exclusive(tables.path("scores")):
-            table, skipped = predict(
-                predictor.classifier, predictor.source, predictor.job, samples, writing, loading
-            )
-            if config.annotations and not shard:
-                write_annotations(out, table, config.annotations, config.class_name)
+        tables, table, skipped = predict_samples(predictor, samples, out)
         asked = table[table["name"].isin([sample.name for sample in samples])]
         lines = json_lines(asked, tables.read()[1]) if config.json else None
         folders = [name for name in ("overlays", "maps", ANNOTATIONS) if (out / name).is_dir()]
@@ -233,6 +225,23 @@ class Prediction:
             "also": " ".join(f"{name}/" for name in folders),
             **({} if lines is None else {"lines": lines}),
         }
+
+
+def predict_samples(
+    predictor: Predictor, samples: Sequence[Sample], out: Path
+) -> tuple[PredictionTables, pd.DataFrame, list[str]]:
+    """Predict samples into a folder, which is claimed; its tables, that of scores, and skipped."""
+    config, writing = predictor.settings.predict, predictor.writing(out)
+    shard, tables = writing.shard, writing.tables
+    title = f"predict {shard}" if shard else "predict"
+    loading = Loading(config.batch_size, config.workers, config.on_error, title, "predict.on_error")
+    with exclusive(tables.path("scores")):
+        table, skipped = predict(
+            predictor.classifier, predictor.source, predictor.job, samples, writing, loading
+        )
+        if config.annotations and not shard:
+            write_annotations(out, table, config.annotations, config.class_name)
+    return tables, table, skipped
 
 
 def claim(out: Path, identity: Identity, config: dict[str, Any]) -> None:

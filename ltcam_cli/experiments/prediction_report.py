@@ -17,17 +17,10 @@ from ltcam_cli.progress import track
 from ltcam_cli.report.gallery import Gallery, heat_of, mask_of
 from ltcam_cli.report.predictions import Predicted, render_predictions
 from ltcam_cli.runs.annotating import kept_mask
-from ltcam_cli.runs.folder import read_config
-from ltcam_cli.runs.prediction_tables import PredictionTables, shards_in
+from ltcam_cli.runs.prediction_tables import ANEW, read_predictions, unsure_first
 from ltcam_cli.runs.reading import reading
 
-ANEW = "predict the images anew"
 log = logging.getLogger("ltcam_cli")
-
-
-def is_prediction(folder: Path) -> bool:
-    """Whether `ltcam predict` wrote a folder."""
-    return (folder / "scores.csv").is_file() or bool(shards_in(folder))
 
 
 def prediction_page(folder: Path, limit: int) -> tuple[str, str]:
@@ -40,15 +33,9 @@ def prediction_page(folder: Path, limit: int) -> tuple[str, str]:
     Raises:
         LtcamError: If shards were not joined, a file is damaged, or no image can be read.
     """
-    if not (folder / "scores.csv").is_file():
-        raise LtcamError(f"{folder}: join its shards first: ltcam runs gather {folder}")
-    config = read_config(folder, ANEW, ("hash", "method", "segmenter"))
-    scores, regions = PredictionTables(folder).read()
-    if scores.empty:
-        raise LtcamError(f"{folder}: no image was predicted; {ANEW}")
-    threshold = float(config.get("threshold", between(scores)))
-    doubt = (scores["probability"] - threshold).abs()
-    shown = scores.loc[doubt.sort_values(kind="stable").index[:limit]]
+    config, scores, regions = read_predictions(folder)
+    threshold = config["threshold"]
+    shown = unsure_first(scores, threshold)[:limit]
     gallery = Gallery([{}], thresholds={0: threshold})
     settings = with_kept_parts(Composed({}), config, ("dataset",), folder / "config.yaml")
     draw_predictions(gallery, folder, shown, settings.dataset.image_reader("auto"))
@@ -95,10 +82,3 @@ def _picture(folder: Path, row: Mapping[Any, Any], image: Mapping[str, Any]) -> 
         with reading(heatmap, ANEW):
             picture["heat"] = heat_of(np.load(heatmap))
     return picture
-
-
-def between(scores: pd.DataFrame) -> float:
-    """A threshold between the images called good and those called defective."""
-    called = scores["predicted"] == 1
-    sides = [scores["probability"][~called].max(), scores["probability"][called].min()]
-    return float(np.nanmean(sides))

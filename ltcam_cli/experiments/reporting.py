@@ -17,7 +17,7 @@ from ltcam_cli.experiments.evaluate import evaluate_task
 from ltcam_cli.experiments.evidence import Evidence
 from ltcam_cli.experiments.invocation import command_of_cell, command_of_run
 from ltcam_cli.experiments.overrides import Compose, quoted
-from ltcam_cli.experiments.prediction_report import is_prediction, prediction_page
+from ltcam_cli.experiments.prediction_report import prediction_page
 from ltcam_cli.experiments.session import Session, find_session
 from ltcam_cli.experiments.settings import TRAINING, Composed, Settings, with_kept_parts
 from ltcam_cli.experiments.sources import passes
@@ -27,6 +27,7 @@ from ltcam_cli.report.gallery import Gallery, Visitor
 from ltcam_cli.report.page import PageContent, render
 from ltcam_cli.runs.cells import Cell, chosen_by_training, find_cells, newest
 from ltcam_cli.runs.folder import RunFolder, find_run
+from ltcam_cli.runs.prediction_tables import is_prediction
 from ltcam_cli.runs.reading import healthy
 from ltcam_cli.runs.scoring import evaluate, mask_free
 from ltcam_cli.scores.skill import no_skill

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ltcam_cli")
 ANEW = "train the run anew"
+CORRECTIONS = "corrections"  # folder of what a person corrected, below what was reviewed
 EVALUATE_ANEW = "evaluate the cell anew with --overwrite"
 OF_TRAINING = ("hash", "dataset", "backbone", "trainer", "seed")  # keys of a run's config
 SCORES = ("iou", "precision", "recall", "f1", "iou_low", "iou_high", "mean_iou", "delta")

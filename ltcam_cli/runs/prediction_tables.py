@@ -12,16 +12,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import append, exclusive, write_json
 from ltcam_cli.runs.acceptance import Acceptance
 from ltcam_cli.runs.annotating import write_asked_annotations
-from ltcam_cli.runs.folder import write_table
+from ltcam_cli.runs.folder import read_config, write_table
 from ltcam_cli.runs.reading import TEXTS, parsed_table, read_mapping, reading
 from ltcam_cli.runs.shards import Shard
 
+ANEW = "predict the images anew"
 SCORES = ["name", "path", "probability", "predicted", "regions", "area", "content"]
 REGIONS = [
     "name", "region", "top", "left", "bottom", "right", "area", "length", "width", "score"
@@ -145,6 +147,39 @@ def shards_in(out: Path) -> list[Shard]:
     """The shards that have begun in a folder of predictions."""
     found = [re.fullmatch(r"shard\.(\d+)of(\d+)\.json", path.name) for path in out.glob("shard.*")]
     return sorted(Shard(int(name[1]), int(name[2])) for name in found if name)
+
+
+def is_prediction(folder: Path) -> bool:
+    """Whether `ltcam predict` wrote a folder."""
+    return (folder / "scores.csv").is_file() or bool(shards_in(folder))
+
+
+def read_predictions(folder: Path) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]:
+    """Config, with the threshold of images, scores and regions of a folder of predictions.
+
+    Raises:
+        LtcamError: If its shards were not joined, it is empty, or a file is damaged.
+    """
+    if not (folder / "scores.csv").is_file():
+        raise LtcamError(f"{folder}: join its shards first: ltcam runs gather {folder}")
+    config = read_config(folder, ANEW, ("hash", "method", "segmenter"))
+    scores, regions = PredictionTables(folder).read()
+    if scores.empty:
+        raise LtcamError(f"{folder}: no image was predicted; {ANEW}")
+    return config | {"threshold": float(config.get("threshold", _between(scores)))}, scores, regions
+
+
+def unsure_first(scores: pd.DataFrame, threshold: float) -> pd.DataFrame:
+    """A table of scores, those whose probability is nearest to the threshold first."""
+    doubt = (scores["probability"] - threshold).abs()
+    return scores.loc[doubt.sort_values(kind="stable").index]
+
+
+def _between(scores: pd.DataFrame) -> float:
+    """A threshold between the images called good and those called defective."""
+    called = scores["predicted"] == 1
+    sides = [scores["probability"][~called].max(), scores["probability"][called].min()]
+    return float(np.nanmean(sides))
 
 
 def gather(out: Path) -> Gathered:

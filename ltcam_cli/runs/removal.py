@@ -11,14 +11,15 @@ from filelock import FileLock, Timeout
 
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import lock
-from ltcam_cli.runs.folder import RunFolder, find_run
+from ltcam_cli.runs.folder import CORRECTIONS, RunFolder, find_run
 
 
 def removable_runs(outputs: Path, names: Sequence[str]) -> list[RunFolder]:
     """The runs of these names, each once.
 
     Raises:
-        LtcamError: If there is no such run, it is not in `outputs`, or a process works in it.
+        LtcamError: If there is no such run, it is not in `outputs`, a process works in it, or it
+            holds corrections.
     """
     runs = {}
     for name in names:
@@ -27,6 +28,10 @@ def removable_runs(outputs: Path, names: Sequence[str]) -> list[RunFolder]:
             raise LtcamError(f"{run.path}: is not in {outputs}; name its folder with --outputs")
         runs[run.path.resolve()] = RunFolder(run.path.resolve())
     for run in runs.values():
+        for table in run.path.rglob(f"{CORRECTIONS}/labels.csv"):
+            raise LtcamError(
+                f"{table.parent}: holds masks that a person corrected; move or delete it first"
+            )
         _taken(run).close()
     return list(runs.values())
 
