@@ -7,12 +7,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ltcam_cli.commands.compose import LazyTask, Row, Task, compose, launch
+from ltcam_cli.commands.compose import compose, launch
 from ltcam_cli.commands.options import Call
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.overrides import quoted
 from ltcam_cli.experiments.session import settings_from
 from ltcam_cli.experiments.settings import Settings, named_keys
+from ltcam_cli.experiments.tasks import LazyTask, Row, Task
 from ltcam_cli.report.terminal import print_table, spent
 from ltcam_cli.runs.tables import SHOWN, once, write_results
 from ltcam_cli.scores.skill import SCORES

@@ -18,6 +18,7 @@ from ltcam_cli.experiments.evidence import Evidence
 from ltcam_cli.experiments.session import Session
 from ltcam_cli.experiments.settings import Pipeline
 from ltcam_cli.experiments.sources import heatmap_source, passes, resolved
+from ltcam_cli.experiments.tasks import Row
 from ltcam_cli.files import stem_of, write_json
 from ltcam_cli.maps.method import AUTO
 from ltcam_cli.report.overlay import draw_strip
@@ -31,7 +32,6 @@ from ltcam_cli.runs.tables import add_rows
 from ltcam_cli.scores.pixels import PixelCounts
 
 log = logging.getLogger("ltcam_cli")
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,13 @@ from ltcam_cli.data.listing import said
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.calibration import calibration_digest
-from ltcam_cli.experiments.cells import Row, masks_of
+from ltcam_cli.experiments.cells import masks_of
 from ltcam_cli.experiments.devices import torch_device
 from ltcam_cli.experiments.session import session_of_run, settings_from
 from ltcam_cli.experiments.settings import Composed, Settings, with_kept_parts
 from ltcam_cli.experiments.sources import resolved
 from ltcam_cli.experiments.students import best_pipeline
+from ltcam_cli.experiments.tasks import Row
 from ltcam_cli.files import content_digest, exclusive, lock, short_hash
 from ltcam_cli.maps.engine import HeatmapSource
 from ltcam_cli.masks.segmenters import make_segmenter

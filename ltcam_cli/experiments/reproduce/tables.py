@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ltcam_cli.experiments.cells import Row
 from ltcam_cli.experiments.pictures import can_draw
 from ltcam_cli.experiments.settings import Settings
+from ltcam_cli.experiments.tasks import Row
 from ltcam_cli.files import remove_leftovers, write_text
 from ltcam_cli.report.curves import draw_delta_curve
 from ltcam_cli.report.documents import latex_table, markdown_page
