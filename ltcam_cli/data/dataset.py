@@ -41,6 +41,8 @@ class Dataset:
             the sizes of the training images, see `derived_size`.
         channels: 1 grey or 3 RGB, for networks trained from scratch; pre-trained ones take 3.
         labels: CSV `name,label` of image labels, 0 good or 1 defective; null: the data set's own.
+        kinds: CSV `name,kind` of the kinds of defects, `+` between several; null: the column
+            `kind` of the data set's other files, kinds.csv in the root, or the folders.
         annotations: True masks that go before the data set's own: a file or folder of COCO, YOLO,
             LabelMe, CVAT or Label Studio, or a folder of mask images; null: none.
         drop_leaks: Whether training images of items that are tested are dropped, not refused.
@@ -62,6 +64,7 @@ class Dataset:
     width: Side | None = None
     channels: Literal[1, 3] = 1
     labels: Annotated[str | None, NO_EFFECT] = None
+    kinds: Annotated[str | None, NO_EFFECT] = None
     annotations: Annotated[str | None, NO_EFFECT] = None
     drop_leaks: bool = True
     on_error: Annotated[Literal["raise", "skip"], NO_EFFECT] = "raise"
@@ -108,6 +111,10 @@ class Dataset:
     def folds(self) -> dict[str, int]:
         """Number of folds of each split that has folds."""
         return {}
+
+    def kind_files(self) -> list[Path]:
+        """CSVs that are there and may have a column `kind`, the one that counts most first."""
+        return [Path(self.labels)] if self.labels else []
 
     def facts(self, split: Split) -> list[str]:
         """Lines that `ltcam data check` prints of this data set."""

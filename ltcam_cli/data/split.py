@@ -124,7 +124,8 @@ class Split:
 def _labelled(sample: Sample, labels: Mapping[str, int] | None, *, strict: bool) -> Sample:
     if labels is not None:
         if sample.name in labels:
-            return replace(sample, label=labels[sample.name])
+            label = labels[sample.name]
+            return replace(sample, label=label, kinds=sample.kinds if label else ())
         if strict:
             raise LtcamError(f"dataset.labels: no label for the training image {sample.name}")
     if sample.label is not None:
