@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ltcam_cli.data.sample import Sample
 
-ANY = "any"
+ANY: Final = "any"
 TINY = 1e-30
 PROBABILITY = "probability_"  # begins the column of a kind
 
@@ -83,7 +83,7 @@ def kind_targets(samples: Sequence[Sample], kinds: Sequence[str]) -> Tensor:
 
 
 def kind_loss(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Mean negative log-likelihood of the images' kinds; of an unknown kind, that of any.
+    """Mean negative log-likelihood of the images' kinds; 0 of images whose kinds are not known.
 
     Args:
         logits: Logits (N, K).
@@ -93,5 +93,4 @@ def kind_loss(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor
     unknown = targets.isnan().any(dim=1)
     shares = targets.nan_to_num() * (1 - smoothing) + smoothing / 2
     each = F.binary_cross_entropy_with_logits(logits.float(), shares, reduction="none")
-    some = F.softplus(-any_log_odds(logits))  # -log P
-    return torch.where(unknown, some, each.sum(dim=1)).mean()
+    return each.sum(dim=1).masked_fill(unknown, 0).mean()

@@ -255,7 +255,7 @@ class _Training:
         return loss if guided is None else loss + guided
 
     def _image_loss(self, logits: Tensor, labels: Tensor, batch: Batch) -> Tensor:
-        """Loss of the image labels, or of the kinds; of chance the labels' alone tells."""
+        """Loss of the image labels, which tells of chance, and that of the kinds."""
         kinds, smoothing = self.classifier.kinds, self.trainer.label_smoothing
         of_labels = any_log_odds(logits)[:, None] if kinds else logits
         loss = classification_loss(of_labels, labels, smoothing)
@@ -263,7 +263,7 @@ class _Training:
         if not kinds:
             return loss
         targets = kind_targets([item.sample for item in batch.items], kinds)
-        return kind_loss(logits, targets.to(logits.device), smoothing)
+        return loss + kind_loss(logits, targets.to(logits.device), smoothing)
 
     def _remedies(self) -> str:
         rate = f"a lower trainer.lr (now {self.loop.highest_lr:g})"

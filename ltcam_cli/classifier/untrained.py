@@ -55,7 +55,7 @@ def new_classifier(
         last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
         nn.init.constant_(last.bias, math.log(2 ** (1 / len(kinds)) - 1))
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Classifier(
+    classifier = Classifier(
         model,
         backbone,
         channels,
@@ -63,5 +63,5 @@ def new_classifier(
         mean=IMAGENET_MEAN if pretrained else (0.5,) * channels,
         std=IMAGENET_STD if pretrained else (0.25,) * channels,
         prior_shift=prior_shift(count_defective(samples), len(samples)),
-        **({"classes": kinds, "defect": ANY} if kinds else {}),
     )
+    return replace(classifier, classes=kinds, defect=ANY) if kinds else classifier

@@ -94,6 +94,7 @@ class Predictor:
             draw_strip if config.overlays else None,
             config.part(),
             config.acceptance,
+            self.classifier.kinds,
         )
 
 
@@ -208,7 +209,8 @@ class Prediction:
                 predictor.classifier, predictor.source, predictor.job, samples, writing, loading
             )
             if config.annotations and not shard:
-                write_annotations(out, table, config.annotations, config.class_name)
+                regions_table = tables.read()[1]
+                write_annotations(out, table, regions_table, config.annotations, config.class_name)
         asked = table[table["name"].isin([sample.name for sample in samples])]
         lines = json_lines(asked, tables.read()[1]) if config.json else None
         folders = [name for name in ("overlays", "maps", ANNOTATIONS) if (out / name).is_dir()]

@@ -138,7 +138,7 @@ def with_logit(spec: MapSpec, classifier: Classifier) -> MapSpec:
         LtcamError: If the target is no kind that it tells apart, or a margin that it does not have.
     """
     target, kinds = spec.target, classifier.kinds
-    if kind := kind_of(spec.target, classifier):
+    if kind := _kind(target, kinds):
         return replace(spec, target=kinds.index(kind))
     if isinstance(target, str) and target not in TARGETS:
         known = nearest(target, [*TARGETS, *kinds])
@@ -153,9 +153,16 @@ def with_logit(spec: MapSpec, classifier: Classifier) -> MapSpec:
     return replace(spec, target=classifier.defect) if target == "defect" else spec
 
 
-def kind_of(target: Target, classifier: Classifier) -> str | None:
-    """Kind of defect that a target means; None if it means any."""
-    kinds = classifier.kinds
+def kind_of(method: Method, session: Session) -> str | None:
+    """Kind of defect that a method's map is of; None: of any."""
+    if not isinstance(method, CamMethod) or method.target in TARGETS:
+        return None
+    return _kind(method.target, session.classifier.kinds)
+
+
+def _kind(target: Target, kinds: Sequence[str]) -> str | None:
+    if target in TARGETS:
+        return None
     if str(target) in kinds:  # a kind called 1 is written as a number
         return str(target)
     is_index = isinstance(target, int) and -len(kinds) <= target < len(kinds)

@@ -54,6 +54,7 @@ class Writing:
         draw: Function that writes an overlay; None: no overlays.
         shard: Part of the images; None: all.
         acceptance: Scale of the images, and limits of accepted parts.
+        kinds: Kinds of defects that the classifier tells apart.
     """
 
     out: Path
@@ -63,11 +64,12 @@ class Writing:
     draw: Callable[[ImageResult, Path], None] | None = None
     shard: Shard | None = None
     acceptance: Acceptance = field(default_factory=Acceptance)
+    kinds: tuple[str, ...] = ()
 
     @property
     def tables(self) -> PredictionTables:
         """Tables that are written."""
-        return PredictionTables(self.out, self.shard, self.acceptance)
+        return PredictionTables(self.out, self.shard, self.acceptance, self.kinds)
 
     @property
     def patterns(self) -> list[str]:
@@ -197,6 +199,7 @@ def record(result: ImageResult, writing: Writing) -> tuple[dict[str, Any], list[
         "regions": len(regions),
         "area": int(result.mask.sum()),
         "content": image_content(sample),
+        **result.kinds.verdict.columns(result.predicted),
     }
     return acceptance.judged(row, regions), regions
 
@@ -206,8 +209,9 @@ def describe_regions(result: ImageResult) -> list[dict[str, Any]]:
 
     Each with its box in pixels (bottom and right exclusive), area, length (of the ellipse with the
     same second moments, at least 1), mean width (area / length), and the heatmap's highest value
-    in it.
+    in it; with its kind where the classifier tells kinds apart.
     """
+    masks = result.masks
     properties = regionprops(label(result.mask, connectivity=2), intensity_image=result.heatmap)
     regions: list[dict[str, Any]] = []
     for region in sorted(properties, key=lambda region: -float(region.intensity_max)):
@@ -226,6 +230,9 @@ def describe_regions(result: ImageResult) -> list[dict[str, Any]]:
                 "score": float(region.intensity_max),
             }
         )
+        if masks:
+            inside = tuple(region.coords[0])
+            regions[-1]["kind"] = next(kind for kind, mask in masks.items() if mask[inside])
     return regions
 
 
