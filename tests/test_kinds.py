@@ -96,7 +96,7 @@ def test_kinds_of_a_column(file: str, tmp_path: Path) -> None:
     for number in range(4):
         write(tmp_path / f"{'defect' if number < 2 else 'good'}/{number}.png", surface(number)[0])
     rows = [(0, "train", 1, "hole"), (1, "test", 1, "hole + crack"), (2, "train", 0, "good"),
-            (3, "test", 0, "")]  # fmt: skip
+            (3, "test", 0, "crack")]  # fmt: skip
     lines = ["name,split,label,kind", *(",".join(map(str, row)) for row in rows)]
     (tmp_path / file).write_text("\n".join(lines))
     if file != "split.csv":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -118,7 +119,9 @@ class Dataset:
 
     def facts(self, split: Split) -> list[str]:
         """Lines that `ltcam data check` prints of this data set."""
-        return []
+        counts = Counter(kind for sample in split.part("all") for kind in sample.kinds)
+        told = ", ".join(f"{kind} {count}" for kind, count in sorted(counts.items()))
+        return [f"kinds: {told}"] if told else []
 
     @property
     def display_name(self) -> str:

@@ -122,10 +122,14 @@ class Split:
 
 
 def _labelled(sample: Sample, labels: Mapping[str, int] | None, *, strict: bool) -> Sample:
+    labelled = _with_label(sample, labels, strict=strict)
+    return labelled if labelled.label else replace(labelled, kinds=())
+
+
+def _with_label(sample: Sample, labels: Mapping[str, int] | None, *, strict: bool) -> Sample:
     if labels is not None:
         if sample.name in labels:
-            label = labels[sample.name]
-            return replace(sample, label=label, kinds=sample.kinds if label else ())
+            return replace(sample, label=labels[sample.name])
         if strict:
             raise LtcamError(f"dataset.labels: no label for the training image {sample.name}")
     if sample.label is not None:
