@@ -184,7 +184,7 @@ class _Found:
         self.beside, self.masks = len(beside), [path for _, path in others]
         for name, path in files.items():
             label = labels[path]
-            folder = name.removeprefix("test/").removeprefix("train/") if self.is_tree else name
+            folder = name.partition("/")[2] if self.is_tree else name
             kinds = kinds_in(folder.partition("/")[0]) if label and "/" in folder else ()
             self.samples.append(
                 Sample.from_files(
