@@ -122,6 +122,8 @@ class TrainerConfig:
         guide: Run or checkpoint of a first classifier whose maps this one's shall resemble; null:
             no guide.
         guide_weight: Weight of the maps' difference in the loss.
+        kinds: Whether the classifier has an output for each kind of defect, in place of one for
+            all; see `dataset.kinds`.
     """
 
     epochs: Annotated[int, Field(ge=1, le=100_000)] | None = None
@@ -143,6 +145,7 @@ class TrainerConfig:
     cutmix: Share = 0.0
     guide: str | None = None
     guide_weight: NotNegative = 1.0
+    kinds: Annotated[bool, NO_EFFECT] = False  # true adds their names to a training's identity
 
     def __post_init__(self) -> None:
         if self.threshold != "prior" and not self.validation:
@@ -150,6 +153,8 @@ class TrainerConfig:
                 f"trainer.threshold={self.threshold} is chosen on validation items; "
                 "set trainer.validation, e.g. 0.2"
             )
+        if self.kinds and self.cutmix:
+            raise LtcamError("trainer.cutmix: mixes two classes; leave it out with trainer.kinds")
 
     @property
     def recall(self) -> float | None:

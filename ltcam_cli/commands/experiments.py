@@ -14,11 +14,11 @@ from ltcam_cli.experiments.overrides import quoted
 from ltcam_cli.experiments.session import settings_from
 from ltcam_cli.experiments.settings import Settings, named_keys
 from ltcam_cli.experiments.tasks import LazyTask, Row, Task
-from ltcam_cli.report.terminal import print_table, spent
+from ltcam_cli.report.terminal import print_files, print_table, spent
 from ltcam_cli.runs.tables import SHOWN, once, write_results
-from ltcam_cli.scores.skill import SCORES
+from ltcam_cli.scores.skill import TOLD
 
-TRAINED = ("run", "head", "seed", *(f"test_{name}" for name in SCORES), "seconds", "threshold")
+TRAINED = ("run", "head", "seed", *(f"test_{name}" for name in TOLD), "seconds", "threshold")
 STUDENT = ("run", "student", "defect_share", "ignored_share", "without_defect", "change", "loss",
            "seconds")  # fmt: skip
 TEACHER = "ltcam_plus"  # pipeline that makes a student's first labels
@@ -67,6 +67,7 @@ def evaluate(call: Call) -> list[Row]:
     started = time.perf_counter()
     task = LazyTask("ltcam_cli.experiments.evaluate:evaluate_task")
     rows = run_task("evaluate", task, call, SHOWN)
+    print_files(row["kinds"] for row in rows if "kinds" in row)
     if not call.multirun:  # whose runs may have been side by side, or elsewhere
         print(f"\n{spent(rows[0]['loop'], started)}")
     return rows

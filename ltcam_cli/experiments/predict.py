@@ -100,6 +100,7 @@ class Predictor:
             config.part(),
             config.acceptance,
             None if config.ask_below is None else Reliability(self.classifier, config.reliability),
+            self.classifier.kinds,
         )
 
 
@@ -241,7 +242,8 @@ def predict_samples(
             predictor.classifier, predictor.source, predictor.job, samples, writing, loading
         )
         if config.annotations and not shard:
-            write_annotations(out, table, config.annotations, config.class_name)
+            regions = tables.read()[1]
+            write_annotations(out, table, regions, config.annotations, config.class_name)
     return tables, table, skipped
 
 
