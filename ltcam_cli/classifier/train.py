@@ -34,7 +34,7 @@ from ltcam_cli.classifier.predictions import (
     validation_ap,
 )
 from ltcam_cli.classifier.progress import resuming
-from ltcam_cli.classifier.weights import IMAGENET_MEAN, IMAGENET_STD, load_weights
+from ltcam_cli.classifier.weights import load_weights, normalization
 from ltcam_cli.data.batches import Batch, Images, collate, default_workers, read_batches
 from ltcam_cli.data.dataset import Dataset
 from ltcam_cli.data.load import white_of
@@ -140,7 +140,8 @@ def new_classifier(
         raise LtcamError(f"backbone.logits={backbone.logits}: training takes 1 or 2")
     pretrained = backbone.weights is not None
     channels = 3 if pretrained else dataset.channels
-    model = build_classifier(backbone, channels)
+    model = build_classifier(backbone, channels, dataset.input_size)
+    mean, std = normalization(model) if pretrained else ((0.5,) * channels, (0.25,) * channels)
     load_weights(model, backbone)
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Classifier(
@@ -148,8 +149,8 @@ def new_classifier(
         backbone,
         channels,
         *dataset.input_size,
-        mean=IMAGENET_MEAN if pretrained else (0.5,) * channels,
-        std=IMAGENET_STD if pretrained else (0.25,) * channels,
+        mean=mean,
+        std=std,
         prior_shift=prior_shift(count_defective(samples), len(samples)),
     )
 
