@@ -39,6 +39,8 @@ ThresholdRule = Annotated[
     str, AfterValidator(_checked_rule), Says("prior, f1 or recall:R with 0 < R <= 1")
 ]
 
+LoggerName = Literal["tensorboard", "mlflow", "wandb"]
+
 
 @config("backbone")
 class BackboneConfig:
@@ -140,6 +142,7 @@ class TrainerConfig:
         guide: Run or checkpoint of a first classifier whose maps this one's shall resemble; null:
             no guide.
         guide_weight: Weight of the maps' difference in the loss.
+        logger: Where curves and pictures go, too; null: nowhere else.
     """
 
     epochs: Annotated[int, Field(ge=1, le=100_000)] | None = None
@@ -161,6 +164,7 @@ class TrainerConfig:
     cutmix: Share = 0.0
     guide: str | None = None
     guide_weight: NotNegative = 1.0
+    logger: Annotated[LoggerName | None, NO_EFFECT] = None
 
     def __post_init__(self) -> None:
         if self.threshold != "prior" and not self.validation:
