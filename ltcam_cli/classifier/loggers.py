@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -114,7 +114,11 @@ class WandB(Logger):
         self.run.finish(exit_code=int(not finished))
 
 
-LOGGERS: dict[str, type[Logger]] = {"tensorboard": TensorBoard, "mlflow": Mlflow, "wandb": WandB}
+LOGGERS: dict[str, Callable[[Path], Logger]] = {
+    "tensorboard": TensorBoard,
+    "mlflow": Mlflow,
+    "wandb": WandB,
+}
 
 
 @contextmanager

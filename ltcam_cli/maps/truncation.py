@@ -61,7 +61,8 @@ def _ranked(values: Tensor) -> Ranked:
         (X,) them, row after row, and others perhaps; where each row's begin (N, R); and how many
         each row has (N, R).
     """
-    return _ranked_on_host(values) if values.device.type == "cpu" else _ranked_on_device(values)
+    on_host = values.device.type == "cpu" and type(values) is Tensor  # and not only recorded
+    return _ranked_on_host(values) if on_host else _ranked_on_device(values)
 
 
 def _ranked_on_host(values: Tensor) -> Ranked:
