@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import SYNTHETIC, Cli, Run
+from conftest import Cli, Run
 from toys import TOYS, toy_split
 
 from ltcam_cli.classifier.config import BackboneConfig, TrainerConfig
@@ -103,11 +103,9 @@ def test_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_student(own_run: Run, cli: Cli) -> None:
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    student = "student.steps=2 student.every=1 student.batch_size=2 student.crops.size=[32,32]"
-    cli.ok(
-        "student", "train", *SYNTHETIC, "--method", "gradcam", *student.split(),
-        "student.network.width=8", "student.logger=tensorboard", "student.overlays=0",
-    )  # fmt: skip
+    student = "student.steps=2 student.every=1 student.batch_size=2 student.network.width=8 "
+    student += "student.network.decoder=8 student.overlays=0 student.logger=tensorboard threads=1"
+    cli.ok("student", "train", "--run", own_run.name, "--method", "layercam", *student.split())
     [folder] = own_run.path.rglob("tensorboard")
     read = events.EventAccumulator(str(folder)).Reload()
     history = pd.read_csv(folder.parent / "history.csv")

@@ -17,7 +17,7 @@ from ltcam_cli.experiments.cells import masks_of
 from ltcam_cli.experiments.session import Session, session_of_run
 from ltcam_cli.experiments.settings import Composed, Pipeline
 from ltcam_cli.experiments.sources import resolved, student_folder, with_defect_logit
-from ltcam_cli.maps.method import CamMethod
+from ltcam_cli.maps.method import CamMethod, StudentMethod
 from ltcam_cli.student.checkpoint import Student, load_student
 from ltcam_cli.student.deploy import export, onnx_path
 from ltcam_cli.student.deploy_maps import export_maps
@@ -71,6 +71,7 @@ def export_pipeline(composed: Composed, out: Path | None = None) -> Exported:
         spec = with_defect_logit(method.spec(), classifier)
         images = compared_images(session, classifier)
         return Exported(path, export_maps(classifier, spec, images, path, described))
+    assert isinstance(method, StudentMethod)  # `resolved` refuses the third kind
     student = load_student(student_folder(session, method) / "checkpoint.pt")
     images = compared_images(session, student)
     return Exported(path, export(classifier, student, images, path, described))

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._decomp import get_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 
 aten = torch.ops.aten
@@ -23,6 +24,7 @@ def recorded(function: Callable[[Tensor], Any], example: Tensor) -> fx.GraphModu
         example: Tensor of the shape that the graph is of.
     """
     rules: dict[Any, Callable[..., Any]] = {
+        **get_decompositions([aten.native_batch_norm_backward, aten.native_layer_norm_backward]),
         aten.convolution_backward.default: _convolution_backward,
         aten.max_pool2d_with_indices_backward.default: _max_pool_backward,
     }

@@ -52,5 +52,5 @@ def export_maps(
         size = (classifier.height, classifier.width)
         return write_onnx(graph, expected, images, path, classifier, size, metadata)
     except (RuntimeError, NotImplementedError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error.__cause__ or error).split())[:200]
         raise LtcamError(f"{spec.weighting}: is no graph for ONNX ({reason}){remedy}") from error
