@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ltcam_cli.classifier.checkpoint import Classifier
@@ -40,10 +41,12 @@ def export_maps(
     if not get_weighting(spec.weighting).reads_gradients:
         raise LtcamError(f"{spec.weighting}: is no one forward and backward{remedy}")
     model = copy.deepcopy(classifier.model).cpu().eval()
+    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     classifier, engine = replace(classifier, model=model), CamEngine(model, [spec])
 
     def network(images: Tensor) -> tuple[Tensor, Tensor]:
-        heatmaps = engine(classifier.prepare(images))
+        # Channels last are pooled by as_strided, whose backward ONNX lacks.
+        heatmaps = engine(classifier.prepare(images).contiguous())
         return classifier.probability(heatmaps.logits), heatmaps.maps[0]
 
     expected = network(images)
