@@ -25,6 +25,7 @@ def recorded(function: Callable[[Tensor], Any], example: Tensor) -> fx.GraphModu
     """
     rules: dict[Any, Callable[..., Any]] = {
         **get_decompositions([aten.native_batch_norm_backward, aten.native_layer_norm_backward]),
+        aten._adaptive_avg_pool2d_backward.default: _average_pool_backward,
         aten.convolution_backward.default: _convolution_backward,
         aten.max_pool2d_with_indices_backward.default: _max_pool_backward,
     }
@@ -63,6 +64,21 @@ def _convolution_backward(
     ]
     g = aten.convolution(gradient, weight, None, stride, padding, dilation, True, rest, groups)
     return g, None, None
+
+
+def _average_pool_backward(gradient: Tensor, x: Tensor) -> Tensor:
+    """P_hᵀ g P_w of an average pooling P_h x P_wᵀ to another grid."""
+    rows, columns = (_averages(gradient.shape[i], x.shape[i]).to(gradient) for i in (2, 3))
+    return rows.T @ gradient @ columns
+
+
+def _averages(count: int, length: int) -> Tensor:
+    """(count, length): row i averages the places ⌊i·length/count⌋ to ⌈(i+1)·length/count⌉ - 1."""
+    i, place = torch.arange(count)[:, None], torch.arange(length)
+    start = torch.div(i * length, count, rounding_mode="floor")
+    end = torch.div((i + 1) * length + count - 1, count, rounding_mode="floor")
+    inside = ((place >= start) & (place < end)).to(torch.float32)
+    return inside / inside.sum(dim=1, keepdim=True)
 
 
 def _max_pool_backward(

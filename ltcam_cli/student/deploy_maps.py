@@ -41,7 +41,7 @@ def export_maps(
     if not get_weighting(spec.weighting).reads_gradients:
         raise LtcamError(f"{spec.weighting}: is no one forward and backward{remedy}")
     model = copy.deepcopy(classifier.model).cpu().eval()
-    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    model.to(memory_format=torch.contiguous_format)
     classifier, engine = replace(classifier, model=model), CamEngine(model, [spec])
 
     def network(images: Tensor) -> tuple[Tensor, Tensor]:
