@@ -282,7 +282,7 @@ def test_maps_are_exported_with_their_backward(own_run: Run, cli: Cli, method: s
     card = json.loads((cli.folder / "model.json").read_text())
     assert max(card["differences"].values()) <= 1e-4
     folder = images(cli.folder / "new", 3)
-    common = ("predict.gate=false", "--save-maps", "threads=1", "--segmenter", "triangle")
+    common = ("predict.gate=false", "--save-maps", "threads=1", "segmenter=triangle")
     cli.ok("predict", folder, *maps, "--out", "a", *common)
     cli.ok("predict", folder, "--runtime", "onnx", "--model", "model.onnx", "--out", "b", *common)
     for name in "012":
