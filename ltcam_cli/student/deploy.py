@@ -121,7 +121,10 @@ def write_onnx(
         size: Height and width of the images.
         metadata: Further entries of the JSON file.
         dynamic_shapes: See `torch.onnx.export`; None: the file takes one image at a time.
-        measure: Difference of an output from those of its numbers, which are shares of the greatest.
+        measure: What of the differences of an output's numbers counts.
+
+    Returns:
+        Difference by output, as a share of its greatest value where that is above 1.
 
     Raises:
         LtcamError: See `export`.
