@@ -113,8 +113,7 @@ def write_onnx(
     """Write a network with the outputs `OUTPUTS`, and the JSON file.
 
     Args:
-        network: Network of images.
-        expected: Its outputs for the images.
+        network, expected: Network, and its outputs for the images.
         images: (N, C, H, W) in [0, 1].
         path: ONNX file.
         classifier: Classifier that the network holds.
@@ -124,7 +123,7 @@ def write_onnx(
         measure: What of the differences of an output's numbers counts.
 
     Returns:
-        Difference by output, as a share of its greatest value where that is above 1.
+        Difference by output, as a share of its greatest value where above 1.
 
     Raises:
         LtcamError: See `export`.
