@@ -62,5 +62,5 @@ def watch(call: Call, folder: Path) -> None:
 def _with_pipeline(call: Call) -> Call:
     named = named_keys(call.overrides) & {"pipeline", "method", "experiment"}
     if "predict.runtime=onnx" in call.overrides and not named:
-        return call  # the file holds its own
+        call = call.preceded_by("pipeline=student")  # what a file can hold
     return with_named_method(call)
