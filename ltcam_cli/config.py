@@ -44,11 +44,16 @@ class NoEffect:
     """
 
 
+class UnlessNull:
+    """Marks a field that older configs lack: it is left out of identities where it is null."""
+
+
 class Says(str):
     """What a field allows, in words, where its type does not say it."""
 
 
 NO_EFFECT = NoEffect()
+UNLESS_NULL = UnlessNull()
 
 
 LONGEST_NAME = 100  # characters of a name that a folder's name is made of
@@ -156,10 +161,11 @@ def effective(value: Any) -> Any:
     """What of a config decides results, as plain dictionaries: all fields without `NO_EFFECT`."""
     if is_dataclass(value) and not isinstance(value, type):
         hints = _hints(type(value))
+        marks = {each.name: get_args(hints[each.name])[1:] for each in fields(value)}
         return {
-            each.name: effective(getattr(value, each.name))
-            for each in fields(value)
-            if NO_EFFECT not in get_args(hints[each.name])[1:]
+            name: effective(getattr(value, name))
+            for name, mark in marks.items()
+            if NO_EFFECT not in mark and not (UNLESS_NULL in mark and getattr(value, name) is None)
         }
     if isinstance(value, (list, tuple)):
         return [effective(each) for each in value]

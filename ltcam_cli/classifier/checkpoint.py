@@ -150,7 +150,8 @@ def load_classifier(path: str | Path, device: str | torch.device = "cpu") -> Cla
         }
         check_fields(Classifier, metadata)
         with torch.device("meta"):  # drawing random weights takes seconds
-            model = build_classifier(backbone, metadata["in_channels"])
+            size = (metadata["height"], metadata["width"])
+            model = build_classifier(backbone, metadata["in_channels"], size)
         load_state(model, state)
         classifier = Classifier(model.eval(), backbone, **metadata)
         if (chosen := chosen_threshold(path)) is not None:

@@ -21,6 +21,7 @@ from ltcam_cli.classifier.config import BackboneConfig, TrainerConfig
 from ltcam_cli.classifier.epochs import count_defective, images_per_epoch, with_epochs
 from ltcam_cli.classifier.guidance import Guide, consistency, saliency
 from ltcam_cli.classifier.kinds import any_log_odds, kind_loss, kind_targets
+from ltcam_cli.classifier.loggers import log_overlays
 from ltcam_cli.classifier.loop import TrainingLoop, cosine, make_optimizer, one_cycle
 from ltcam_cli.classifier.loss import Chance, classification_loss
 from ltcam_cli.classifier.precision import autocast_dtype
@@ -143,7 +144,7 @@ class _Training:
         assert trainer.epochs is not None
         self.epochs, count = trainer.epochs, images_per_epoch(trainer, samples)
         self.order = BalancedOrder([s.label or 0 for s in samples], count, seed)
-        images = Images(
+        self.images = Images(
             samples,
             classifier.height,
             classifier.width,
@@ -152,7 +153,7 @@ class _Training:
             cache=trainer.cache,
             on_error=dataset.on_error,
         )
-        self.loader = self._loader(images)
+        self.loader = self._loader(self.images)
         self.cutmix, self.chance = CutMix(trainer.cutmix), Chance(trainer.label_smoothing)
         self.guide = None if trainer.guide is None else Guide(Path(trainer.guide), classifier)
         self.loop = TrainingLoop(
@@ -164,6 +165,7 @@ class _Training:
             clip=trainer.clip,
             autocast_dtype=autocast_dtype(trainer.amp, device),
             hint=remaining_hint(classifier.backbone, device),
+            logger=trainer.logger,
         )
         self._begin(0)
 
@@ -229,6 +231,7 @@ class _Training:
                 log.info("%s: loss %.4f, %.1f s", where, result.loss, result.seconds)
                 if warning:
                     log.warning("%s: %s; %s", where, warning, self._remedies())
+            log_overlays(self.loop.logger, self.classifier, self.images)
         return True
 
     def _epoch(self, epoch: int) -> Iterator[Batch]:

@@ -14,7 +14,7 @@ from ltcam_cli.classifier.checkpoint import Classifier, prior_shift
 from ltcam_cli.classifier.config import BackboneConfig
 from ltcam_cli.classifier.epochs import count_defective
 from ltcam_cli.classifier.kinds import ANY
-from ltcam_cli.classifier.weights import IMAGENET_MEAN, IMAGENET_STD, load_weights
+from ltcam_cli.classifier.weights import load_weights, normalization
 from ltcam_cli.data.dataset import Dataset
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
@@ -49,7 +49,8 @@ def new_classifier(
         raise LtcamError(f"backbone.logits={backbone.logits}: training takes 1 or 2")
     pretrained = backbone.weights is not None
     channels = 3 if pretrained else dataset.channels
-    model = build_classifier(backbone, channels)
+    model = build_classifier(backbone, channels, dataset.input_size)
+    mean, std = normalization(model) if pretrained else ((0.5,) * channels, (0.25,) * channels)
     load_weights(model, backbone)
     if kinds:  # so that any defect is as probable as none at first, as in the batches
         last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
@@ -60,8 +61,8 @@ def new_classifier(
         backbone,
         channels,
         *dataset.input_size,
-        mean=IMAGENET_MEAN if pretrained else (0.5,) * channels,
-        std=IMAGENET_STD if pretrained else (0.25,) * channels,
+        mean=mean,
+        std=std,
         prior_shift=prior_shift(count_defective(samples), len(samples)),
     )
     return replace(classifier, classes=kinds, defect=ANY) if kinds else classifier

@@ -117,9 +117,9 @@ def export(call: Call, out: Path | None) -> None:
     """Write an ONNX file; print where it is, and how far it is from the original."""
     composed = compose("export", call)
     settings_from(composed)  # a usage error needs no torch
-    from ltcam_cli.experiments.export import export_student
+    from ltcam_cli.experiments.export import export_pipeline
 
-    exported = export_student(composed, out)
+    exported = export_pipeline(composed, out)
     path = os.path.relpath(exported.path)
     differences = ", ".join(f"{name} {value:.1e}" for name, value in exported.differences.items())
     print(f"greatest differences from the original: {differences}")

@@ -158,7 +158,8 @@ def file_predictor(composed: Composed) -> Predictor:
     metadata = read_metadata(path)
     chosen = Composed(values, composed.overrides_of({"segmenter"}))
     settings = with_kept_parts(chosen, metadata, ("method", "segmenter"), metadata_path(path))
-    refused = composed.overrides_of({"method", "tta", "ensemble", "pipeline"})
+    asked_for = composed.overrides_of({"method", "tta", "ensemble", "pipeline"})
+    refused = [each for each in asked_for if each != "pipeline=student"]  # the command's default
     if refused and (asked.method.name != settings.method.name or asked.tta.label or asked.ensemble):
         raise LtcamError(
             f"{path}: draws the maps of method={metadata['method']['name']} of the image itself; "

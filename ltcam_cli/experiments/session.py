@@ -291,6 +291,5 @@ def run_name(settings: Settings, identity: Identity) -> str:
     dataset = settings.dataset
     fold = dataset.fold
     split = f"{dataset.split}{'' if fold is None else fold}"
-    return (
-        f"{dataset.display_name}-{settings.backbone.name}-{split}-s{settings.seed}-{identity.hash}"
-    )
+    names = f"{dataset.display_name}-{settings.backbone.display_name}"
+    return f"{names}-{split}-s{settings.seed}-{identity.hash}"

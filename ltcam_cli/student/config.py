@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from ltcam_cli.classifier.config import LoggerName
 from ltcam_cli.config import (
     NO_EFFECT,
     FolderName,
@@ -171,6 +172,7 @@ class StudentConfig:
             instructions for bfloat16.
         overlays: Pictures of labels a round; null: all.
         labels: When a pixel of a defective image has a label.
+        logger: Where curves and pictures go, too; null: nowhere else.
     """
 
     name: FolderName = "fpn_slim"
@@ -191,3 +193,4 @@ class StudentConfig:
     amp: Annotated[Mixed, NO_EFFECT] = "auto"
     overlays: Annotated[Annotated[int, Field(ge=0, le=1_000_000)] | None, NO_EFFECT] = 20
     labels: LabelConfig = field(default_factory=LabelConfig)
+    logger: Annotated[LoggerName | None, NO_EFFECT] = None

@@ -57,7 +57,8 @@ def setting_notes(settings: Settings, runs: pd.DataFrame) -> list[str]:
     notes = [
         f"{settings.dataset.display_name}, split {first['split']}"
         + (f", folds {', '.join(map(str, folds))}" if folds else "")
-        + f"; seeds {', '.join(map(str, seeds))}; backbone {backbone.name}, head {backbone.head}, "
+        + f"; seeds {', '.join(map(str, seeds))}; backbone {backbone.display_name}, "
+        f"head {backbone.head}, "
         f"pre-trained weights {weights}; {', '.join(runs['segmenter'].unique())}; "
         f"{first['images']} images, "
         f"{int(first['n_images'])} in the first run; pixels pooled, in per cent."
