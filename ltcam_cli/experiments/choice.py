@@ -33,7 +33,7 @@ from ltcam_cli.runs.masking import mask_images
 from ltcam_cli.runs.reading import read_table
 from ltcam_cli.runs.tables import as_markdown
 
-DEFECTIVE, GOOD = 40, 12  # training images that choose
+DEFECTIVE, GOOD = 80, 12  # training images that choose
 PICTURES, SHOWN = 3, 4  # best candidates that are drawn, and images of each
 log = logging.getLogger("ltcam_cli")
 
@@ -88,7 +88,7 @@ def candidates(pipeline: Pipeline) -> list[Pipeline]:
 def chosen_pipeline(session: Session, pipeline: Pipeline) -> Pipeline:
     """The pipeline, or the best of its candidates by `evidence.criterion`.
 
-    Reads at most 40 defective and 12 good training images and their labels, no mask. The choice is
+    Reads at most 80 defective and 12 good training images and their labels, no mask. The choice is
     kept in the run folder, `auto/<hash>/`: `choice.csv`, `choice.md` and pictures of the best
     three; it is used where the training images are absent. Where nothing was chosen and they are
     absent, or none can be judged, the first candidate is taken, with a warning.
