@@ -85,7 +85,7 @@ class Shares(NamedTuple):
 
 
 def criterion(removed: ArrayLike, brought: ArrayLike, area: ArrayLike) -> np.ndarray:
-    """n h · s² · √ln(1 / a) of the means over images: is a pipeline's mask the defect, and all of it?
+    """n h · s² · √ln(1 / a) of means over images: is the mask the defect, and all of it?
 
     A mask of a part of the defect has a small h and s, one of far more than the defect a small
     ln(1 / a). Deletion and insertion are those of RISE (Petsiuk et al. 2018), each once. The
