@@ -118,7 +118,7 @@ def test_shares_are_their_formulas() -> None:
 
 def test_the_criterion_is_a_product_of_means() -> None:
     removed, brought, area = [0.5, 1.0, 0.2], [0.8, 0.1, 0.0], [0.01, 1.0, 0.0]
-    expected = [0.5 * 0.8**2 * math.sqrt(math.log(100)), 0, 0]
+    expected = [0.5 * 0.8 * math.sqrt(math.log(100)), 0, 0]
     np.testing.assert_allclose(criterion(removed, brought, area), expected)
 
 

@@ -85,7 +85,7 @@ class Shares(NamedTuple):
 
 
 def criterion(removed: ArrayLike, brought: ArrayLike, area: ArrayLike) -> np.ndarray:
-    """n h · s² · √ln(1 / a) of means over images: is the mask the defect, and all of it?
+    """n h · s · √ln(1 / a) of means over images: is the mask the defect, and all of it?
 
     A mask of a part of the defect has a small h and s, one of far more than the defect a small
     ln(1 / a). Deletion and insertion are those of RISE (Petsiuk et al. 2018), each once. The
@@ -93,7 +93,7 @@ def criterion(removed: ArrayLike, brought: ArrayLike, area: ArrayLike) -> np.nda
     """
     area = np.asarray(area, dtype=float)
     narrow = np.where(area > 0, -np.log(np.where(area > 0, area, 1.0)), 0.0)
-    return np.asarray(removed) * np.asarray(brought) ** 2 * np.sqrt(narrow)
+    return np.asarray(removed) * np.asarray(brought) * np.sqrt(narrow)
 
 
 class Counterfactuals(Evidence):
