@@ -211,12 +211,16 @@ def need_runtime() -> None:
         pytest.importorskip(module, reason="the extra deploy is not installed")
 
 
-@pytest.mark.parametrize("size", [(64, 64), (96, 80)], ids=["classifier's size", "larger"])
+@pytest.mark.parametrize(
+    ("size", "task"),
+    [((64, 64), "multi"), ((96, 80), "mask")],
+    ids=["classifier's size", "larger"],
+)
 def test_an_exported_file_draws_the_same_masks(
-    own_run: Run, cli: Cli, size: tuple[int, int]
+    own_run: Run, cli: Cli, size: tuple[int, int], task: str
 ) -> None:
     need_runtime()
-    own = [f"student.height={size[0]}", f"student.width={size[1]}"]
+    own = [f"student.height={size[0]}", f"student.width={size[1]}", f"student.task={task}"]
     cli.ok("student", "train", "--run", own_run.name, *SHORT, *own)
     out = cli.ok("export", "--run", own_run.name, "--out", "model.onnx")
     assert "greatest differences from the original: probability" in out

@@ -17,7 +17,7 @@ from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import atomic
 from ltcam_cli.maps.engine import Heatmaps
 from ltcam_cli.maps.tta import resized
-from ltcam_cli.student.config import CropSide, NetworkConfig
+from ltcam_cli.student.config import CropSide, NetworkConfig, Task
 from ltcam_cli.student.network import MaskNet, build_network
 
 FORMAT = 1
@@ -34,6 +34,7 @@ class Student:
         backbone: Architecture of the classifier.
         in_channels, height, width: Size of the input.
         classifier: SHA-256 of the classifier's checkpoint.
+        task: Whether the model judges whole images, too, and scales its features by that.
     """
 
     model: MaskNet
@@ -43,6 +44,7 @@ class Student:
     height: CropSide
     width: CropSide
     classifier: str
+    task: Task = "mask"
 
     @property
     def size(self) -> tuple[int, int]:
@@ -64,6 +66,7 @@ class Student:
             "height": self.height,
             "width": self.width,
             "classifier": self.classifier,
+            "task": self.task,
             "state_dict": state,
         }
         with atomic(path) as temporary:
@@ -86,7 +89,9 @@ def load_student(path: Path, device: str | torch.device = "cpu") -> Student:
         state = content.pop("state_dict")
         check_fields(Student, content)
         with torch.device("meta"):
-            model = build_network(network, content["in_channels"], backbone)
+            model = build_network(
+                network, content["in_channels"], backbone, task=content.get("task", "mask")
+            )
         load_state(model, state)
         student = Student(model.eval(), network, backbone, **content)
     except (KeyError, TypeError, RuntimeError, LtcamError) as error:
