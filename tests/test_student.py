@@ -213,11 +213,11 @@ def test_a_crops_decision_is_judged_by_its_own_labels() -> None:
     logits = torch.tensor([1.5, -0.5, 9.0, -9.0], dtype=torch.float64, requires_grad=True)
     loss = decision_loss(logits, labels)
     p = 1 / (1 + np.exp([-1.5, 0.5]))
-    assert float(loss) == pytest.approx(-(np.log(1 - p[0]) + np.log(p[1])) / 2, rel=1e-6)
+    assert loss.item() == pytest.approx(-(np.log(1 - p[0]) + np.log(p[1])) / 2, rel=1e-12)
     loss.backward()
     assert logits.grad is not None
-    assert logits.grad.tolist() == pytest.approx([p[0] / 2, (p[1] - 1) / 2, 0, 0], rel=1e-6)
-    assert float(decision_loss(logits[2:], labels[2:])) == 0
+    assert logits.grad.tolist() == pytest.approx([p[0] / 2, (p[1] - 1) / 2, 0, 0], rel=1e-12)
+    assert decision_loss(logits[2:], labels[2:]).item() == 0
 
 
 # Networks

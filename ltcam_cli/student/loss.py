@@ -51,5 +51,6 @@ def decision_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """
     defective = (labels == DEFECT).flatten(1).any(dim=1)
     labelled = defective | (labels == BACKGROUND).flatten(1).all(dim=1)
-    losses = F.binary_cross_entropy_with_logits(logits.float(), defective.float(), reduction="none")
+    truth = defective.to(logits.dtype)
+    losses = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
     return (losses * labelled).sum() / labelled.sum().clamp_min(1)
