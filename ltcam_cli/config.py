@@ -44,11 +44,16 @@ class NoEffect:
     """
 
 
+class UnlessDefault:
+    """Marks a field that older configs lack: it is left out of identities at its default."""
+
+
 class Says(str):
     """What a field allows, in words, where its type does not say it."""
 
 
 NO_EFFECT = NoEffect()
+UNLESS_DEFAULT = UnlessDefault()
 
 
 LONGEST_NAME = 100  # characters of a name that a folder's name is made of
@@ -156,10 +161,11 @@ def effective(value: Any) -> Any:
     """What of a config decides results, as plain dictionaries: all fields without `NO_EFFECT`."""
     if is_dataclass(value) and not isinstance(value, type):
         hints = _hints(type(value))
+        own = [(f, getattr(value, f.name), get_args(hints[f.name])[1:]) for f in fields(value)]
         return {
-            each.name: effective(getattr(value, each.name))
-            for each in fields(value)
-            if NO_EFFECT not in get_args(hints[each.name])[1:]
+            each.name: effective(given)
+            for each, given, marks in own
+            if NO_EFFECT not in marks and not (UNLESS_DEFAULT in marks and given == each.default)
         }
     if isinstance(value, (list, tuple)):
         return [effective(each) for each in value]

@@ -41,6 +41,7 @@ from ltcam_cli.runs.annotating import write_annotations
 
 FORMATS: list[Format] = [*WRITERS]
 PLACES = {"coco": "coco.json", "cvat": "cvat.xml", "labelstudio": "labelstudio.json"}
+NO_REGIONS = pd.DataFrame()
 MASKS = st.tuples(st.integers(1, 14), st.integers(1, 14)).flatmap(lambda size: arrays(bool, size))
 formats = pytest.mark.parametrize("kind", FORMATS)
 
@@ -62,7 +63,7 @@ def write(kind: Format, masks: dict[str, np.ndarray], folder: Path, name: str = 
         Picture(image, f"{image}.png", folder.parent / f"{image}.png", mask)
         for image, mask in masks.items()
     ]
-    for file, text in WRITERS[kind](pictures, folder, name):
+    for file, text in WRITERS[kind](pictures, folder, [name]):
         path = folder / file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
@@ -528,16 +529,20 @@ def predicted(out: Path, masks: dict[str, np.ndarray]) -> pd.DataFrame:
 def test_corrections_are_not_overwritten(kind: Format, tmp_path: Path) -> None:
     out = tmp_path / "out"
     table = predicted(out, {"a": ring(), "b": ring()})
-    write_annotations(out, table, kind, "defect")
-    write_annotations(out, predicted(out, {"a": ring().T, "b": ring(), "c": ring()}), kind, "x")
+    write_annotations(out, table, NO_REGIONS, kind, "defect")
+    write_annotations(
+        out, predicted(out, {"a": ring().T, "b": ring(), "c": ring()}), NO_REGIONS, kind, "x"
+    )
     place = out / "annotations" / PLACES.get(kind, kind)
     found = read_annotations(place)
     assert [entry.image.rpartition("/")[2].partition(".")[0] for entry in found] == ["a", "b", "c"]
-    write_annotations(out, table, kind, "defect")  # files of images that are gone go, too
+    write_annotations(
+        out, table, NO_REGIONS, kind, "defect"
+    )  # files of images that are gone go, too
     assert len(read_annotations(place)) == 2
     changed = place if place.is_file() else max(place.rglob("a.*"))
     changed.write_text(changed.read_text() + "\n")
-    line = fault(lambda: write_annotations(out, table, kind, "x"))
+    line = fault(lambda: write_annotations(out, table, NO_REGIONS, kind, "x"))
     assert str(changed) in line and "was changed since" in line
 
 

@@ -14,10 +14,11 @@ import yaml
 from conftest import REPOSITORY, Cli
 
 from ltcam_cli.commands import options
-from ltcam_cli.commands.compose import GROUPS, conf_dir, root_groups, settings_of
+from ltcam_cli.commands.compose import GROUPS, root_groups, settings_of
 from ltcam_cli.commands.options import Call
 from ltcam_cli.config import descriptions, leaves
 from ltcam_cli.data.ksdd import Ksdd
+from ltcam_cli.experiments.config_files import conf_dir
 from ltcam_cli.experiments.settings import Settings
 from ltcam_cli.maps.method import CamMethod
 

@@ -200,7 +200,7 @@ def test_wrong_backbones(options: dict[str, Any], message: str) -> None:
 
 def test_every_backbone_that_a_config_may_name_is_there() -> None:
     names = get_args(get_type_hints(BackboneConfig)["name"])
-    assert ["auto", *BACKBONES] == list(names)
+    assert ["auto", *BACKBONES, "timm"] == list(names)
 
 
 # Frozen batch norm

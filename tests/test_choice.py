@@ -31,7 +31,7 @@ from ltcam_cli.data.size import derived_size, with_size
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments import choice, students
 from ltcam_cli.experiments.choice import METHODS, SEGMENTERS, best_of, candidates
-from ltcam_cli.experiments.evidence import BLUR, NecessityAndSufficiency
+from ltcam_cli.experiments.evidence import BLUR, Counterfactuals, criterion
 from ltcam_cli.experiments.session import Session
 
 AUTO = BackboneConfig("auto", "avg")
@@ -69,8 +69,8 @@ def test_what_the_user_names_stays() -> None:
 # --- the criterion
 
 
-def written_out(image: np.ndarray, good: np.ndarray, mask: np.ndarray) -> float:
-    """The criterion of `Brightest` in float64, with scipy's Gaussian."""
+def written_out(image: np.ndarray, good: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
+    """n h and s of `Brightest` in float64, with scipy's Gaussian."""
 
     def y(x: np.ndarray) -> float:
         x = (x - 0.5) / 0.25
@@ -84,17 +84,18 @@ def written_out(image: np.ndarray, good: np.ndarray, mask: np.ndarray) -> float:
     soft = scipy.ndimage.gaussian_filter(mask.astype(float), 1.5, mode="mirror", radius=4)
     soft = np.maximum(soft, mask)
     n = (y(image) - y(np.where(mask, blurred, image))) / (y(image) - y(blurred))
-    s = (y(soft * image + (1 - soft) * good) - y(good)) / (y(image) - y(good))
     h = (y(image) - y(soft * good + (1 - soft) * image)) / (y(image) - y(good))
-    return float(np.prod(np.clip([n, s, h], 0, 1)) * math.sqrt(-math.log(mask.mean())))
+    s = (y(soft * image + (1 - soft) * good) - y(good)) / (y(image) - y(good))
+    n, h, s = np.clip([n, h, s], 0, 1)
+    return n * h, s
 
 
-def test_the_criterion_is_its_formula() -> None:
+def test_shares_are_their_formulas() -> None:
     rng = np.random.default_rng(0)
     image, good = rng.uniform(0.2, 0.5, (2, 32, 32))
     image[10:13, 10:14] += 0.4
     classifier = replace(tiny_classifier(), model=Brightest().eval())
-    criterion = NecessityAndSufficiency(classifier, torch.from_numpy(good[None, None]).float())
+    questions = Counterfactuals(classifier, torch.from_numpy(good[None, None]).float())
     given = torch.from_numpy(image[None]).float()
     values = []
     for box in [
@@ -106,11 +107,19 @@ def test_the_criterion_is_its_formula() -> None:
     ]:
         mask = np.zeros((32, 32), dtype=bool)
         mask[box[0] : box[1], box[2] : box[3]] = True
-        values.append(criterion(result_of(mask.astype(np.float32), mask, given)))
-        assert values[-1] == pytest.approx(written_out(image, good, mask), abs=2e-3)
+        shares = questions.shares(result_of(mask.astype(np.float32), mask, given))
+        expected = (*written_out(image, good, mask), mask.mean())
+        assert shares == pytest.approx(expected, abs=2e-3)
+        values.append(float(criterion(*shares)))
     assert int(np.argmax(values)) == 0 and values[3] < 0.05 and values[4] == 0
     nothing = np.zeros((32, 32), dtype=bool)
-    assert criterion(result_of(nothing.astype(np.float32), nothing, given)) == 0
+    assert questions.shares(result_of(nothing.astype(np.float32), nothing, given)) == (0, 0, 0)
+
+
+def test_the_criterion_is_a_product_of_means() -> None:
+    removed, brought, area = [0.5, 1.0, 0.2], [0.8, 0.1, 0.0], [0.01, 1.0, 0.0]
+    expected = [0.5 * 0.8**2 * math.sqrt(math.log(100)), 0, 0]
+    np.testing.assert_allclose(criterion(removed, brought, area), expected)
 
 
 # --- on the command line

@@ -33,11 +33,12 @@ import ltcam_cli
 from ltcam_cli.classifier.checkpoint import load_classifier
 from ltcam_cli.cli import app
 from ltcam_cli.commands import options
-from ltcam_cli.commands.compose import GROUPS, conf_dir
+from ltcam_cli.commands.compose import GROUPS
 from ltcam_cli.commands.options import Option, as_overrides, complete_override, split_paths
 from ltcam_cli.config import leaves
 from ltcam_cli.data.ksdd import Ksdd
 from ltcam_cli.errors import LtcamError
+from ltcam_cli.experiments.config_files import conf_dir
 from ltcam_cli.experiments.overrides import quoted
 from ltcam_cli.experiments.ranges import expand_range
 from ltcam_cli.experiments.settings import Settings

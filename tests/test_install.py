@@ -17,7 +17,7 @@ import yaml
 from conftest import REPOSITORY
 
 import ltcam_cli
-from ltcam_cli.commands.compose import conf_dir
+from ltcam_cli.experiments.config_files import conf_dir
 
 SHIPPED = [
     "ltcam_cli",
@@ -194,7 +194,7 @@ def test_wheel_runs_in_a_fresh_environment(wheel: Path, tmp_path: Path) -> None:
     pip = [sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index"]
     call(*pip, "--quiet", wheel, folder=elsewhere)
 
-    where = "import ltcam_cli; from ltcam_cli.commands.compose import conf_dir; print(conf_dir())"
+    where = "from ltcam_cli.experiments.config_files import conf_dir; print(conf_dir())"
     found = Path(call(python, "-c", where, folder=elsewhere).strip())
     assert found == Path(libraries.strip()).resolve() / "ltcam_cli/conf"
     assert "evaluate" in call(ltcam, "--help", folder=elsewhere)

@@ -537,6 +537,23 @@ def test_source_at_a_size_of_its_own() -> None:
         assert torch.allclose(found.logits, classifier.model(small), atol=1e-5)
 
 
+def test_a_student_that_decides_gives_its_own_verdict() -> None:
+    classifier = replace(tiny_classifier(), prior_shift=-1.25)
+    torch.manual_seed(1)
+    network = build_network(LIGHT, 1, task="multi").eval()
+    student = Student(network, LIGHT, classifier.backbone, 1, 32, 32, "digest", "multi")
+    images = torch.rand(3, 1, 32, 32)
+    usual, own = (StudentSource(classifier, student, None, d)(images) for d in (False, True))
+    with torch.inference_mode():
+        decision = network.judge(images).images
+        assert decision is not None and torch.equal(usual.logits, classifier.model(images))
+    assert torch.allclose(classifier.probability(own.logits), torch.sigmoid(decision))
+    assert torch.equal(usual.maps[0], own.maps[0])
+    pixels_alone = student_of(classifier, (32, 32))
+    said = fault(lambda: StudentSource(classifier, pixels_alone, None, True))
+    assert "method.verdict=student" in said and "student.task=multi" in said
+
+
 def test_a_checkpoint_of_something_else(tmp_path: Path) -> None:
     tiny_classifier().save(tmp_path / "checkpoint.pt")
     torch.save({"format": 7}, tmp_path / "other.pt")

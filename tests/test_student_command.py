@@ -213,7 +213,7 @@ def need_runtime() -> None:
 
 @pytest.mark.parametrize(
     ("size", "task"),
-    [((64, 64), "multi"), ((96, 80), "mask")],
+    [((64, 64), "mask"), ((96, 80), "multi")],
     ids=["classifier's size", "larger"],
 )
 def test_an_exported_file_draws_the_same_masks(
@@ -222,7 +222,9 @@ def test_an_exported_file_draws_the_same_masks(
     need_runtime()
     own = [f"student.height={size[0]}", f"student.width={size[1]}", f"student.task={task}"]
     cli.ok("student", "train", "--run", own_run.name, *SHORT, *own)
-    out = cli.ok("export", "--run", own_run.name, "--out", "model.onnx")
+    verdict = ["method.verdict=student"] if task == "multi" else []
+    pipeline = ("--pipeline", "student", *verdict)
+    out = cli.ok("export", "--run", own_run.name, "--out", "model.onnx", *verdict)
     assert "greatest differences from the original: probability" in out
     card = json.loads((cli.folder / "model.json").read_text())
     assert [card["height"], card["width"], card["channels"]] == [*size, 1]
@@ -230,10 +232,10 @@ def test_an_exported_file_draws_the_same_masks(
     folder = images(cli.folder / "new", 5)
     names = [str(n) for n in range(5)]
     common = ("predict.gate=false", "--save-maps", "predict.batch_size=2", "threads=1")
-    cli.ok("predict", folder, "--run", own_run.name, "--pipeline", "student", "--out", "a", *common)
+    cli.ok("predict", folder, "--run", own_run.name, *pipeline, "--out", "a", *common)
     level = float(np.median(np.load("a/maps/0.npy")))  # so that masks are neither empty nor full
     common = (*common, f"segmenter.options.at={level}")
-    cli.ok("predict", folder, "--run", own_run.name, "--pipeline", "student", "--out", "b", *common)
+    cli.ok("predict", folder, "--run", own_run.name, *pipeline, "--out", "b", *common)
     cli.ok("predict", folder, "--runtime", "onnx", "--model", "model.onnx", "--out", "c", *common)
     for name in names:
         mine, theirs = (np.load(f"{out}/maps/{name}.npy") for out in "bc")
@@ -278,6 +280,27 @@ def test_a_segmenter_that_has_learnt_is_exported_with_what_it_knows(taught: Run,
               says=["ltcam export --segmenter"])  # fmt: skip
 
 
+@pytest.mark.parametrize("method", ["ltlayercam", "gradcampp", "fullgrad"])
+def test_maps_are_exported_with_their_backward(own_run: Run, cli: Cli, method: str) -> None:
+    need_runtime()
+    maps = ("--run", own_run.name, "--method", method)
+    cli.ok("export", *maps, "--segmenter", "otsu", "--out", "model.onnx")
+    card = json.loads((cli.folder / "model.json").read_text())
+    assert max(card["differences"].values()) <= 1e-4
+    folder = images(cli.folder / "new", 3)
+    common = ("predict.gate=false", "--save-maps", "threads=1", "segmenter=triangle")
+    cli.ok("predict", folder, *maps, "--out", "a", *common)
+    cli.ok("predict", folder, "--runtime", "onnx", "--model", "model.onnx", "--out", "b", *common)
+    for name in "012":
+        mine, theirs = (np.load(f"{out}/maps/{name}.npy") for out in "ab")
+        assert mine.max() > 0 and np.allclose(mine, theirs, atol=1e-4 * mine.max())
+        mine, theirs = (np.asarray(Image.open(f"{out}/masks/{name}.png")) for out in "ab")
+        assert (mine != theirs).mean() < 1e-2 and 0 < (mine > 0).mean() < 1
+    tables = [pd.read_csv(f"{out}/scores.csv") for out in "ab"]
+    assert np.allclose(*(table["probability"] for table in tables), atol=1e-5)
+    cli.fault("export", *maps, "tta=flips", says=["do not set tta and ensemble"])
+
+
 def test_students_are_not_averaged(taught: Run, cli: Cli) -> None:
     evaluate = ("evaluate", "--run", taught.name, "--pipeline", "student")
     cli.ok("train", *taught.overrides, "seed=1", "name=other")
@@ -285,8 +308,9 @@ def test_students_are_not_averaged(taught: Run, cli: Cli) -> None:
 
 
 def test_what_is_not_exported(taught: Run, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    cli.fault("export", "--run", taught.name, "--method", "ltgradcam",
-              says=["gradients cannot be exported", "ltcam student train"])  # fmt: skip
+    for method in ("scorecam", "eigencam"):
+        cli.fault("export", "--run", taught.name, "--method", method,
+                  says=[f"{method}: is no one forward", "ltcam student train"])  # fmt: skip
     folder = images(cli.folder / "new", 1)
     cli.fault("predict", folder, "--runtime", "onnx", says=["predict.model=FILE", "--run"])
     cli.fault("predict", folder, "--runtime", "onxx", "--run", taught.name, says=["'onnx'"])

@@ -17,8 +17,8 @@ import base64
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -41,19 +41,30 @@ class Picture:
         file: The same with its suffix: the image's path below the folder of the images.
         path: Path of the image.
         mask: Mask (H, W) bool.
+        classes: Class of a region by its box (top, left, height, width) and area; others are of the
+            first class.
     """
 
     name: str
     file: str
     path: Path
     mask: np.ndarray
+    classes: Mapping[tuple[int, ...], str] = field(default_factory=dict)
+
+    def regions(self, names: Sequence[str]) -> Iterator[tuple[Region, str]]:
+        """Regions with their classes, which are among some names."""
+        for region in regions(self.mask):
+            key = (region.top, region.left, *region.pixels.shape, int(region.pixels.sum()))
+            yield region, self.classes.get(key, names[0])
 
 
-# From pictures, the folder of the files and the name of the class.
-Writer = Callable[[Iterable[Picture], Path, str], Iterator[tuple[str, str]]]
+# From pictures, the folder of the files and the names of the classes.
+Writer = Callable[[Iterable[Picture], Path, Sequence[str]], Iterator[tuple[str, str]]]
 
 
-def coco(pictures: Iterable[Picture], folder: Path, name: str) -> Iterator[tuple[str, str]]:
+def coco(
+    pictures: Iterable[Picture], folder: Path, names: Sequence[str]
+) -> Iterator[tuple[str, str]]:
     """One file of all images: https://cocodataset.org/#format-data."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -62,12 +73,12 @@ def coco(pictures: Iterable[Picture], folder: Path, name: str) -> Iterator[tuple
         images.append(
             {"id": len(images) + 1, "file_name": picture.file, "width": width, "height": height}
         )
-        for region in regions(picture.mask):
+        for region, name in picture.regions(names):
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": len(images),
-                    "category_id": 1,
+                    "category_id": names.index(name) + 1,
                     "iscrowd": 0,
                     "area": int(region.pixels.sum()),
                     "bbox": [region.left, region.top, *region.pixels.shape[::-1]],
@@ -77,27 +88,35 @@ def coco(pictures: Iterable[Picture], folder: Path, name: str) -> Iterator[tuple
                     },
                 }
             )
-    categories = [{"id": 1, "name": name, "supercategory": ""}]
+    categories = [
+        {"id": number, "name": name, "supercategory": ""} for number, name in enumerate(names, 1)
+    ]
     content = {"images": images, "annotations": annotations, "categories": categories}
     yield "coco.json", json.dumps(content) + "\n"
 
 
-def yolo(pictures: Iterable[Picture], folder: Path, name: str) -> Iterator[tuple[str, str]]:
+def yolo(
+    pictures: Iterable[Picture], folder: Path, names: Sequence[str]
+) -> Iterator[tuple[str, str]]:
     """A file of each image: https://docs.ultralytics.com/datasets/segment; `images/` is not made.
 
     A line is a region: its class, and x and y as shares of width and height.
     """
-    yield "yolo-seg/data.yaml", f"train: images\nval: images\nnames:\n  0: {_text(name)}\n"
+    classes = "".join(f"  {number}: {_text(name)}\n" for number, name in enumerate(names))
+    yield "yolo-seg/data.yaml", f"train: images\nval: images\nnames:\n{classes}"
     for picture in pictures:
         sides = np.array(picture.mask.shape[::-1])
         lines = [
-            " ".join(["0", *(f"{share:.9f}" for share in (region.outline / sides).ravel())])
-            for region in regions(picture.mask)
+            " ".join([str(names.index(name)), *(f"{share:.9f}" for share in shares.ravel())])
+            for region, name in picture.regions(names)
+            for shares in [region.outline / sides]
         ]
         yield f"yolo-seg/labels/{picture.name}.txt", "".join(f"{line}\n" for line in lines)
 
 
-def labelme(pictures: Iterable[Picture], folder: Path, name: str) -> Iterator[tuple[str, str]]:
+def labelme(
+    pictures: Iterable[Picture], folder: Path, names: Sequence[str]
+) -> Iterator[tuple[str, str]]:
     """A file of each image, which names it by its path from the file."""
     for picture in pictures:
         file = f"labelme/{picture.name}.json"
@@ -105,7 +124,7 @@ def labelme(pictures: Iterable[Picture], folder: Path, name: str) -> Iterator[tu
         content = {
             "version": "5.5.0",
             "flags": {},
-            "shapes": [_shape(region, name) for region in regions(picture.mask)],
+            "shapes": [_shape(region, name) for region, name in picture.regions(names)],
             "imagePath": Path(os.path.relpath(picture.path, (folder / file).parent)).as_posix(),
             "imageData": None,
             "imageHeight": height,
@@ -131,7 +150,9 @@ def _shape(region: Region, name: str) -> dict[str, Any]:
     }
 
 
-def cvat(pictures: Iterable[Picture], folder: Path, name: str) -> Iterator[tuple[str, str]]:
+def cvat(
+    pictures: Iterable[Picture], folder: Path, names: Sequence[str]
+) -> Iterator[tuple[str, str]]:
     """One file of all images: https://docs.cvat.ai/docs/other/xml_format.
 
     A mask has run lengths by rows of its box, the first of what is not marked.
@@ -139,14 +160,16 @@ def cvat(pictures: Iterable[Picture], folder: Path, name: str) -> Iterator[tuple
     root = Xml.Element("annotations")
     Xml.SubElement(root, "version").text = "1.1"
     task = Xml.SubElement(Xml.SubElement(root, "meta"), "task")
-    label = Xml.SubElement(Xml.SubElement(task, "labels"), "label")
-    Xml.SubElement(label, "name").text = name
-    Xml.SubElement(label, "attributes")
+    labels = Xml.SubElement(task, "labels")
+    for name in names:
+        label = Xml.SubElement(labels, "label")
+        Xml.SubElement(label, "name").text = name
+        Xml.SubElement(label, "attributes")
     for number, picture in enumerate(pictures):
         height, width = map(str, picture.mask.shape)
         head = {"id": str(number), "name": picture.file, "width": width, "height": height}
         image = Xml.SubElement(root, "image", head)
-        for region in regions(picture.mask):
+        for region, name in picture.regions(names):
             height, width = map(str, region.pixels.shape)
             place = {"left": str(region.left), "top": str(region.top)}
             runs = ", ".join(map(str, run_lengths(region.pixels.ravel())))
@@ -157,7 +180,9 @@ def cvat(pictures: Iterable[Picture], folder: Path, name: str) -> Iterator[tuple
     yield "cvat.xml", f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n'
 
 
-def labelstudio(pictures: Iterable[Picture], folder: Path, name: str) -> Iterator[tuple[str, str]]:
+def labelstudio(
+    pictures: Iterable[Picture], folder: Path, names: Sequence[str]
+) -> Iterator[tuple[str, str]]:
     """Tasks with predictions, and the labelling interface that they fit.
 
     An image is named from the folder above the predicted one, the server's
@@ -168,13 +193,14 @@ def labelstudio(pictures: Iterable[Picture], folder: Path, name: str) -> Iterato
     view = Xml.Element("View")
     Xml.SubElement(view, "Image", {"name": "image", "value": "$image", "zoom": "true"})
     labels = Xml.SubElement(view, "BrushLabels", {"name": "label", "toName": "image"})
-    Xml.SubElement(labels, "Label", {"value": name})
+    for name in names:
+        Xml.SubElement(labels, "Label", {"value": name})
     Xml.indent(view)
     yield "labelstudio.xml", Xml.tostring(view, encoding="unicode") + "\n"
     tasks = [
         {
             "data": {"image": f"/data/local-files/?d={quote(_with_folder(picture))}"},
-            "predictions": [{"model_version": "ltcam", "result": _brushes(picture.mask, name)}],
+            "predictions": [{"model_version": "ltcam", "result": _brushes(picture, names)}],
         }
         for picture in pictures
     ]
@@ -186,19 +212,19 @@ def _with_folder(picture: Picture) -> str:
     return "/".join(picture.path.parts[-picture.file.count("/") - 2 :])
 
 
-def _brushes(mask: np.ndarray, name: str) -> list[dict[str, Any]]:
+def _brushes(picture: Picture, names: Sequence[str]) -> list[dict[str, Any]]:
     return [
         {
             "id": f"region{number}",
             "type": "brushlabels",
             "from_name": "label",
             "to_name": "image",
-            "original_width": mask.shape[1],
-            "original_height": mask.shape[0],
+            "original_width": picture.mask.shape[1],
+            "original_height": picture.mask.shape[0],
             "image_rotation": 0,
             "value": {"format": "rle", "rle": brush(region.whole), "brushlabels": [name]},
         }
-        for number, region in enumerate(regions(mask), 1)
+        for number, (region, name) in enumerate(picture.regions(names), 1)
     ]
 
 

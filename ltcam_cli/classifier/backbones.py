@@ -58,19 +58,28 @@ class Backbone:
     last: str | None
 
 
-def build_classifier(config: BackboneConfig, in_channels: int) -> nn.Module:
+def build_classifier(
+    config: BackboneConfig, in_channels: int, size: tuple[int, int] | None = None
+) -> nn.Module:
     """Network with random weights, its head, and the attribute `stages`.
 
     Args:
         config: Backbone and head; `config.weights` is not read here.
         in_channels: Channels of the images, 1 or 3.
+        size: Height and width of the images, which transformers of timm are built for; None: those
+            of timm's own training.
 
     Returns:
         Model that maps (N, in_channels, H, W) to logits (N, config.logits).
 
     Raises:
-        LtcamError: if the head is `own`, and the network is not torchvision's.
+        LtcamError: if the head is `own`, and the network is not torchvision's; see
+            `timm_classifier`.
     """
+    if config.name == "timm":
+        from ltcam_cli.classifier.timm_models import timm_classifier
+
+        return timm_classifier(config, in_channels, size)
     backbone = BACKBONES[config.name]
     own = config.head == "own"
     if own and backbone.last is None:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ltcam_cli.classifier.backbones import build_classifier
 from ltcam_cli.classifier.config import BackboneConfig
+from ltcam_cli.classifier.kinds import ANY, KindVerdict, any_log_odds, kind_verdicts
 from ltcam_cli.classifier.tensors import load_state, misfit, read_tensors, write_tensors
 from ltcam_cli.config import Positive, Says, Share, Side, build, check_fields
 from ltcam_cli.errors import LtcamError
@@ -33,7 +35,8 @@ class Classifier:
         in_channels, height, width: Size of the input.
         mean, std: Normalisation of images in [0, 1], per channel.
         classes: Names of the classes, in the order of two or more logits.
-        defect: Index of the logit of defects; -1, the last one, for models trained here.
+        defect: Index of the logit of defects; -1, the last one, for models trained here; `any`
+            where each logit is of a kind of defect.
         white: Level of white of image files with more than 8 bits, `file`, or `auto` if no
             training image had more.
         prior_shift: Number added to the logit, so that probabilities speak of the training part's
@@ -50,7 +53,7 @@ class Classifier:
     mean: tuple[float, ...]
     std: Annotated[tuple[Positive, ...], Says("numbers above 0")]
     classes: tuple[str, ...] = ("good", "defective")
-    defect: int = -1
+    defect: int | Literal["any"] = -1
     white: Positive | Literal["auto", "file"] = "auto"
     prior_shift: float = 0.0
     threshold: Share = 0.5
@@ -67,8 +70,15 @@ class Classifier:
             images = standardized(images)
         return images.contiguous(memory_format=torch.channels_last)
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds of defects, in the order of the logits; empty if it tells none apart."""
+        return self.classes if self.defect == ANY else ()
+
     def log_odds(self, logits: Tensor) -> Tensor:
         """Log-odds (N,) of a defect against all else, as trained, of logits (N, L)."""
+        if self.defect == ANY:
+            return any_log_odds(logits)
         if logits.shape[1] == 1:
             return logits[:, 0]
         defect = self.defect % logits.shape[1]
@@ -78,6 +88,19 @@ class Classifier:
     def probability(self, logits: Tensor) -> Tensor:
         """Probability (N,) of a defect of logits (N, L), corrected for the sampling prior."""
         return torch.sigmoid(self.log_odds(logits) + self.prior_shift)
+
+    def kind_shares(self, logits: Tensor) -> Tensor:
+        """Probability (N, K) of each kind of an image that is defective, of logits (N, K).
+
+        Times `probability` it is that of any image: a defect's kind does not depend on how many
+        defective images the batches of the training had.
+        """
+        return torch.exp(F.logsigmoid(logits) - F.logsigmoid(any_log_odds(logits))[:, None])
+
+    def kind_verdicts(self, logits: Tensor) -> list[KindVerdict]:
+        """What the logits (N, L) of N images say of the kinds."""
+        shares = self.kind_shares(logits) if self.kinds else logits
+        return kind_verdicts(self.kinds, shares, self.probability(logits))
 
     def save(self, path: Path) -> None:
         """Write the checkpoint atomically; tensors, numbers and strings only."""
@@ -127,7 +150,8 @@ def load_classifier(path: str | Path, device: str | torch.device = "cpu") -> Cla
         }
         check_fields(Classifier, metadata)
         with torch.device("meta"):  # drawing random weights takes seconds
-            model = build_classifier(backbone, metadata["in_channels"])
+            size = (metadata["height"], metadata["width"])
+            model = build_classifier(backbone, metadata["in_channels"], size)
         load_state(model, state)
         classifier = Classifier(model.eval(), backbone, **metadata)
         if (chosen := chosen_threshold(path)) is not None:
@@ -135,7 +159,10 @@ def load_classifier(path: str | Path, device: str | torch.device = "cpu") -> Cla
         channels, logits = classifier.in_channels, backbone.logits
         if {len(classifier.mean), len(classifier.std)} != {channels}:
             raise LtcamError(f"mean and std must be of {channels} channels")
-        if not -logits <= classifier.defect < logits:
+        if classifier.defect == ANY:
+            if len(classifier.classes) != logits:
+                raise LtcamError(f"classes={classifier.classes}: the network has {logits} logits")
+        elif not -logits <= classifier.defect < logits:
             raise LtcamError(f"defect={classifier.defect}: the network has {logits} logits")
     except (KeyError, TypeError, RuntimeError, LtcamError) as error:
         raise misfit(path, error, "train or import it anew") from error

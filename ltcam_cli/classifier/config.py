@@ -9,12 +9,14 @@ from pydantic import AfterValidator, Field
 
 from ltcam_cli.config import (
     NO_EFFECT,
+    UNLESS_DEFAULT,
     Mixed,
     NotNegative,
     Positive,
     Says,
     Share,
     Workers,
+    as_folder_name,
     config,
 )
 from ltcam_cli.errors import LtcamError
@@ -37,13 +39,15 @@ ThresholdRule = Annotated[
     str, AfterValidator(_checked_rule), Says("prior, f1 or recall:R with 0 < R <= 1")
 ]
 
+LoggerName = Literal["tensorboard", "mlflow", "wandb"]
+
 
 @config("backbone")
 class BackboneConfig:
     """A network (conf/backbone/*.yaml).
 
     Attributes:
-        name: Architecture; auto: see conf/backbone/auto.yaml.
+        name: Architecture; auto: see conf/backbone/auto.yaml; timm: any that timm has.
         head: Pooling and last layers: fully connected, or average, max or log-sum-exp pooling; own:
             those of torchvision, of imported models.
         logits: Outputs: 1 (defective) or 2 (good, defective); imported models may have more.
@@ -53,6 +57,7 @@ class BackboneConfig:
         standardize: Whether each image is brought to mean 0 and deviation 1, so that its brightness
             and contrast do not count.
         freeze_bn: Whether batch norms stay in eval mode and keep their parameters in training.
+        model: Name of timm's model, with its tag of weights if any; null: of the other networks.
     """
 
     name: Literal[
@@ -64,6 +69,7 @@ class BackboneConfig:
         "resnet50",
         "mobilenet_v2",
         "squeezenet1_1",
+        "timm",
     ] = "vgg16"
     head: Literal["fc", "avg", "max", "lse", "own"] = "fc"
     logits: Annotated[int, Field(ge=1, le=100_000)] = 1
@@ -72,6 +78,20 @@ class BackboneConfig:
     weights: str | None = "DEFAULT"
     standardize: bool = False
     freeze_bn: bool = False
+    model: Annotated[str | None, UNLESS_DEFAULT] = None
+
+    def __post_init__(self) -> None:
+        if self.name == "timm" and self.model is None:
+            raise LtcamError("backbone.model: is not set; name one of timm, e.g. convnext_tiny")
+        if self.name != "timm" and self.model is not None:
+            raise LtcamError(f"backbone.model={self.model}: is of backbone=timm; set that")
+        if self.name == "timm" and self.head == "own":
+            raise LtcamError("backbone.head=own: backbone=timm takes fc, avg, max or lse")
+
+    @property
+    def display_name(self) -> str:
+        """Name of the network, in names of runs."""
+        return as_folder_name(self.model or self.name)
 
 
 @config("trainer.augment")
@@ -122,6 +142,9 @@ class TrainerConfig:
         guide: Run or checkpoint of a first classifier whose maps this one's shall resemble; null:
             no guide.
         guide_weight: Weight of the maps' difference in the loss.
+        kinds: Whether the classifier has an output for each kind of defect, in place of one for
+            all; see `dataset.kinds`.
+        logger: Where curves and pictures go, too; null: nowhere else.
     """
 
     epochs: Annotated[int, Field(ge=1, le=100_000)] | None = None
@@ -143,6 +166,8 @@ class TrainerConfig:
     cutmix: Share = 0.0
     guide: str | None = None
     guide_weight: NotNegative = 1.0
+    kinds: Annotated[bool, NO_EFFECT] = False  # true adds their names to a training's identity
+    logger: Annotated[LoggerName | None, NO_EFFECT] = None
 
     def __post_init__(self) -> None:
         if self.threshold != "prior" and not self.validation:
@@ -150,6 +175,8 @@ class TrainerConfig:
                 f"trainer.threshold={self.threshold} is chosen on validation items; "
                 "set trainer.validation, e.g. 0.2"
             )
+        if self.kinds and self.cutmix:
+            raise LtcamError("trainer.cutmix: mixes two classes; leave it out with trainer.kinds")
 
     @property
     def recall(self) -> float | None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from ltcam_cli.classifier.checkpoint import Classifier, load_classifier
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.maps.layer import Layer
+from ltcam_cli.maps.stages import main_stages
 from ltcam_cli.maps.weightings import combine, gradcam
 
 
@@ -55,8 +56,7 @@ def saliency(
     Returns:
         (N, L), and (N, h, w) float32 in [0, 1]: all 0 where nothing speaks for a defect.
     """
-    stages: dict[str, str] = classifier.model.stages  # type: ignore[assignment]
-    name = stages[max(stage for stage in stages if stage.startswith("s"))]
+    name = main_stages(classifier.model)[-1]
     outputs: list[Tensor] = []
 
     def record(module: object, inputs: object, output: Tensor) -> Tensor:

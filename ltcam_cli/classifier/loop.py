@@ -19,6 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ltcam_cli.classifier.config import TrainerConfig
+from ltcam_cli.classifier.loggers import Logger, logger_of
 from ltcam_cli.classifier.progress import read_progress, resuming, save_progress
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.progress import Progress, duration
@@ -45,12 +46,14 @@ class TrainingLoop:
         model, optimizer, schedule: What is trained, set by `begin`.
         ema: Exponential moving average of the model (Polyak and Juditsky 1992), or None.
         history: Rows of `history.csv`.
+        logger: Open logger during `progress`, if one is asked for.
     """
 
     model: nn.Module
     optimizer: Optimizer
     schedule: LRScheduler
     ema: AveragedModel | None
+    logger: Logger | None
 
     def __init__(
         self,
@@ -63,6 +66,7 @@ class TrainingLoop:
         clip: float | None,
         autocast_dtype: torch.dtype | None = None,
         hint: str = "",
+        logger: str | None = None,
     ) -> None:
         """Prepare a training that is kept in a folder.
 
@@ -75,6 +79,7 @@ class TrainingLoop:
             clip: Greatest norm of the gradient; None: no limit.
             autocast_dtype: Type of 16 bits of mixed precision; None: float32.
             hint: Advice that follows the remaining time.
+            logger: Kind of logger that the history goes to, too; None: none.
         """
         self.folder, self.name, self.device = folder, name, device
         self.total_steps, self.batch_size, self.clip, self.hint = (
@@ -84,6 +89,7 @@ class TrainingLoop:
             hint,
         )
         self.autocast_dtype = autocast_dtype
+        self.logger_kind, self.logger = logger, None
         self.scaler = torch.amp.GradScaler(enabled=autocast_dtype == torch.float16)
         self.history: list[dict[str, float]] = []
         self._progress = Progress("training", total_steps, shown=False)
@@ -121,6 +127,7 @@ class TrainingLoop:
         with (
             logging_redirect_tqdm(),
             Progress("training", self.total_steps, "step", done=done) as self._progress,
+            logger_of(self.logger_kind, self.folder) as self.logger,
         ):
             yield
 
@@ -161,6 +168,8 @@ class TrainingLoop:
         self.history.append(row)
         states = {name: part.state_dict() for name, part in self._parts().items()}
         save_progress(self.folder, states | {"history": self.history} | state)
+        if self.logger is not None:
+            self.logger.scalars(len(self.history), row)
 
     def read_state(self) -> dict[str, Any] | None:
         """State that `record` saved last; None if there is none."""

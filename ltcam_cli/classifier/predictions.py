@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,10 @@ from ltcam_cli.classifier.config import TrainerConfig
 from ltcam_cli.data.batches import Images, batches
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
+from ltcam_cli.files import atomic
 from ltcam_cli.progress import FIRST, Progress
 from ltcam_cli.scores import images as image_scores
+from ltcam_cli.scores.kinds import image_kinds, kind_accuracy
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +35,8 @@ def predict_images(
     on_error: str = "raise",
 ) -> pd.DataFrame:
     """Image-level table: name, group, label, logit (as trained), probability, predicted.
+
+    Of a classifier of kinds also kind (`crack+hole`), predicted_kind and probability_<kind>.
 
     Raises:
         LtcamError: if no image, or with `on_error="raise"` one image, cannot be read.
@@ -49,7 +54,11 @@ def predict_images(
             logits = classifier.model(classifier.prepare(batch.images)).float()
             log_odds = classifier.log_odds(logits).cpu()
             probability = classifier.probability(logits).cpu()
-            for item, odds, p in zip(batch.items, log_odds, probability, strict=True):
+            kinds = classifier.kind_verdicts(logits)
+            for item, odds, p, verdict in zip(
+                batch.items, log_odds, probability, kinds, strict=True
+            ):
+                predicted = bool(p >= classifier.threshold)
                 rows.append(
                     {
                         "name": item.sample.name,
@@ -57,7 +66,9 @@ def predict_images(
                         "label": item.sample.label,
                         "logit": float(odds),
                         "probability": float(p),
-                        "predicted": int(p >= classifier.threshold),
+                        "predicted": int(predicted),
+                        **({"kind": "+".join(item.sample.kinds)} if classifier.kinds else {}),
+                        **verdict.columns(predicted),
                     }
                 )
     if not rows:
@@ -110,3 +121,13 @@ def image_metrics(table: pd.DataFrame) -> dict[str, Any]:
         **{f"test_{k}": v for k, v in image_scores.confusion(labels, predicted).items()},
         "test_images": len(table),
     }
+
+
+def write_kinds(folder: Path, table: pd.DataFrame, kinds: Sequence[str]) -> dict[str, float]:
+    """Write `kinds.csv`, the scores of each kind in a table of `predict_images`; their means."""
+    if not kinds:
+        return {}
+    scores = image_kinds(table, kinds)
+    with atomic(folder / "kinds.csv") as temporary:
+        scores.to_csv(temporary, index=False)
+    return {"test_kind_ap": float(scores["ap"].mean()), "test_kind_accuracy": kind_accuracy(table)}

@@ -15,15 +15,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ltcam_cli.classifier.augment import BalancedOrder, CutMix, augmentation
-from ltcam_cli.classifier.backbones import (
-    build_classifier,
-    freeze_batch_norm,
-    remaining_hint,
-)
-from ltcam_cli.classifier.checkpoint import Classifier, prior_shift
+from ltcam_cli.classifier.backbones import freeze_batch_norm, remaining_hint
+from ltcam_cli.classifier.checkpoint import Classifier
 from ltcam_cli.classifier.config import BackboneConfig, TrainerConfig
 from ltcam_cli.classifier.epochs import count_defective, images_per_epoch, with_epochs
 from ltcam_cli.classifier.guidance import Guide, consistency, saliency
+from ltcam_cli.classifier.kinds import any_log_odds, kind_loss, kind_targets
+from ltcam_cli.classifier.loggers import log_overlays
 from ltcam_cli.classifier.loop import TrainingLoop, cosine, make_optimizer, one_cycle
 from ltcam_cli.classifier.loss import Chance, classification_loss
 from ltcam_cli.classifier.precision import autocast_dtype
@@ -32,15 +30,16 @@ from ltcam_cli.classifier.predictions import (
     image_metrics,
     predict_images,
     validation_ap,
+    write_kinds,
 )
 from ltcam_cli.classifier.progress import resuming
-from ltcam_cli.classifier.weights import IMAGENET_MEAN, IMAGENET_STD, load_weights
+from ltcam_cli.classifier.untrained import new_classifier
 from ltcam_cli.data.batches import Batch, Images, collate, default_workers, read_batches
 from ltcam_cli.data.dataset import Dataset
+from ltcam_cli.data.kinds import kind_names
 from ltcam_cli.data.load import white_of
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split, check_classes, split_fraction
-from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import atomic, write_json
 
 log = logging.getLogger(__name__)
@@ -61,8 +60,9 @@ def train(
 ) -> dict[str, Any]:
     """Train a classifier and test it at image level.
 
-    Writes `checkpoint.pt`, `history.csv`, `images.csv`, `metrics.json` and, after each epoch,
-    `last.pt`. A training resumed from it ends with the weights of an uninterrupted one (on CPU).
+    Writes `checkpoint.pt`, `history.csv`, `images.csv`, `metrics.json`, of kinds `kinds.csv`, and
+    after each epoch `last.pt`. A training resumed from it ends with the weights of an uninterrupted
+    one (on CPU).
 
     Args:
         folder: Output directory; must exist.
@@ -83,6 +83,7 @@ def train(
     white = white_of(dataset, split.listed_train)
     split = split.read_by(dataset.image_reader(white), dataset.mask_reader())
     samples = split.train
+    kinds = kind_names(samples) if trainer.kinds else ()
     check_classes(samples, "training", split)
     check_classes(split.test, "test", split)
     validation: list[Sample] = []
@@ -92,7 +93,7 @@ def train(
 
     trainer = with_epochs(trainer, samples, backbone.weights is not None)
     torch.manual_seed(seed)
-    classifier = new_classifier(samples, dataset, backbone, device)
+    classifier = new_classifier(samples, dataset, backbone, device, kinds)
     classifier.white = white
     training = _Training(folder, classifier, samples, dataset, trainer, seed, device)
     training.run(validation, resume)
@@ -104,6 +105,7 @@ def train(
         table.to_csv(temporary, index=False)
     metrics = {
         **image_metrics(table),
+        **write_kinds(folder, table, kinds),
         "test_skipped": len(split.test) - len(table),
         "threshold": classifier.threshold,
         "threshold_rule": trainer.threshold,
@@ -121,39 +123,6 @@ def train(
     return metrics
 
 
-def new_classifier(
-    samples: Sequence[Sample],
-    dataset: Dataset,
-    backbone: BackboneConfig,
-    device: torch.device,
-) -> Classifier:
-    """Untrained classifier, from scratch or with pre-trained weights.
-
-    Raises:
-        LtcamError: if it has more than two logits or torchvision's head, or weights do not fit.
-    """
-    if backbone.head == "own":
-        raise LtcamError(
-            "backbone.head=own: is for imported models; train with fc, avg, max or lse"
-        )
-    if backbone.logits > 2:
-        raise LtcamError(f"backbone.logits={backbone.logits}: training takes 1 or 2")
-    pretrained = backbone.weights is not None
-    channels = 3 if pretrained else dataset.channels
-    model = build_classifier(backbone, channels)
-    load_weights(model, backbone)
-    model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Classifier(
-        model,
-        backbone,
-        channels,
-        *dataset.input_size,
-        mean=IMAGENET_MEAN if pretrained else (0.5,) * channels,
-        std=IMAGENET_STD if pretrained else (0.25,) * channels,
-        prior_shift=prior_shift(count_defective(samples), len(samples)),
-    )
-
-
 class _Training:
     """Batches, loss and epochs of one training."""
 
@@ -169,11 +138,13 @@ class _Training:
     ) -> None:
         self.classifier, self.trainer, self.on_error = classifier, trainer, dataset.on_error
         self.seed, self.device = seed, device
-        self._new = partial(new_classifier, samples, dataset, classifier.backbone, device)
+        self._new = partial(
+            new_classifier, samples, dataset, classifier.backbone, device, classifier.kinds
+        )
         assert trainer.epochs is not None
         self.epochs, count = trainer.epochs, images_per_epoch(trainer, samples)
         self.order = BalancedOrder([s.label or 0 for s in samples], count, seed)
-        images = Images(
+        self.images = Images(
             samples,
             classifier.height,
             classifier.width,
@@ -182,7 +153,7 @@ class _Training:
             cache=trainer.cache,
             on_error=dataset.on_error,
         )
-        self.loader = self._loader(images)
+        self.loader = self._loader(self.images)
         self.cutmix, self.chance = CutMix(trainer.cutmix), Chance(trainer.label_smoothing)
         self.guide = None if trainer.guide is None else Guide(Path(trainer.guide), classifier)
         self.loop = TrainingLoop(
@@ -194,6 +165,7 @@ class _Training:
             clip=trainer.clip,
             autocast_dtype=autocast_dtype(trainer.amp, device),
             hint=remaining_hint(classifier.backbone, device),
+            logger=trainer.logger,
         )
         self._begin(0)
 
@@ -259,6 +231,7 @@ class _Training:
                 log.info("%s: loss %.4f, %.1f s", where, result.loss, result.seconds)
                 if warning:
                     log.warning("%s: %s; %s", where, warning, self._remedies())
+            log_overlays(self.loop.logger, self.classifier, self.images)
         return True
 
     def _epoch(self, epoch: int) -> Iterator[Batch]:
@@ -281,9 +254,19 @@ class _Training:
             prior = self.guide.maps(pixels)
             logits, maps = saliency(self.classifier, images, differentiable=True)
             guided = self.trainer.guide_weight * consistency(maps, prior, labels)
-        loss = classification_loss(logits, labels, self.trainer.label_smoothing)
-        self.chance.update(loss, labels)
+        loss = self._image_loss(logits, labels, batch)
         return loss if guided is None else loss + guided
+
+    def _image_loss(self, logits: Tensor, labels: Tensor, batch: Batch) -> Tensor:
+        """Loss of the image labels, which tells of chance, and that of the kinds."""
+        kinds, smoothing = self.classifier.kinds, self.trainer.label_smoothing
+        of_labels = any_log_odds(logits)[:, None] if kinds else logits
+        loss = classification_loss(of_labels, labels, smoothing)
+        self.chance.update(loss, labels)
+        if not kinds:
+            return loss
+        targets = kind_targets([item.sample for item in batch.items], kinds)
+        return loss + kind_loss(logits, targets.to(logits.device), smoothing)
 
     def _remedies(self) -> str:
         rate = f"a lower trainer.lr (now {self.loop.highest_lr:g})"

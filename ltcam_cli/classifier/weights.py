@@ -13,7 +13,7 @@ from torchvision import models
 from ltcam_cli.classifier.backbones import BACKBONES
 from ltcam_cli.classifier.config import BackboneConfig
 from ltcam_cli.classifier.tensors import read_tensors
-from ltcam_cli.errors import LtcamError, nearest
+from ltcam_cli.errors import LtcamError, nearest, require
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,11 @@ def load_weights(model: nn.Module, config: BackboneConfig) -> None:
     """
     if config.weights is None:
         return
-    state = _published(config) if _is_name(config.weights) else read_state(Path(config.weights))
+    published = _is_name(config.weights)
+    if config.name == "timm":
+        _load_timm(model, config, None if published else read_state(Path(config.weights)))
+        return
+    state = _published(config) if published else read_state(Path(config.weights))
     current = model.state_dict()
     if not set(state) & set(current):  # `features` alone
         state = {f"features.{key}": value for key, value in state.items()}
@@ -49,6 +53,27 @@ def load_weights(model: nn.Module, config: BackboneConfig) -> None:
     model.load_state_dict(fitting, strict=False)
     log.info("%s: %d tensors of the backbone, %d of the head", source, len(body),
              len(fitting) - len(set(fitting) & set(body)))  # fmt: skip
+
+
+def _load_timm(model: nn.Module, config: BackboneConfig, state: dict[str, Tensor] | None) -> None:
+    """Fill the body of a network of timm from a state dict of the whole; None: timm's own."""
+    from ltcam_cli.classifier.timm_models import TimmClassifier, fitted_weights, published_weights
+
+    assert isinstance(model, TimmClassifier)
+    state = fitted_weights(model, state) if state else published_weights(model, config)
+    wanted, source = model.body.state_dict(), f"backbone.weights={config.weights}"
+    check_fit(state, wanted, source, f"these are not weights of backbone.model={config.model}")
+    model.body.load_state_dict({key: state[key] for key in wanted if key in state}, strict=False)
+    log.info("%s: %d tensors of the backbone", source, len(wanted))
+
+
+def normalization(model: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of a network's published weights: timm's own, or ImageNet's."""
+    from ltcam_cli.classifier.timm_models import TimmClassifier
+
+    if isinstance(model, TimmClassifier):
+        return model.mean, model.std
+    return IMAGENET_MEAN, IMAGENET_STD
 
 
 def check_fit(
@@ -84,7 +109,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise LtcamError(f"{path}: no such weights; give a file, a torchvision name or null")
-    state = read_tensors(path, "give the model's state_dict() alone")
+    if path.suffix == ".safetensors":
+        state: Any = _safetensors(path)
+    else:
+        state = read_tensors(path, "give the model's state_dict() alone")
     while isinstance(state, dict) and (inner := [state[k] for k in WRAPPERS if _holds(state, k)]):
         state = inner[0]
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
@@ -92,6 +120,15 @@ def read_state(path: Path) -> dict[str, Tensor]:
     while prefix := next((p for p in PREFIXES if any(key.startswith(p) for key in state)), None):
         state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     return dict(state)
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return dict(require("safetensors.torch", "timm").load_file(path))
+    except LtcamError:
+        raise
+    except Exception as error:  # of a kind of its own
+        raise LtcamError(f"{path}: is damaged ({type(error).__name__}); get it anew") from error
 
 
 def _holds(state: Mapping[str, Any], key: str) -> bool:

@@ -8,9 +8,9 @@ from typing import Any
 
 from hydra._internal.core_plugins.bash_completion import BashCompletion
 
-from ltcam_cli.commands.compose import Call, conf_dir, initialized, root_groups, settings_of
-from ltcam_cli.commands.info import config_files
+from ltcam_cli.commands.compose import Call, initialized, root_groups, settings_of
 from ltcam_cli.config import leaves
+from ltcam_cli.experiments.config_files import conf_dir, config_files
 from ltcam_cli.experiments.settings import Settings
 from ltcam_cli.runs.folder import list_runs
 

@@ -8,9 +8,8 @@ that Hydra does not know all keys: `Settings.of` refuses those that do not exist
 
 from __future__ import annotations
 
-import importlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -25,17 +24,16 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-import ltcam_cli
 from ltcam_cli.commands.faults import readable_errors, unresolved
 from ltcam_cli.commands.options import Call
 from ltcam_cli.errors import LtcamError, nearest, user_message
+from ltcam_cli.experiments.config_files import conf_dir, own_config_dirs
 from ltcam_cli.experiments.devices import use_threads
 from ltcam_cli.experiments.overrides import Compose, literal, quoted
 from ltcam_cli.experiments.session import settings_from
 from ltcam_cli.experiments.settings import Composed, Settings, named_keys, text_keys
+from ltcam_cli.experiments.tasks import Row, Task
 
-Row = dict[str, Any]
-Task = Callable[[Composed], Row]
 GROUPS = (
     "dataset backbone trainer segmenter tta method pipeline student evaluation predict "
     "reproduce search"
@@ -44,16 +42,6 @@ GROUPS = (
 
 # Values that Hydra would not take for the name of a config.
 NO_NAME = r"[-+.\d][\w.+-]*|true|false|null|nan|[+-]?inf(inity)?|\s*"
-
-
-def conf_dir() -> Path:
-    """Where the configs lie: in the wheel inside the package, in a checkout beside it."""
-    package = Path(ltcam_cli.__file__).resolve().parent
-    return next(
-        path
-        for path in (package / "conf", package.parent / "conf")
-        if (path / "base.yaml").is_file()
-    )
 
 
 @contextmanager
@@ -137,26 +125,6 @@ def launch(job: str, task: Task, call: Call) -> tuple[list[Row], Path | None]:
 
 
 @dataclass(frozen=True)
-class LazyTask:
-    """A task that is imported when the config is known to be valid, since torch takes seconds.
-
-    Attributes:
-        reference: `module:name` of a function, or of a class whose objects are tasks.
-        arguments: Arguments of the class; None: it is a function.
-    """
-
-    reference: str
-    arguments: tuple[Any, ...] | None = None
-
-    def __call__(self, composed: Composed) -> Row:
-        """Import the task, and run it."""
-        module, _, name = self.reference.partition(":")
-        task = getattr(importlib.import_module(module), name)
-        row: Row = (task if self.arguments is None else task(*self.arguments))(composed)
-        return row
-
-
-@dataclass(frozen=True)
 class _Guarded:
     """A task that gives its user's error as a row: Hydra says nothing, and other tasks go on."""
 
@@ -173,15 +141,6 @@ class _Guarded:
             if message := user_message(error):
                 return {"error": message}
             raise
-
-
-def own_config_dirs(config_dir: Path | None) -> list[Path]:
-    """Folders of the user's own configs: `--config-dir`, and `./conf` where there is one."""
-    if config_dir is not None and not config_dir.is_dir():
-        raise LtcamError(f"--config-dir {config_dir}: no such folder")
-    given = [config_dir] if config_dir else []
-    paths = dict.fromkeys(path.resolve() for path in [*given, Path("conf")])
-    return [path for path in paths if path.is_dir() and path != conf_dir().resolve()]
 
 
 def with_open_keys(overrides: Sequence[str]) -> list[str]:

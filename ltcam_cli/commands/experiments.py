@@ -7,17 +7,18 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ltcam_cli.commands.compose import LazyTask, Row, Task, compose, launch
+from ltcam_cli.commands.compose import compose, launch
 from ltcam_cli.commands.options import Call
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.overrides import quoted
 from ltcam_cli.experiments.session import settings_from
 from ltcam_cli.experiments.settings import Settings, named_keys
-from ltcam_cli.report.terminal import print_table, spent
+from ltcam_cli.experiments.tasks import LazyTask, Row, Task
+from ltcam_cli.report.terminal import print_files, print_table, spent
 from ltcam_cli.runs.tables import SHOWN, once, write_results
-from ltcam_cli.scores.skill import SCORES
+from ltcam_cli.scores.skill import TOLD
 
-TRAINED = ("run", "head", "seed", *(f"test_{name}" for name in SCORES), "seconds", "threshold")
+TRAINED = ("run", "head", "seed", *(f"test_{name}" for name in TOLD), "seconds", "threshold")
 STUDENT = ("run", "student", "defect_share", "ignored_share", "without_defect", "change", "loss",
            "seconds")  # fmt: skip
 TEACHER = "ltcam_plus"  # pipeline that makes a student's first labels
@@ -66,6 +67,7 @@ def evaluate(call: Call) -> list[Row]:
     started = time.perf_counter()
     task = LazyTask("ltcam_cli.experiments.evaluate:evaluate_task")
     rows = run_task("evaluate", task, call, SHOWN)
+    print_files(row["kinds"] for row in rows if "kinds" in row)
     if not call.multirun:  # whose runs may have been side by side, or elsewhere
         print(f"\n{spent(rows[0]['loop'], started)}")
     return rows
@@ -115,9 +117,9 @@ def export(call: Call, out: Path | None) -> None:
     """Write an ONNX file; print where it is, and how far it is from the original."""
     composed = compose("export", call)
     settings_from(composed)  # a usage error needs no torch
-    from ltcam_cli.experiments.export import export_student
+    from ltcam_cli.experiments.export import export_pipeline
 
-    exported = export_student(composed, out)
+    exported = export_pipeline(composed, out)
     path = os.path.relpath(exported.path)
     differences = ", ".join(f"{name} {value:.1e}" for name, value in exported.differences.items())
     print(f"greatest differences from the original: {differences}")

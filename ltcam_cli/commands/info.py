@@ -4,20 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from ltcam_cli.commands.compose import (
-    GROUPS,
-    conf_dir,
-    own_config_dirs,
-    root_groups,
-    settings_of,
-)
+from ltcam_cli.commands.compose import GROUPS, root_groups, settings_of
 from ltcam_cli.commands.experiments import with_named_method
 from ltcam_cli.commands.options import Call
 from ltcam_cli.errors import LtcamError, nearest
+from ltcam_cli.experiments.config_files import conf_dir, config_files, merged_file
 from ltcam_cli.maps.weightings import get_weighting
 from ltcam_cli.report.terminal import commented_yaml
 
@@ -53,24 +45,6 @@ def methods(config_dir: Path | None) -> None:
         )
     print_table(pd.DataFrame(rows))
     print(f"\n{HEAD_NOTE}")
-
-
-def config_files(group: str, config_dir: Path | None) -> dict[str, Path]:
-    """Files of a config group by name; the user's own before the package's."""
-    folders = [*reversed(own_config_dirs(config_dir)), conf_dir()]
-    paths = {path.stem: path for folder in folders for path in (folder / group).glob("*.yaml")}
-    return {name: path for name, path in paths.items() if not name.startswith("_")}
-
-
-def merged_file(path: Path) -> dict[str, Any]:
-    """A method's file over those that it begins with."""
-    values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    merged: dict[str, Any] = {}
-    for base in values.pop("defaults", []):
-        places = [path.with_name(f"{base}.yaml"), conf_dir() / "method" / f"{base}.yaml"]
-        if file := next((place for place in places if place.is_file() and place != path), None):
-            merged |= merged_file(file)
-    return merged | values
 
 
 def config(call: Call, job: str) -> None:

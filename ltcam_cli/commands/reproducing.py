@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ltcam_cli.commands.compose import Row, compose, launch, settings_of
+from ltcam_cli.commands.compose import compose, launch, settings_of
 from ltcam_cli.commands.experiments import TEACHER
 from ltcam_cli.commands.options import Call
 from ltcam_cli.errors import LtcamError
-from ltcam_cli.experiments.overrides import entry_overrides
+from ltcam_cli.experiments.overrides import entry_overrides, with_experiment
+from ltcam_cli.experiments.tasks import Row
 from ltcam_cli.maps.method import StudentMethod
 from ltcam_cli.report.terminal import print_table
 from ltcam_cli.runs.folder import write_config
@@ -79,11 +80,3 @@ def reproduce(call: Call, what: str, folds: str | None, seeds: str | None) -> Pa
     for run in dict.fromkeys(str(row["run_path"]) for row in rows):
         print(f"ltcam report {shlex.quote(os.path.relpath(run))}")
     return folder
-
-
-def with_experiment(what: str, overrides: Sequence[str]) -> list[str]:
-    """The overrides, with `what` before the experiments that the user chose besides."""
-    chosen = [o for o in overrides if o.split("=")[0] == "experiment"]
-    names = [what, *(o.split("=", 1)[1].strip("[]") for o in chosen)]
-    both = f"experiment=[{','.join(names)}]" if chosen else f"experiment={what}"
-    return [both, *(o for o in overrides if o not in chosen)]

@@ -9,12 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from ltcam_cli.commands.compose import Row, launch, settings_of
+from ltcam_cli.commands.compose import launch, settings_of
 from ltcam_cli.commands.options import Call
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.config import check_split
 from ltcam_cli.experiments.ranges import deltas_of
 from ltcam_cli.experiments.settings import Settings, named_keys
+from ltcam_cli.experiments.tasks import Row
 from ltcam_cli.report.terminal import print_table, spent
 from ltcam_cli.runs.tables import SHOWN
 

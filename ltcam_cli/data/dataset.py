@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -42,6 +43,8 @@ class Dataset:
         channels: 1 grey or 3 RGB, for networks trained from scratch; pre-trained ones take 3.
         labels: CSV `name,label` of image labels, 0 good or 1 defective, which go before the data
             set's own; null: none.
+        kinds: CSV `name,kind` of the kinds of defects, `+` between several; null: the column
+            `kind` of the data set's other files, kinds.csv in the root, or the folders.
         annotations: True masks that go before the data set's own: a file or folder of COCO, YOLO,
             LabelMe, CVAT or Label Studio, or a folder of mask images; null: none.
         drop_leaks: Whether training images of items that are tested are dropped, not refused.
@@ -63,6 +66,7 @@ class Dataset:
     width: Side | None = None
     channels: Literal[1, 3] = 1
     labels: Annotated[str | None, NO_EFFECT] = None
+    kinds: Annotated[str | None, NO_EFFECT] = None
     annotations: Annotated[str | None, NO_EFFECT] = None
     drop_leaks: bool = True
     on_error: Annotated[Literal["raise", "skip"], NO_EFFECT] = "raise"
@@ -110,9 +114,15 @@ class Dataset:
         """Number of folds of each split that has folds."""
         return {}
 
+    def kind_files(self) -> list[Path]:
+        """CSVs that are there and may have a column `kind`, the one that counts most first."""
+        return [Path(self.labels)] if self.labels else []
+
     def facts(self, split: Split) -> list[str]:
         """Lines that `ltcam data check` prints of this data set."""
-        return []
+        counts = Counter(kind for sample in split.part("all") for kind in sample.kinds)
+        told = ", ".join(f"{kind} {count}" for kind, count in sorted(counts.items()))
+        return [f"kinds: {told}"] if told else []
 
     @property
     def display_name(self) -> str:

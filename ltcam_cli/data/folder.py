@@ -28,7 +28,7 @@ from ltcam_cli.data.listing import (
 )
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split, split_by, split_by_csv, split_fraction
-from ltcam_cli.data.tables import DEFECT, GOOD, plain
+from ltcam_cli.data.tables import DEFECT, GOOD, kinds_in, plain
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import lock
 from ltcam_cli.progress import track
@@ -41,7 +41,7 @@ class Folder(Dataset):
     """A folder of images, and of folders of images.
 
     It holds `good/`, `defect/` and perhaps `masks/` with the same stems; or `train/good`,
-    `test/<kind>` and perhaps `ground_truth/<kind>`.
+    `test/<kind>` and perhaps `ground_truth/<kind>`. Folders in `defect/` name kinds, too.
 
     Attributes:
         root: Folder of the images; must be set.
@@ -64,14 +64,14 @@ class Folder(Dataset):
         """Both parts; labels are in the folders' names."""
         root = self.folder()
         is_tree = any(_subfolders(part, GOOD) for part in _subfolders(root, {"train"}))
-        table = Path(self.split_file) if self.split_file else root / "split.csv"
+        table = self._split_table
         split: str = self.split
         if split == "auto":
             by_tree = "given" if is_tree else "fraction"
             split = "csv" if self.split_file or table.is_file() else by_tree
         if split == "given" and not is_tree:
             raise LtcamError(f"dataset.split=given: {root} has no train/good; use csv or fraction")
-        found = _Found(root)
+        found = _Found(root, is_tree=is_tree)
         found.tree() if is_tree else found.flat()
         if not found.samples:
             raise LtcamError(
@@ -89,12 +89,21 @@ class Folder(Dataset):
         parts.notes, parts.unread_masks = found.notes, found.unread_masks
         return parts
 
+    @property
+    def _split_table(self) -> Path:
+        return Path(self.split_file) if self.split_file else self.folder() / "split.csv"
+
+    def kind_files(self) -> list[Path]:
+        """The file of labels, `kinds.csv`, and the file of the split."""
+        own = [self.folder() / "kinds.csv", self._split_table]
+        return [*super().kind_files(), *(path for path in own if path.is_file())]
+
 
 class _Found:
     """What a folder holds: samples, and notes on what is none."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, *, is_tree: bool) -> None:
+        self.root, self.is_tree = root, is_tree
         self.samples: list[Sample] = []
         self.left_out: Counter[str] = Counter()
         self.masks: list[Path] = []  # of no image
@@ -174,10 +183,14 @@ class _Found:
         found, others = pair_masks(files.keys(), [*masks, *beside])
         self.beside, self.masks = len(beside), [path for _, path in others]
         for name, path in files.items():
-            sample = Sample.from_files(
-                path, found.get(name), name=name, group=name, label=labels[path]
+            label = labels[path]
+            folder = name.partition("/")[2] if self.is_tree else name
+            kinds = kinds_in(folder.partition("/")[0]) if label and "/" in folder else ()
+            self.samples.append(
+                Sample.from_files(
+                    path, found.get(name), name=name, group=name, label=label, kinds=kinds
+                )
             )
-            self.samples.append(sample)
 
     def _count_others(self, known: Collection[str]) -> None:
         """Count folders and images beside those that are read."""

@@ -12,6 +12,7 @@ from ltcam_cli.data.annotated import annotated_samples
 from ltcam_cli.data.dataset import Dataset
 from ltcam_cli.data.folder import Folder
 from ltcam_cli.data.image_files import White, forget_warnings, white_level
+from ltcam_cli.data.kinds import with_kinds
 from ltcam_cli.data.ksdd import Ksdd
 from ltcam_cli.data.ksdd2 import Ksdd2
 from ltcam_cli.data.sample import Sample
@@ -74,6 +75,7 @@ def load_split(dataset: Dataset) -> Split:
     if dataset.annotations:
         annotated = annotated_samples(Path(dataset.annotations), everything, dataset.max_pixels)
         split = split.changed(lambda sample: annotated.get(sample.name, sample))
+    split = with_kinds(split, dataset, everything)
     split = split.read_by(dataset.image_reader("auto"), dataset.mask_reader())
     return without_leaks(replace(split, labels=labels), drop=dataset.drop_leaks)
 

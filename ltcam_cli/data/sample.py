@@ -30,6 +30,7 @@ class Sample:
         mask_path: the mask's file; None for masks made on the fly.
         recipe: text that decides the pixels of an image and mask made on the fly; None: their
             digests are of the pixels.
+        kinds: names of its kinds of defects, where they are known.
     """
 
     name: str
@@ -40,14 +41,23 @@ class Sample:
     path: Path | None = None
     mask_path: Path | None = None
     recipe: str | None = None
+    kinds: tuple[str, ...] = ()
 
     @classmethod
     def from_files(
-        cls, path: Path, mask: Path | None, *, name: str, group: str, label: int | None
+        cls,
+        path: Path,
+        mask: Path | None,
+        *,
+        name: str,
+        group: str,
+        label: int | None,
+        kinds: tuple[str, ...] = (),
     ) -> Sample:
         """A sample of an image file and, where there is one, its mask file."""
         read_mask = partial(MaskReader(), mask) if mask else None
-        return cls(name, group, label, partial(ImageReader(), path), read_mask, path, mask)
+        read_image = partial(ImageReader(), path)
+        return cls(name, group, label, read_image, read_mask, path, mask, kinds=kinds)
 
     def read_by(self, images: ImageReader, masks: MaskReader) -> Sample:
         """This sample, whose files are read so; one that was made on the fly as it is."""

@@ -123,6 +123,11 @@ class Split:
 
 
 def _labelled(sample: Sample, labels: Mapping[str, int] | None, *, strict: bool) -> Sample:
+    labelled = _with_label(sample, labels, strict=strict)
+    return labelled if labelled.label else replace(labelled, kinds=())
+
+
+def _with_label(sample: Sample, labels: Mapping[str, int] | None, *, strict: bool) -> Sample:
     if labels is not None:
         if sample.name in labels:
             return replace(sample, label=labels[sample.name])

@@ -41,6 +41,12 @@ def plain(word: str) -> str:
     return re.sub(r"[-_\s]|(?<=[^\W\d])\.", "", word.casefold())
 
 
+def kinds_in(text: str) -> tuple[str, ...]:
+    """Kinds of defects that a word names, `+` between them; none if it is empty or means good."""
+    words = {word.strip() for word in unicodedata.normalize("NFC", text).split("+")}
+    return tuple(sorted(word for word in words if word and plain(word) not in GOOD))
+
+
 @dataclass(frozen=True)
 class Row:
     """A row of a CSV: the number of its line, and its cells by column."""

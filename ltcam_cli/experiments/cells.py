@@ -15,9 +15,11 @@ from ltcam_cli.errors import DamagedFileError, LtcamError
 from ltcam_cli.experiments.calibration import calibrated_segmenters, calibration_digest
 from ltcam_cli.experiments.config import EvaluationConfig
 from ltcam_cli.experiments.evidence import Evidence
+from ltcam_cli.experiments.kinds import write_kinds
 from ltcam_cli.experiments.session import Session
 from ltcam_cli.experiments.settings import Pipeline
-from ltcam_cli.experiments.sources import heatmap_source, passes, resolved
+from ltcam_cli.experiments.sources import heatmap_source, kind_of, passes, resolved
+from ltcam_cli.experiments.tasks import Row
 from ltcam_cli.files import stem_of, write_json
 from ltcam_cli.maps.method import AUTO
 from ltcam_cli.report.overlay import draw_strip
@@ -31,7 +33,6 @@ from ltcam_cli.runs.tables import add_rows
 from ltcam_cli.scores.pixels import PixelCounts
 
 log = logging.getLogger("ltcam_cli")
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,7 @@ def run(session: Session, jobs: Sequence[CellJob]) -> tuple[list[Row], float]:
         seconds += _run_pass(session, [missing[number] for number in numbers])
     rows = {folder: Cell(folder).metrics for folder in folders}
     add_rows(session.run, list(rows.values()))
+    write_kinds(session, [Cell(folder) for folder in folders])
     return [rows[job.folder] for job in jobs], seconds
 
 
@@ -192,7 +194,7 @@ def masks_of(session: Session, pipelines: Sequence[Pipeline]) -> tuple[Any, list
     methods = list({repr(pipeline.method): pipeline.method for pipeline in pipelines}.values())
     segmenters = calibrated_segmenters(session, pipelines)
     jobs = [
-        MaskJob(methods.index(pipeline.method), segmenter)
+        MaskJob(methods.index(pipeline.method), segmenter, kind_of(pipeline.method, session))
         for pipeline, segmenter in zip(pipelines, segmenters, strict=True)
     ]
     return heatmap_source(session, methods, pipelines[0].tta), jobs

@@ -17,7 +17,7 @@ from ltcam_cli.data.batches import Images, Item
 from ltcam_cli.data.sample import Sample, content_of
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.cells import masks_of
-from ltcam_cli.experiments.evidence import NecessityAndSufficiency
+from ltcam_cli.experiments.evidence import Counterfactuals, Shares, criterion
 from ltcam_cli.experiments.session import Session
 from ltcam_cli.experiments.settings import Pipeline
 from ltcam_cli.files import exclusive, stem_of, write_text
@@ -33,7 +33,7 @@ from ltcam_cli.runs.masking import mask_images
 from ltcam_cli.runs.reading import read_table
 from ltcam_cli.runs.tables import as_markdown
 
-DEFECTIVE, GOOD = 40, 12  # training images that choose
+DEFECTIVE, GOOD = 80, 12  # training images that choose
 PICTURES, SHOWN = 3, 4  # best candidates that are drawn, and images of each
 log = logging.getLogger("ltcam_cli")
 
@@ -86,9 +86,9 @@ def candidates(pipeline: Pipeline) -> list[Pipeline]:
 
 
 def chosen_pipeline(session: Session, pipeline: Pipeline) -> Pipeline:
-    """The pipeline, or the best of its candidates by `NecessityAndSufficiency`.
+    """The pipeline, or the best of its candidates by `evidence.criterion`.
 
-    Reads at most 40 defective and 12 good training images and their labels, no mask. The choice is
+    Reads at most 80 defective and 12 good training images and their labels, no mask. The choice is
     kept in the run folder, `auto/<hash>/`: `choice.csv`, `choice.md` and pictures of the best
     three; it is used where the training images are absent. Where nothing was chosen and they are
     absent, or none can be judged, the first candidate is taken, with a warning.
@@ -168,19 +168,20 @@ def drawn(samples: Sequence[Sample], label: int, count: int) -> list[Sample]:
 def judged(
     session: Session, pool: Sequence[Pipeline], defective: Sequence[Sample], good: Sequence[Sample]
 ) -> pd.DataFrame:
-    """A row a candidate: criterion, and the masks' mean share of the image in per cent."""
-    criterion = NecessityAndSufficiency(session.classifier, read_images(session, good))
+    """A row a candidate: criterion, and the means that it is made of; the area in per cent."""
+    counterfactuals = Counterfactuals(session.classifier, read_images(session, good))
     source, jobs = masks_of(session, pool)
     results = mask_images(
         session.classifier, source, jobs, defective, session.loading("choosing a pipeline")
     )
-    rows = [(r.job, criterion(r), 100 * float(r.mask.mean())) for r in results]
-    means = pd.DataFrame(rows, columns=["job", "criterion", "area"]).groupby("job").mean()
+    rows = [(r.job, *counterfactuals.shares(r)) for r in results]
+    means = pd.DataFrame(rows, columns=["job", *Shares._fields]).groupby("job").mean()
     names = {
         "method": [pipeline.method.name for pipeline in pool],
         "segmenter": [pipeline.segmenter.name for pipeline in pool],
+        "criterion": criterion(means["removed"], means["brought"], means["area"]),
     }
-    return pd.DataFrame(names).join(means)
+    return pd.DataFrame(names).join(means.assign(area=100 * means["area"]))
 
 
 def read_images(session: Session, samples: Sequence[Sample]) -> Tensor:

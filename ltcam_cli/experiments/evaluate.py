@@ -6,11 +6,13 @@ import logging
 import os
 from collections.abc import Sequence
 
-from ltcam_cli.experiments.cells import Row, plan, run
+from ltcam_cli.experiments.cells import plan, run
 from ltcam_cli.experiments.delta import choose_deltas
+from ltcam_cli.experiments.kinds import KINDS
 from ltcam_cli.experiments.session import Session, find_session
 from ltcam_cli.experiments.settings import Composed, Pipeline
 from ltcam_cli.experiments.students import best_pipeline
+from ltcam_cli.experiments.tasks import Row
 from ltcam_cli.scores.skill import no_skill
 
 log = logging.getLogger("ltcam_cli")
@@ -38,8 +40,11 @@ def evaluate_pipelines(session: Session, pipelines: Sequence[Pipeline]) -> tuple
 def evaluate_task(composed: Composed) -> Row:
     """Evaluate the config's pipeline; its row.
 
-    Besides, the row has the seconds of this call's `loop`, and `results`, the run's table.
+    Besides, the row has the seconds of this call's `loop`, `results`, the run's table, and `kinds`,
+    that of the kinds of defects where they are known.
     """
     session = find_session(composed)
     [row], loop = evaluate_pipelines(session, [session.settings.pipeline])
-    return row | {"loop": loop, "results": os.path.relpath(session.run.path / "results.csv")}
+    kinds = session.run.path / "evaluate" / row["cell"] / KINDS
+    told = {"kinds": os.path.relpath(kinds)} if kinds.is_file() else {}
+    return row | told | {"loop": loop, "results": os.path.relpath(session.run.path / "results.csv")}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
@@ -65,20 +67,37 @@ class Evidence:
         return self.classifier.log_odds(logits).tolist()
 
 
-class NecessityAndSufficiency(Evidence):
-    """Whether the classifier needs the mask's pixels, and whether they are enough for it.
+class Shares(NamedTuple):
+    """Answers of a classifier about a mask; NaN where blurring the image does not lower y.
 
-    n · s · h · √ln(1 / a), of three shares of y and the mask's share a of the image:
+    Attributes:
+        removed: n · h, in [0, 1]. n, deletion: the share of y that blurring the mask's pixels takes
+            away, as in `Evidence`. h, healing: the share that a good image's pixels g in the mask
+            take away, (y(x) − y(x with g in the mask)) / (y(x) − y(g)).
+        brought: s, insertion, in [0, 1]: the share that the mask's pixels bring with them on the
+            good image, (y(g with x in the mask) − y(g)) / (y(x) − y(g)).
+        area: a, the mask's share of the image.
+    """
 
-    - n, deletion: blurring the mask's pixels takes it away, as in `Evidence`;
-    - s, insertion: the mask's pixels bring it with them on a good image g,
-      (y(g with x in the mask) − y(g)) / (y(x) − y(g));
-    - h, healing: the good image's pixels in the mask take it away,
-      (y(x) − y(x with g in the mask)) / (y(x) − y(g)).
+    removed: float
+    brought: float
+    area: float
 
-    A mask of a part of the defect alone has a small s and h, one of far more than the defect a
-    small ln(1 / a). Deletion and insertion are those of RISE (Petsiuk et al. 2018), each once. The
+
+def criterion(removed: ArrayLike, brought: ArrayLike, area: ArrayLike) -> np.ndarray:
+    """n h · s² · √ln(1 / a) of means over images: is the mask the defect, and all of it?
+
+    A mask of a part of the defect has a small h and s, one of far more than the defect a small
+    ln(1 / a). Deletion and insertion are those of RISE (Petsiuk et al. 2018), each once. The
     product is ours; compared with others in docs/surfaces.md.
+    """
+    area = np.asarray(area, dtype=float)
+    narrow = np.where(area > 0, -np.log(np.where(area > 0, area, 1.0)), 0.0)
+    return np.asarray(removed) * np.asarray(brought) ** 2 * np.sqrt(narrow)
+
+
+class Counterfactuals(Evidence):
+    """What a classifier says of an image without a mask's pixels, and of these pixels alone.
 
     Args:
         classifier: Classifier.
@@ -91,26 +110,23 @@ class NecessityAndSufficiency(Evidence):
         self._next = -1
         self._reference: tuple[Item, Tensor, float] | None = None
 
-    def __call__(self, result: ImageResult) -> float:
-        """Criterion of one image and mask: three forwards, and three more for each new image."""
+    def shares(self, result: ImageResult) -> Shares:
+        """Of one image and mask: three forwards, and three more for each new image."""
         image, blurred, whole, nothing = self._whole(result.item)
-        if whole <= nothing:
-            return float("nan")
-        reference, normal = self._good(result.item, image)
         inside = at_input_size(result.mask, image)
-        if not inside.any():
-            return 0.0
+        area = float(inside.mean())
+        if whole <= nothing:
+            return Shares(math.nan, math.nan, area)
+        reference, normal = self._good(result.item, image)
         # A soft edge, so that the seam is not what the classifier sees.
         soft = torch.maximum(tv.gaussian_blur(inside, [9, 9], [1.5, 1.5]), inside)
-        pasted = soft * image + (1 - soft) * reference
-        healed = soft * reference + (1 - soft) * image
         deleted = torch.where(inside > 0.5, blurred, image)
-        without, inserted, replaced = self._log_odds(torch.stack([deleted, pasted, healed]))
-        n = share(whole - without, whole - nothing)
-        s = share(inserted - normal, whole - normal)
-        h = share(whole - replaced, whole - normal)
-        area = float(inside.mean())
-        return n * s * h * math.sqrt(max(0.0, -math.log(area)))
+        healed = soft * reference + (1 - soft) * image
+        inserted = soft * image + (1 - soft) * reference
+        y_deleted, y_healed, y_inserted = self._log_odds(torch.stack([deleted, healed, inserted]))
+        n = share(whole - y_deleted, whole - nothing)
+        h = share(whole - y_healed, whole - normal)
+        return Shares(n * h, share(y_inserted - normal, whole - normal), area)
 
     def _good(self, item: Item, image: Tensor) -> tuple[Tensor, float]:
         """A good image, as bright as this one, and its y; kept for the masks of the same image."""

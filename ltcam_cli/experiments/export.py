@@ -1,4 +1,4 @@
-"""Export: a run's classifier and student as one ONNX file."""
+"""Export: a run's classifier and its maps or student as one ONNX file."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ import torch
 from torch import Tensor
 
 import ltcam_cli
+from ltcam_cli.classifier.checkpoint import Classifier
 from ltcam_cli.data.batches import Images, Item
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.cells import masks_of
 from ltcam_cli.experiments.session import Session, session_of_run
 from ltcam_cli.experiments.settings import Composed, Pipeline
-from ltcam_cli.experiments.sources import resolved, student_folder
-from ltcam_cli.maps.method import StudentMethod
+from ltcam_cli.experiments.sources import resolved, student_folder, with_logit
+from ltcam_cli.maps.method import CamMethod, ProductMethod, StudentMethod
 from ltcam_cli.student.checkpoint import Student, load_student
 from ltcam_cli.student.deploy import export, onnx_path
+from ltcam_cli.student.deploy_maps import export_maps
 
 SAMPLES = 8  # images on which the file is compared with the original
 log = logging.getLogger("ltcam_cli")
@@ -37,26 +39,26 @@ class Exported:
     differences: dict[str, float]
 
 
-def export_student(composed: Composed, out: Path | None = None) -> Exported:
+def export_pipeline(composed: Composed, out: Path | None = None) -> Exported:
     """Write the ONNX file, and the JSON file beside it.
 
     Args:
-        composed: Config whose method is a student.
+        composed: Config with the method, a student or maps.
         out: Path of the ONNX file; None: `model.onnx` in the run folder.
 
     Raises:
-        LtcamError: If the method is no student's, whose maps need no gradients.
+        LtcamError: If the method cannot be exported.
     """
     session = session_of_run(composed)
     settings, run = session.settings, session.run
     method = resolved(session, settings.method)
-    if not isinstance(method, StudentMethod):
+    if settings.tta.label or settings.ensemble:
+        raise LtcamError("export: is of one classifier's maps alone; do not set tta and ensemble")
+    if isinstance(method, ProductMethod) or not isinstance(method, CamMethod | StudentMethod):
         raise LtcamError(
-            f"method={settings.method.name}: a memory or gradients cannot be exported; train a "
-            f"student of its maps: ltcam student train --run {run.name} "
-            f"--method {settings.method.name}"
+            f"method={method.name}: a memory cannot be exported; train a student of its maps: "
+            f"ltcam student train --run {run.name} --method {method.name}"
         )
-    student = load_student(student_folder(session, method) / "checkpoint.pt")
     pipeline = Pipeline(method, settings.segmenter, settings.tta)
     _, [job] = masks_of(session, [pipeline])
     described = {
@@ -69,17 +71,24 @@ def export_student(composed: Composed, out: Path | None = None) -> Exported:
         "calibration": [calibrator.state for calibrator in job.segmenter.calibrators],
     }
     path = out or onnx_path(run.path)
+    classifier = session.classifier
+    if isinstance(method, CamMethod):
+        spec = with_logit(method.spec(), classifier)
+        images = compared_images(session, classifier)
+        return Exported(path, export_maps(classifier, spec, images, path, described))
+    student = load_student(student_folder(session, method) / "checkpoint.pt")
     images = compared_images(session, student)
-    return Exported(path, export(session.classifier, student, images, path, described))
+    decides = method.verdict == "student"
+    return Exported(path, export(classifier, student, images, path, described, decides))
 
 
-def compared_images(session: Session, student: Student) -> Tensor:
-    """Test images (N, C, H, W) in [0, 1] at the student's size; noise where there is no data."""
+def compared_images(session: Session, network: Student | Classifier) -> Tensor:
+    """Test images (N, C, H, W) in [0, 1] at a network's size; noise where there is no data."""
     images = []
     try:
         samples = session.split.listed_test[:SAMPLES]
         dataset = Images(
-            samples, student.height, student.width, student.in_channels, on_error="skip"
+            samples, network.height, network.width, network.in_channels, on_error="skip"
         )
         items = [dataset[number] for number in range(len(samples))]
         images = [item.image for item in items if isinstance(item, Item)]
@@ -87,5 +96,5 @@ def compared_images(session: Session, student: Student) -> Tensor:
         log.info("compared on noise: %s", error)
     if len(images) >= 2:
         return torch.stack(images)
-    size = (SAMPLES, student.in_channels, student.height, student.width)
+    size = (SAMPLES, network.in_channels, network.height, network.width)
     return torch.rand(size, generator=torch.Generator().manual_seed(0))

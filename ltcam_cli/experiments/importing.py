@@ -50,7 +50,7 @@ def import_state(
     """
     settings = Settings.of(composed.values)
     name, head = settings.backbone.name, settings.backbone.head
-    last = BACKBONES[name].last
+    last = BACKBONES[name].last if name in BACKBONES else None
     if last is None:
         raise LtcamError(
             f"backbone={name}: is not torchvision's; import one that is, e.g. resnet18"

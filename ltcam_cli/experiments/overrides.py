@@ -79,3 +79,11 @@ def quoted(text: str) -> str:
         return text
     escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", text).replace("'", r"\'")
     return f"'{escaped}'"
+
+
+def with_experiment(what: str, overrides: Sequence[str]) -> list[str]:
+    """The overrides, with `what` before the experiments that the user chose besides."""
+    chosen = [o for o in overrides if o.split("=")[0] == "experiment"]
+    names = [what, *(o.split("=", 1)[1].strip("[]") for o in chosen)]
+    both = f"experiment=[{','.join(names)}]" if chosen else f"experiment={what}"
+    return [both, *(o for o in overrides if o not in chosen)]

@@ -17,12 +17,13 @@ from ltcam_cli.data.listing import said
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.calibration import calibration_digest
-from ltcam_cli.experiments.cells import Row, masks_of
+from ltcam_cli.experiments.cells import masks_of
 from ltcam_cli.experiments.devices import torch_device
 from ltcam_cli.experiments.session import session_of_run, settings_from
 from ltcam_cli.experiments.settings import Composed, Settings, with_kept_parts
 from ltcam_cli.experiments.sources import resolved
 from ltcam_cli.experiments.students import best_pipeline
+from ltcam_cli.experiments.tasks import Row
 from ltcam_cli.files import content_digest, exclusive, lock, short_hash
 from ltcam_cli.maps.engine import HeatmapSource
 from ltcam_cli.masks.segmenters import make_segmenter
@@ -99,6 +100,7 @@ class Predictor:
             config.part(),
             config.acceptance,
             None if config.ask_below is None else Reliability(self.classifier, config.reliability),
+            self.classifier.kinds,
         )
 
 
@@ -156,7 +158,8 @@ def file_predictor(composed: Composed) -> Predictor:
     metadata = read_metadata(path)
     chosen = Composed(values, composed.overrides_of({"segmenter"}))
     settings = with_kept_parts(chosen, metadata, ("method", "segmenter"), metadata_path(path))
-    refused = composed.overrides_of({"method", "tta", "ensemble", "pipeline"})
+    asked_for = composed.overrides_of({"method", "tta", "ensemble", "pipeline"})
+    refused = [each for each in asked_for if each != "pipeline=student"]  # the command's default
     if refused and (asked.method.name != settings.method.name or asked.tta.label or asked.ensemble):
         raise LtcamError(
             f"{path}: draws the maps of method={metadata['method']['name']} of the image itself; "
@@ -240,7 +243,8 @@ def predict_samples(
             predictor.classifier, predictor.source, predictor.job, samples, writing, loading
         )
         if config.annotations and not shard:
-            write_annotations(out, table, config.annotations, config.class_name)
+            regions = tables.read()[1]
+            write_annotations(out, table, regions, config.annotations, config.class_name)
     return tables, table, skipped
 
 

@@ -59,7 +59,9 @@ def draw_predictions(
         except (LtcamError, OSError) as error:
             unread.append(str(error))
             continue
-        number = gallery.add(row["name"], original, None)
+        kind = row.get("predicted_kind")
+        kinds = kind.split("+") if isinstance(kind, str) and kind else ()
+        number = gallery.add(row["name"], original, None, kinds)
         gallery.cells[0][number] = _picture(folder, row, gallery.images[number])
     if unread and not gallery.images:
         raise LtcamError(f"{folder}: none of its images can be read: {unread[0]}")
@@ -77,6 +79,7 @@ def _picture(folder: Path, row: Mapping[Any, Any], image: Mapping[str, Any]) -> 
         "predicted": int(row["predicted"]),
         "area": 100 * float(mask.mean()),
         "found": int(row["regions"]),
+        "predicted_kind": "+".join(image.get("kinds", ())) or None,
     }
     if heatmap.is_file():
         with reading(heatmap, ANEW):

@@ -16,12 +16,13 @@ import pandas as pd
 from ltcam_cli.data.sample import Sample, content_of
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.calibration import calibration_digest
-from ltcam_cli.experiments.cells import Row, masks_of
+from ltcam_cli.experiments.cells import masks_of
 from ltcam_cli.experiments.evaluate import evaluate_pipelines
 from ltcam_cli.experiments.evidence import Evidence, mean_criterion
 from ltcam_cli.experiments.session import Session, find_session
 from ltcam_cli.experiments.settings import Composed, Pipeline
 from ltcam_cli.experiments.sources import passes, resolved
+from ltcam_cli.experiments.tasks import Row
 from ltcam_cli.files import write_text
 from ltcam_cli.maps.engine import HeatmapSource
 from ltcam_cli.runs.folder import write_config, write_table

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ltcam_cli.classifier.config import TrainerConfig
 from ltcam_cli.config import effective
 from ltcam_cli.data.dataset import Dataset
+from ltcam_cli.data.kinds import kinds_digest
 from ltcam_cli.data.load import load_split
 from ltcam_cli.data.sample import Sample, content_of
 from ltcam_cli.data.size import with_size
@@ -235,6 +236,7 @@ def training_identity(settings: Settings, split: Split) -> Identity:
             "weights": content_digest(Path(weights)) if weights and Path(weights).is_file() else "",
             "trainer": replace(trainer, guide=None),
             "guide": content_digest(Path(guide)) if guide else "",
+            **({"kinds": kinds_digest(split)} if trainer.kinds else {}),
             **rounding(trainer.amp, torch_device(settings.device), settings.threads),
             "seed": settings.seed,
         },
@@ -289,6 +291,5 @@ def run_name(settings: Settings, identity: Identity) -> str:
     dataset = settings.dataset
     fold = dataset.fold
     split = f"{dataset.split}{'' if fold is None else fold}"
-    return (
-        f"{dataset.display_name}-{settings.backbone.name}-{split}-s{settings.seed}-{identity.hash}"
-    )
+    names = f"{dataset.display_name}-{settings.backbone.display_name}"
+    return f"{names}-{split}-s{settings.seed}-{identity.hash}"

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ltcam_cli.classifier.checkpoint import Classifier
-from ltcam_cli.errors import LtcamError
+from ltcam_cli.errors import LtcamError, nearest
 from ltcam_cli.experiments.memories import memory_of, with_memory
 from ltcam_cli.experiments.session import Session
 from ltcam_cli.experiments.settings import Pipeline
@@ -25,12 +25,14 @@ from ltcam_cli.maps.method import (
     StudentMethod,
 )
 from ltcam_cli.maps.patchcore import PatchcoreSource
-from ltcam_cli.maps.spec import MapSpec
+from ltcam_cli.maps.spec import MapSpec, Target
 from ltcam_cli.maps.stages import resolve_layers
 from ltcam_cli.maps.tta import with_tta
 from ltcam_cli.maps.tta_config import TtaConfig
 from ltcam_cli.runs.students import find_student
 from ltcam_cli.student.checkpoint import StudentSource, load_student
+
+TARGETS = ("defect", "margin")
 
 
 def passes(pipelines: Sequence[Pipeline]) -> list[list[int]]:
@@ -81,7 +83,7 @@ def _cam_source(
 ) -> list[tuple[HeatmapSource, list[int]]]:
     classifier = session.classifier
     specs = [
-        with_defect_logit(method.spec(), classifier)
+        with_logit(method.spec(), classifier)
         for number in numbers
         if isinstance(method := methods[number], CamMethod)
     ]
@@ -98,7 +100,8 @@ def _student_source(
         method = resolved(session, methods[number])  # refuses a student that was trained anew
         assert isinstance(method, StudentMethod)
         student = load_student(student_folder(session, method) / "checkpoint.pt", session.device)
-        source = StudentSource(session.classifier, student, session.autocast_dtype)
+        decides = method.verdict == "student"
+        source = StudentSource(session.classifier, student, session.autocast_dtype, decides)
         parts.append((with_tta(source, tta, student.size), [number]))
     return parts
 
@@ -175,19 +178,42 @@ def student_folder(session: Session, method: StudentMethod) -> Path:
     return find_student(session.run, method.student)
 
 
-def with_defect_logit(spec: MapSpec, classifier: Classifier) -> MapSpec:
-    """`spec` with the logit that this classifier has for defects, where it is not the last one.
+def with_logit(spec: MapSpec, classifier: Classifier) -> MapSpec:
+    """`spec` with the logit that this classifier has for its target, where that is not the last.
 
     Raises:
-        LtcamError: If the target is the margin, which is y_last - y_first.
+        LtcamError: If the target is no kind that it tells apart, or a margin that it does not have.
     """
+    target, kinds = spec.target, classifier.kinds
+    if kind := _kind(target, kinds):
+        return replace(spec, target=kinds.index(kind))
+    if isinstance(target, str) and target not in TARGETS:
+        known = nearest(target, [*TARGETS, *kinds])
+        why = "unknown" if kinds else "the classifier tells no kinds apart, see trainer.kinds"
+        raise LtcamError(f"method.target={target}: {why}{known}")
     if classifier.defect in {-1, classifier.backbone.logits - 1}:
         return spec
-    if spec.target == "margin":
+    if target == "margin":
         raise LtcamError(
             "method.target=margin: the defect's logit must be the last one; use defect"
         )
-    return replace(spec, target=classifier.defect) if spec.target == "defect" else spec
+    return replace(spec, target=classifier.defect) if target == "defect" else spec
+
+
+def kind_of(method: Method, session: Session) -> str | None:
+    """Kind of defect that a method's map is of; None: of any."""
+    if not isinstance(method, CamMethod) or method.target in TARGETS:
+        return None
+    return _kind(method.target, session.classifier.kinds)
+
+
+def _kind(target: Target, kinds: Sequence[str]) -> str | None:
+    if target in TARGETS:
+        return None
+    if str(target) in kinds:  # a kind called 1 is written as a number
+        return str(target)
+    is_index = isinstance(target, int) and -len(kinds) <= target < len(kinds)
+    return kinds[int(target)] if is_index else None
 
 
 def _check_inputs(member: Session, session: Session) -> None:
@@ -195,6 +221,7 @@ def _check_inputs(member: Session, session: Session) -> None:
     inputs = [
         "x".join(map(str, (c.height, c.width, c.in_channels)))
         + (" standardized" if c.backbone.standardize else "")
+        + (f" and kinds {'+'.join(c.kinds)}" if c.kinds else "")
         for c in (member.classifier, session.classifier)
     ]
     if inputs[0] != inputs[1]:

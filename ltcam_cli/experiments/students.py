@@ -12,12 +12,13 @@ import numpy as np
 from ltcam_cli.data.sample import Sample, content_of
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.calibration import calibration_digest
-from ltcam_cli.experiments.cells import Row, masks_of
+from ltcam_cli.experiments.cells import masks_of
 from ltcam_cli.experiments.choice import chosen_pipeline, described
 from ltcam_cli.experiments.delta import choose_deltas
 from ltcam_cli.experiments.session import Session, find_session
 from ltcam_cli.experiments.settings import Composed, Pipeline
 from ltcam_cli.experiments.sources import resolved
+from ltcam_cli.experiments.tasks import Row
 from ltcam_cli.experiments.train import as_begun, logged_to, start_anew
 from ltcam_cli.files import exclusive
 from ltcam_cli.maps.method import AutoMethod, StudentMethod

@@ -15,9 +15,9 @@ from ltcam_cli.data.image_files import forget_warnings
 from ltcam_cli.data.listing import check_lengths, readable
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
-from ltcam_cli.experiments.cells import Row
 from ltcam_cli.experiments.predict import Predictor, predictor_of
 from ltcam_cli.experiments.settings import Composed, Settings
+from ltcam_cli.experiments.tasks import Row
 from ltcam_cli.files import exclusive
 from ltcam_cli.runs.json_lines import json_line
 from ltcam_cli.runs.masking import Loading, mask_images

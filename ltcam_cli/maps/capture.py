@@ -84,7 +84,7 @@ def _result(batch: Capture, recorder: Recorder, terms: BiasTerms | None) -> Capt
     g = {name: to_float32(values) for name, values in recorder.g.items()}
     finite = {name or "input": torch.isfinite(values.sum()) for name, values in g.items()}
     finite |= terms.finite if terms else {}
-    if not batch.y.is_cuda:
+    if not batch.y.is_cuda and type(batch.y) is Tensor:  # and not only recorded
         check_finite(finite)
     layers = {
         name: Layer(name, to_float32(A.detach()), g.get(name), batch)

@@ -17,7 +17,8 @@ class Ensemble:
     """The mean of several sources' maps, each divided by its image's maximum, and of log-odds.
 
     A map whose maximum is not positive counts as 0. The log-odds are corrected for each training's
-    sampling prior; what comes out are logits of the first classifier, whose threshold counts.
+    sampling prior; what comes out are logits of the first classifier, whose threshold counts. Of
+    classifiers of kinds, the logits of each kind are averaged.
     """
 
     def __init__(self, members: Sequence[tuple[Classifier, HeatmapSource]]) -> None:
@@ -33,11 +34,15 @@ class Ensemble:
             heatmaps = source(_prepared(images, first, classifier))
             maps = [ratio(M, M.amax(dim=(1, 2))) for M in heatmaps.maps]
             sums = [total.add_(M) for total, M in zip(sums, maps, strict=True)] if sums else maps
-            odds.append(classifier.log_odds(heatmaps.logits.float()) + classifier.prior_shift)
+            logits = heatmaps.logits.float()
+            odds.append(
+                logits if first.kinds else classifier.log_odds(logits) + classifier.prior_shift
+            )
             finite |= {f"{layer} of classifier {number + 1}": flag
                        for layer, flag in heatmaps.finite.items()}  # fmt: skip
-        mean = torch.stack(odds).mean(dim=0) - first.prior_shift
-        return Heatmaps([M.div_(len(self.members)) for M in sums], _logits(mean, first), finite)
+        mean = torch.stack(odds).mean(dim=0)
+        logits = mean if first.kinds else _logits(mean - first.prior_shift, first)
+        return Heatmaps([M.div_(len(self.members)) for M in sums], logits, finite)
 
 
 def _prepared(images: Tensor, first: Classifier, other: Classifier) -> Tensor:
@@ -54,5 +59,5 @@ def _logits(log_odds: Tensor, classifier: Classifier) -> Tensor:
     if count == 1:
         return log_odds[:, None]
     logits = log_odds.new_zeros(len(log_odds), count)
-    logits[:, classifier.defect] = log_odds + math.log(count - 1)
+    logits[:, int(classifier.defect)] = log_odds + math.log(count - 1)
     return logits

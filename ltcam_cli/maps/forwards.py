@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ltcam_cli.classifier.kinds import ANY, any_log_odds
 from ltcam_cli.errors import LtcamError, nearest
 from ltcam_cli.maps.spec import Target
 from ltcam_cli.maps.stages import submodule
@@ -12,15 +13,23 @@ from ltcam_cli.maps.subnetwork import Subnetwork, ablated_copies, subnetwork_aft
 
 
 def select_logit(logits: Tensor, target: Target) -> Tensor:
-    """y (N,) of logits (N, L): `defect` the last, `margin` y_defect - y_good, or an index."""
+    """y (N,) of logits (N, L).
+
+    Args:
+        logits: Logits.
+        target: `defect` the last, `margin` y_defect - y_good, `any` the log-odds of any of
+            independent classes, or an index.
+    """
     count = logits.shape[1]
     if target == "defect":
         return logits[:, -1]
     if target == "margin":
         return logits[:, -1] - logits[:, 0] if count == 2 else logits[:, -1]
+    if target == ANY:
+        return any_log_odds(logits)
     if isinstance(target, str):
         raise LtcamError(
-            f"method.target={target}: unknown{nearest(target, ['defect', 'margin', 'an index'])}"
+            f"method.target={target}: unknown{nearest(target, ['defect', 'margin', ANY])}"
         )
     if not -count <= target < count:
         raise LtcamError(f"method.target={target}: the model has logits 0..{count - 1}")

@@ -8,12 +8,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from ltcam_cli.config import Count, FolderName, Positive, Seed, build, config
+from ltcam_cli.config import UNLESS_DEFAULT, Count, FolderName, Positive, Seed, build, config
 from ltcam_cli.errors import LtcamError, nearest
 from ltcam_cli.maps.spec import Backward, Form, Fusion, MapSpec, Scope
 from ltcam_cli.maps.weightings import get_weighting
 
 AUTO = "auto"
+LABEL = Field(min_length=1, max_length=255)
 COLUMNS = ("target", "scope", "form", "fusion", "normalize", "weights", "backward")
 
 
@@ -32,7 +33,8 @@ class CamMethod:
         scope: The percentile is of each channel | of the layer.
         form: gradient (eq. 9, 10) | mask (eq. 11 to the letter) | mask_relu.
         fusion: Fusion of the layers' maps.
-        target: defect | margin (y_defect - y_good) | a logit's index.
+        target: defect | margin (y_defect - y_good) | a kind of defect, of a classifier that tells
+            them apart | a logit's index.
         options: Options of the weighting, e.g. {batch: 16}.
         backward: exact | filtered, where ReLUs let only large positive gradients through |
             continuous, where their derivative is a smooth one.
@@ -49,7 +51,7 @@ class CamMethod:
     scope: Scope = "channel"
     form: Form = "gradient"
     fusion: Fusion = field(default_factory=Fusion)
-    target: Literal["defect", "margin"] | Annotated[int, Field(ge=-10_000, le=10_000)] = "defect"
+    target: Annotated[int, Field(ge=-10_000, le=10_000)] | Annotated[str, LABEL] = "defect"
     options: dict[str, Any] = field(default_factory=dict)
     backward: Backward = "exact"
     backward_percentile: Annotated[float, Field(ge=0, le=100)] = 20.0
@@ -154,12 +156,15 @@ class StudentMethod(NoMaps):
         name: Name in cell folders and tables.
         student: Folder, or beginning of its name, of the run's student; null: the newest one.
         checkpoint: Digest of the student's weights, sha256:…, that must be there; null: any.
+        verdict: Whether the run's classifier or the student calls an image defective, at the
+            run's threshold; a student does that if it was trained with `student.task=multi`.
     """
 
     source: Literal["student"] = "student"
     name: FolderName = "student"
     student: FolderName | None = None
     checkpoint: Annotated[str, Field(max_length=100)] | None = None
+    verdict: Annotated[Literal["classifier", "student"], UNLESS_DEFAULT] = "classifier"
 
 
 @config("method")

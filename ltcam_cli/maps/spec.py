@@ -140,7 +140,8 @@ class MapSpec:
             it; `mask` (eq. 11 to the letter): the weight stays, A is masked, no ReLU; `mask_relu`
             adds the ReLU of eq. 3.
         fusion: Fusion of the layers' maps.
-        target: `defect` (the last logit), `margin` (y_defect - y_good), or a logit's index.
+        target: `defect` (the last logit), `margin` (y_defect - y_good), `any` (the log-odds of any
+            of independent classes), or a logit's index.
         options: Options of the weighting, as pairs.
         backward: What ReLUs let through in the backward pass: their derivative's share (`exact`),
             only large positive gradients (`filtered`), or by a smooth derivative (`continuous`);

@@ -35,7 +35,8 @@ def stages_of(model: nn.Module) -> dict[str, str]:
 def main_stages(model: nn.Module) -> tuple[str, ...]:
     """Module names of s1..sN."""
     stages = stages_of(model)
-    return tuple(stages[name] for name in sorted(stages) if name.startswith("s"))
+    names = sorted((name for name in stages if name.startswith("s")), key=lambda n: (len(n), n))
+    return tuple(stages[name] for name in names)
 
 
 def resolve_layers(model: nn.Module, spec: MapSpec) -> tuple[str, ...]:

@@ -66,9 +66,8 @@ def _ranked(values: Tensor, shares: Sequence[Fraction]) -> Ranked:
         (X,) them, row after row, and others perhaps; where each row's begin (N, R); and how many
         each row has (N, R).
     """
-    if values.device.type == "cpu":
-        return _ranked_on_host(values, shares)
-    return _ranked_on_device(values)
+    on_host = values.device.type == "cpu" and type(values) is Tensor  # and not only recorded
+    return _ranked_on_host(values, shares) if on_host else _ranked_on_device(values)
 
 
 def _ranked_on_host(values: Tensor, shares: Sequence[Fraction]) -> Ranked:

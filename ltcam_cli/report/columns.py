@@ -106,6 +106,7 @@ COLUMNS = (
 
 REGIONS = (
     _text("name", "image", "Name of the image.", always=True),
+    _text("kind", "kind", "Kind of the defect.", always=True),
     Column("region", "region", "Number of the region in its image, the surest first.", whole=True),
     Column("score", "score", "The heatmap's highest value in the region."),
     Column("area", "area", "Pixels of the region.", whole=True),

@@ -25,7 +25,7 @@ from ltcam_cli.scores.pixels import PixelCounts
 
 PHOTO, HEAT = 1280, 512  # pixels of the longer side; maps are smooth
 SCORES = ("label", "probability", "predicted", "iou", "precision", "recall", "regions", "touched",
-          "false_regions", "tp", "evidence", "area")  # fmt: skip
+          "false_regions", "tp", "evidence", "area", "predicted_kind")  # fmt: skip
 
 
 @dataclass
@@ -34,8 +34,8 @@ class Gallery:
 
     Attributes:
         cells: Heatmap, outline and scores of each cell, by the number of the image.
-        images: Name, size, photograph, and outline of the truth of each image; "" where it is
-            unknown.
+        images: Name, size, photograph, and outline of the truth of each image, "" where it is
+            unknown; and its kinds of defects where it has any.
         thresholds: Probability from which each cell's classifier calls an image defective.
     """
 
@@ -54,9 +54,12 @@ class Gallery:
     def _number(self, item: Item) -> int:
         assert item.original is not None
         unknown = item.mask is None and item.sample.label
-        return self.add(item.sample.name, item.original, None if unknown else true_mask(item))
+        truth = None if unknown else true_mask(item)
+        return self.add(item.sample.name, item.original, truth, item.sample.kinds)
 
-    def add(self, name: str, original: np.ndarray, truth: np.ndarray | None) -> int:
+    def add(
+        self, name: str, original: np.ndarray, truth: np.ndarray | None, kinds: Sequence[str] = ()
+    ) -> int:
         """Number of an image (H, W, ...) with its true mask (H, W); None: it is unknown."""
         mask = np.zeros((1, 1), dtype=bool) if truth is None else truth
         pixels = hashlib.sha256(np.ascontiguousarray(original).tobytes() + mask.tobytes())
@@ -72,9 +75,16 @@ class Gallery:
                     "height": size[1],
                     "photo": webp(photo.resize(size, Image.Resampling.LANCZOS), 80),
                     "truth": outline(shrunk_mask(mask, size)),
+                    **({"kinds": list(kinds)} if kinds else {}),
                 }
             )
         return self._numbers[key]
+
+    @property
+    def filters(self) -> list[tuple[str, str]]:
+        """Filters of the page by kind of defect."""
+        kinds = {kind for image in self.images for kind in image.get("kinds", ())}
+        return [(f"kind:{kind}", kind) for kind in sorted(kinds)]
 
     def data(self, cells: Sequence[Mapping[str, Any]], views: Sequence[str]) -> dict[str, Any]:
         """What the page's script reads.

@@ -12,6 +12,11 @@ from ltcam_cli.files import atomic
 from ltcam_cli.runs.masking import ImageResult
 
 GREEN, RED = (60, 220, 90), (255, 64, 64)
+Colour = tuple[int, int, int]
+# Of kinds of defects, told apart by most who do not see all colours (Okabe and Ito 2008).
+KINDS: list[Colour] = [
+    (230, 159, 0), (86, 180, 233), (213, 94, 0), (240, 228, 66), (204, 121, 167), (0, 114, 178),
+]  # fmt: skip
 LONGEST = 640  # pixels of a panel's longer side
 # Dark to bright, readable in grey as well; value 0..1 at equal steps.
 COLOURS = np.array(
@@ -28,10 +33,12 @@ def draw_strip(result: ImageResult, path: Path) -> None:
     """Write the strip of one image as PNG.
 
     Panels from left to right: the image, the outline of the truth (green) if there is a true mask,
-    the heatmap over the image, and the outline of the mask (red) with that of the truth.
+    the heatmap over the image, and the outline of the mask (red, or each kind of defect in a colour
+    of its own) with that of the truth.
     """
     panels = panels_of(result)
-    panels[f"mask, p={result.probability:.2f}"] = panels.pop("mask")
+    kinds = f" {' + '.join(result.masks)}" if result.mask.any() else ""
+    panels[f"mask, p={result.probability:.2f}{kinds}".rstrip()] = panels.pop("mask")
     with atomic(path) as temporary:
         _side_by_side(list(panels.items())).save(temporary)
 
@@ -47,16 +54,29 @@ def panels_of(result: ImageResult, longest: int = LONGEST) -> dict[str, np.ndarr
     assert original is not None
     size = shrunk_size(original, longest)
     image = np.asarray(Image.fromarray(as_rgb(original)).resize(size, Image.Resampling.BILINEAR))
-    mask, truth = shrunk_mask(result.mask, size), result.item.mask
+    truth = result.item.mask
     panels, ground = {"image": image}, image
     if truth is not None:
         ground = panels["truth"] = outlined(image, shrunk_mask(truth, size), GREEN)
     panels["heatmap"] = blended(image, result.heatmap)
-    panels["mask"] = outlined(ground, mask, RED)
+    panels["mask"] = ground
+    for part, colour in coloured_parts(result):
+        panels["mask"] = outlined(panels["mask"], shrunk_mask(part, size), colour)
     return panels
 
 
-def outlined(image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+def coloured_parts(result: ImageResult) -> list[tuple[np.ndarray, Colour]]:
+    """The mask (H, W) in red; of a classifier of kinds, its parts in their kinds' colours."""
+    kinds = list(result.kinds.verdict.probabilities)
+    parts = [
+        (part, KINDS[kinds.index(kind) % len(KINDS)])
+        for kind, part in result.masks.items()
+        if kind in kinds
+    ]
+    return parts or [(result.mask, RED)]
+
+
+def outlined(image: np.ndarray, mask: np.ndarray, colour: Colour) -> np.ndarray:
     """Image (H, W, 3) uint8 with the outer border of `mask` (H, W) in `colour`."""
     drawn = image.copy()
     drawn[dilation(mask, disk(2)) & ~dilation(mask, disk(1))] = colour

@@ -103,7 +103,7 @@ def render(content: PageContent) -> str:
         figures=in_page(_figures(content, labels)),
         data=content.gallery.data(cells, views),
         views=views,
-        filters=FILTERS,
+        filters=[*FILTERS, *content.gallery.filters],
         orders=[*BY_IOU, *ORDERS] if masked else ORDERS,
         left_out=content.left_out,
     )

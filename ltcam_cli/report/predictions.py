@@ -50,9 +50,10 @@ def render_predictions(content: Predicted) -> str:
     """
     config, scores = content.config, content.scores
     surest = content.regions.sort_values("score", ascending=False, kind="stable")
+    columns = [column for column in REGIONS if column.is_shown(surest) or column.key != "kind"]
     rows = [
         {
-            "cells": [column.cell(row) for column in REGIONS],
+            "cells": [column.cell(row) for column in columns],
             "cell": "",
             "colour": None,
             "chosen": False,
@@ -85,14 +86,14 @@ def render_predictions(content: Predicted) -> str:
             ("regions", len(content.regions)),
         ],
         again=least_reliable(scores, len(scores)),
-        columns=REGIONS,
+        columns=columns,
         rows=rows,
         more_regions=max(0, len(content.regions) - MOST_REGIONS),
         figures=in_page([("Probabilities of a defect", note, figure)]),
         cells=[cell],
         data=content.gallery.data([cell], views),
         views=views,
-        filters=FILTERS,
+        filters=[*FILTERS, *content.gallery.filters],
         orders=ORDERS,
         left_out=content.left_out,
         settings=flat({key: value for key, value in config.items() if key in PARTS}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from numbers import Number
 from pathlib import Path
@@ -73,6 +73,15 @@ def print_table(
             console.print(line, style="dim", soft_wrap=True)
         else:
             print(line)
+
+
+def print_files(paths: Iterable[str]) -> None:
+    """Print tables that were written as CSV, each below its path."""
+    import pandas as pd
+
+    for path in paths:
+        print(f"\n{path}")
+        print_table(pd.read_csv(path, dtype={"kind": str}, keep_default_na=False, na_values=[""]))
 
 
 def _columns(table: pd.DataFrame, names: Sequence[str]) -> list[_Column]:

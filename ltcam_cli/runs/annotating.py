@@ -13,16 +13,20 @@ from PIL import Image
 
 from ltcam_cli.annotations.formats import Format
 from ltcam_cli.annotations.writing import WRITERS, Picture
+from ltcam_cli.classifier.kinds import PROBABILITY
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import sha256, write_json, write_text
 from ltcam_cli.progress import track
 from ltcam_cli.runs.folder import read_config
 from ltcam_cli.runs.reading import read_mapping, reading
 
+BOX = ("top", "left", "bottom", "right")
 ANNOTATIONS = "annotations"  # their folder, below that of the predictions
 
 
-def write_annotations(out: Path, scores: pd.DataFrame, kind: Format, class_name: str) -> None:
+def write_annotations(
+    out: Path, scores: pd.DataFrame, regions: pd.DataFrame, kind: Format, class_name: str
+) -> None:
     """Write the masks of a table's images as annotations, in the order of their names.
 
     So they are the same after any number of interruptions, and of any shards. Digests of the files
@@ -31,8 +35,9 @@ def write_annotations(out: Path, scores: pd.DataFrame, kind: Format, class_name:
     Args:
         out: Folder of the predictions.
         scores: Table of scores.
+        regions: Table of regions.
         kind: Format.
-        class_name: Class of the defects.
+        class_name: Class of the defects, where no kinds of them are told apart.
 
     Raises:
         LtcamError: If somebody changed a file that would be written anew.
@@ -42,8 +47,11 @@ def write_annotations(out: Path, scores: pd.DataFrame, kind: Format, class_name:
     remedy = f"move {folder} away, or choose another predict.out"
     known = read_mapping(record, remedy) if record.is_file() else {}
     written: dict[str, str] = {}
+    kinds = [column for column in scores.columns if column.startswith(PROBABILITY)]
+    classes = [column.removeprefix(PROBABILITY) for column in kinds] or [class_name]
+    pictures = _pictures(out, scores, regions)
     try:
-        for name, text in WRITERS[kind](_pictures(out, scores), folder.resolve(), class_name):
+        for name, text in WRITERS[kind](pictures, folder.resolve(), classes):
             path, digest = folder / name, hashlib.sha256(text.encode()).hexdigest()
             held = sha256(path) if path.is_file() else None
             if held not in {None, digest, known.get(name)}:
@@ -60,7 +68,7 @@ def write_annotations(out: Path, scores: pd.DataFrame, kind: Format, class_name:
         write_json(record, {**known, **written})
 
 
-def write_asked_annotations(out: Path, scores: pd.DataFrame) -> bool:
+def write_asked_annotations(out: Path, scores: pd.DataFrame, regions: pd.DataFrame) -> bool:
     """Write the annotations that a folder's config asks for; whether it asks for any.
 
     Raises:
@@ -72,7 +80,8 @@ def write_asked_annotations(out: Path, scores: pd.DataFrame) -> bool:
     kind = config.get("annotations")
     if kind not in WRITERS:
         return False
-    write_annotations(out, scores, cast(Format, kind), config.get("class_name", "defect"))
+    class_name = config.get("class_name", "defect")
+    write_annotations(out, scores, regions, cast(Format, kind), class_name)
     return True
 
 
@@ -87,8 +96,14 @@ def kept_mask(out: Path, name: str) -> np.ndarray:
         return np.asarray(image) > 0
 
 
-def _pictures(out: Path, scores: pd.DataFrame) -> Iterator[Picture]:
+def _pictures(out: Path, scores: pd.DataFrame, regions: pd.DataFrame) -> Iterator[Picture]:
+    classes: dict[str, dict[tuple[int, ...], str]] = {}
+    for row in regions.to_dict("records") if "kind" in regions else ():
+        top, left, bottom, right, area = (int(row[key]) for key in (*BOX, "area"))
+        key = (top, left, bottom - top, right - left, area)
+        classes.setdefault(row["name"], {})[key] = row["kind"]
     for name, path in track(sorted(zip(scores["name"], scores["path"], strict=True)), ANNOTATIONS):
         mask = kept_mask(out, name)
         is_whole = f"/{PurePosixPath(path)}".endswith(f"/{name}")  # names of twins have a suffix
-        yield Picture(name, name if is_whole else name + Path(path).suffix, Path(path), mask)
+        file = name if is_whole else name + Path(path).suffix
+        yield Picture(name, file, Path(path), mask, classes.get(name, {}))

@@ -22,7 +22,7 @@ from ltcam_cli.runs.folder import (
     find_run,
     read_config,
 )
-from ltcam_cli.runs.reading import read_mapping, read_table, reading
+from ltcam_cli.runs.reading import TEXTS, read_mapping, read_table, reading
 
 log = logging.getLogger("ltcam_cli")
 
@@ -75,7 +75,7 @@ class Cell:
         path = self.path / "images.csv"
         free = self.mask_free
         counts = dict.fromkeys(COUNTS, "Int64" if free else "int64")
-        exact: Any = {"name": str, "group": str, **counts}
+        exact: Any = {**dict.fromkeys(TEXTS, str), **counts}
         numbers = (*COUNTS, *(MASK_FREE if free else ()))
         table = read_table(path, EVALUATE_ANEW, ("name", "group"), numbers, dtype=exact)
         if table["name"].duplicated().any():

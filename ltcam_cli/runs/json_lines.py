@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-BOX = ("top", "left", "bottom", "right")
+from ltcam_cli.runs.annotating import BOX
 
 
 def json_line(row: Mapping[Any, Any], regions: Sequence[Mapping[Any, Any]]) -> str:
@@ -25,8 +25,9 @@ def json_line(row: Mapping[Any, Any], regions: Sequence[Mapping[Any, Any]]) -> s
             "path": row["path"],
             "probability": row["probability"],
             "called": "defective" if row["predicted"] else "good",
+            **({"kind": row["predicted_kind"]} if _is_text(row.get("predicted_kind")) else {}),
             "verdict": row.get("verdict"),
-            "rule": rule if isinstance(rule, str) and rule else None,  # read from a table: NaN
+            "rule": rule if _is_text(rule) else None,
             **_asked(row),
             "regions": [
                 {
@@ -57,3 +58,7 @@ def json_lines(scores: pd.DataFrame, regions: pd.DataFrame) -> list[str]:
     for region in regions.to_dict("records"):
         of_image.setdefault(region["name"], []).append(region)
     return [json_line(row, of_image.get(row["name"], [])) for row in scores.to_dict("records")]
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)  # NaN where it is read from a table

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TypeVar
 
@@ -22,6 +22,7 @@ from ltcam_cli.masks.inputs import SegInput
 from ltcam_cli.masks.resize import at_size
 from ltcam_cli.masks.segmenters import Segmenter
 from ltcam_cli.progress import Progress
+from ltcam_cli.runs.kinds import ImageKinds, image_kinds
 
 T = TypeVar("T")
 
@@ -33,10 +34,12 @@ class MaskJob:
     Attributes:
         map: Number of the map, as the source lists them.
         segmenter: Segmenter, fitted if it must be.
+        kind: Kind of defect that the map is of; None: of any.
     """
 
     map: int
     segmenter: Segmenter
+    kind: str | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,8 @@ class ImageResult:
         probability: Probability of a defect.
         predicted: Whether the classifier calls it defective.
         job: Number of the mask job.
+        kinds: Kinds of the image; they say nothing if the classifier tells none apart.
+        kind: Kind of defect that the heatmap is of; None: of any.
     """
 
     item: Item
@@ -77,29 +82,41 @@ class ImageResult:
     probability: float
     predicted: bool
     job: int = 0
+    kinds: ImageKinds = field(default_factory=ImageKinds)
+    kind: str | None = None
+
+    @property
+    def masks(self) -> dict[str, np.ndarray]:
+        """The parts (H, W) bool of the mask by their kind; empty if there are no kinds."""
+        return self.kinds.of_mask(self.mask, self.kind)
 
 
 @dataclass(frozen=True)
 class BatchMaps:
-    """A batch and its heatmaps, still on the model's device and at the size of its images."""
+    """A batch and its heatmaps, still on the model's device and at the size of its images.
+
+    Kinds are told beforehand, since the model must not run beside the next batch's capture.
+    """
 
     batch: Batch
     heatmaps: Heatmaps
     classifier: Classifier
     progress: Progress
+    kinds: Sequence[ImageKinds]
 
     def results(self, jobs: Sequence[MaskJob], *, gate: bool) -> Iterator[ImageResult]:
         """Heatmap and mask of each image, job by job; those of one map one after another.
 
         Args:
             jobs: Mask jobs; those of one map share its up-scaling.
-            gate: Whether an image that the classifier calls good gets an empty mask.
+            gate: Whether an image that the classifier calls good gets an empty mask; of a map of
+                one kind, also an image that it does not call so.
         """
         heatmaps = self.heatmaps.to_host()
         numbered = sorted(enumerate(jobs), key=lambda pair: pair[1].map)
         probabilities = self.classifier.probability(heatmaps.logits.float()).tolist()
-        for index, (item, probability) in enumerate(
-            zip(self.batch.items, probabilities, strict=True)
+        for index, (item, probability, kinds) in enumerate(
+            zip(self.batch.items, probabilities, self.kinds, strict=True)
         ):
             assert item.original is not None
             size = (item.original.shape[0], item.original.shape[1])
@@ -108,11 +125,14 @@ class BatchMaps:
                 maps = heatmaps.maps[number][index : index + 1]
                 heatmap = at_size(maps, size)[0]
                 for job_number, job in of_map:
-                    if gate and not predicted:
+                    called = predicted and job.kind in {None, *kinds.verdict.likely}
+                    if gate and not called:
                         mask = np.zeros(size, dtype=bool)
                     else:
                         mask = job.segmenter(SegInput(heatmap, item.original))
-                    yield ImageResult(item, heatmap, mask, probability, predicted, job_number)
+                    yield ImageResult(
+                        item, heatmap, mask, probability, predicted, job_number, kinds, job.kind
+                    )
                     self.progress.update()
 
 
@@ -159,7 +179,8 @@ def batch_maps(
                 skipped += batch.skipped
             if batch.items:
                 heatmaps = source(classifier.prepare(batch.images))
-                yield BatchMaps(batch, heatmaps, classifier, progress)
+                kinds = image_kinds(classifier, batch.images, heatmaps.logits)
+                yield BatchMaps(batch, heatmaps, classifier, progress, kinds)
 
 
 def mask_images(

@@ -6,6 +6,7 @@ which says which images it was given.
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ltcam_cli.classifier.kinds import PROBABILITY
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import append, exclusive, write_json
 from ltcam_cli.runs.acceptance import Acceptance
@@ -39,11 +41,13 @@ class PredictionTables:
         out: Folder.
         shard: Part of the images; None: all.
         acceptance: What adds columns to rows that are written; those of tables are read anyway.
+        kinds: Kinds of defects, which add columns, too.
     """
 
     out: Path
     shard: Shard | None = None
     acceptance: Acceptance = field(default_factory=Acceptance)
+    kinds: tuple[str, ...] = ()
 
     def path(self, kind: str, suffix: str = ".csv") -> Path:
         """Of `scores` or `regions`; with `.json` of a shard's record."""
@@ -75,9 +79,10 @@ class PredictionTables:
 
     @property
     def _columns(self) -> dict[str, list[str]]:
+        of_image = ["predicted_kind", *(PROBABILITY + kind for kind in self.kinds)]
         return {
-            "scores": SCORES + self.acceptance.score_columns,
-            "regions": REGIONS + self.acceptance.region_columns,
+            "scores": SCORES + self.acceptance.score_columns + of_image * bool(self.kinds),
+            "regions": REGIONS + self.acceptance.region_columns + ["kind"] * bool(self.kinds),
         }
 
     def claim(self, names: Sequence[str], identity: str) -> None:
@@ -232,7 +237,7 @@ def gather(out: Path) -> Gathered:
     joined = PredictionTables(out)
     with exclusive(joined.path("scores")):
         joined.write(scores, regions.sort_values(["name", "region"]))
-        annotated = write_asked_annotations(out, scores)
+        annotated = write_asked_annotations(out, scores, regions)
     return Gathered(
         scores,
         shards[0].count,
@@ -252,5 +257,7 @@ def _read(path: Path, columns: list[str]) -> pd.DataFrame:
     numbers = [column for column in columns if column not in TEXTS]
     with reading(path, f"delete it and the other tables of {path.parent}, and predict again"):
         # pandas 2 loses a digit where Python's own float does not
-        floats = {**dict.fromkeys(FLOATS, float), "reliability": lambda text: float(text or "nan")}
+        head = next(csv.reader([whole.partition(b"\n")[0].decode("utf-8")]))
+        names = (*FLOATS, *(name for name in head if name.startswith(PROBABILITY)))
+        floats = {**dict.fromkeys(names, float), "reliability": lambda text: float(text or "nan")}
         return parsed_table(whole, texts, numbers, converters=floats)

@@ -56,6 +56,7 @@ class Writing:
         shard: Part of the images; None: all.
         acceptance: Scale of the images, and limits of accepted parts.
         reliability: Of images that are called good; None: it is not asked for.
+        kinds: Kinds of defects that the classifier tells apart.
     """
 
     out: Path
@@ -66,11 +67,12 @@ class Writing:
     shard: Shard | None = None
     acceptance: Acceptance = field(default_factory=Acceptance)
     reliability: Reliability | None = None
+    kinds: tuple[str, ...] = ()
 
     @property
     def tables(self) -> PredictionTables:
         """Tables that are written."""
-        return PredictionTables(self.out, self.shard, self.acceptance)
+        return PredictionTables(self.out, self.shard, self.acceptance, self.kinds)
 
     @property
     def patterns(self) -> list[str]:
@@ -200,6 +202,7 @@ def record(result: ImageResult, writing: Writing) -> tuple[dict[str, Any], list[
         "regions": len(regions),
         "area": int(result.mask.sum()),
         "content": image_content(sample),
+        **result.kinds.verdict.columns(result.predicted),
     }
     if (score := writing.reliability) is not None:
         value = None if result.predicted else float(score(result.item.image[None])[0])
@@ -213,8 +216,9 @@ def describe_regions(result: ImageResult) -> list[dict[str, Any]]:
 
     Each with its box in pixels (bottom and right exclusive), area, length (of the ellipse with the
     same second moments, at least 1), mean width (area / length), and the heatmap's highest value
-    in it.
+    in it; with its kind where the classifier tells kinds apart.
     """
+    masks = result.masks
     properties = regionprops(label(result.mask, connectivity=2), intensity_image=result.heatmap)
     regions: list[dict[str, Any]] = []
     for region in sorted(properties, key=lambda region: -float(region.intensity_max)):
@@ -233,6 +237,9 @@ def describe_regions(result: ImageResult) -> list[dict[str, Any]]:
                 "score": float(region.intensity_max),
             }
         )
+        if masks:
+            inside = tuple(region.coords[0])
+            regions[-1]["kind"] = next(kind for kind, mask in masks.items() if mask[inside])
     return regions
 
 

@@ -22,7 +22,7 @@ log = logging.getLogger("ltcam_cli")
 TEXTS = (
     "run name group path content method layers segmenter images dataset split supervision target "
     "scope form fusion normalize weights backward tta ensemble dtype pipeline checkpoint cell "
-    "part refine verdict rule"
+    "part refine verdict rule kind predicted_kind"
 ).split()
 
 

@@ -91,6 +91,8 @@ class Scores:
                 "label": sample.label,
                 "probability": result.probability,
                 "predicted": int(result.predicted),
+                **({"kind": "+".join(sample.kinds)} if result.kinds.verdict.probabilities else {}),
+                **result.kinds.verdict.columns(result.predicted),
                 "iou": 100 * counts.iou,
                 "precision": 100 * counts.precision,
                 "recall": 100 * counts.recall,

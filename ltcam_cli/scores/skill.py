@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 SCORES = ("ap", "auroc", "accuracy", "balanced_accuracy", "tp", "fp", "fn", "tn")
+TOLD = (*SCORES, "kind_ap", "kind_accuracy")  # of kinds of defects, where they were learnt
 LEVEL = 0.05  # of both tests
 ADVICE = (
     "nothing was learnt; try a lower trainer.lr, pre-trained backbone.weights, more trainer.epochs "

@@ -101,7 +101,7 @@ def load_student(path: Path, device: str | torch.device = "cpu") -> Student:
 
 
 class StudentSource:
-    """Heatmap source of a student: probabilities in [0, 1], and the classifier's logits.
+    """Heatmap source of a student: probabilities in [0, 1], and the classifier's logits or its own.
 
     Where the student is of another size than the classifier, images come at the student's, and the
     classifier sees them resized.
@@ -115,8 +115,25 @@ class StudentSource:
         classifier: Classifier,
         student: Student,
         autocast_dtype: torch.dtype | None = None,
+        decides: bool = False,
     ) -> None:
-        """Join a student and its classifier; with a dtype the student runs under autocast."""
+        """Join a student and its classifier.
+
+        Args:
+            classifier: Classifier of the run.
+            student: Its student.
+            autocast_dtype: Type of 16 bits that the student runs in; None: float32.
+            decides: Whether the student's decision takes the place of the classifier's.
+
+        Raises:
+            LtcamError: if it shall decide and was not trained to.
+        """
+        if decides and student.task != "multi":
+            raise LtcamError(
+                "method.verdict=student: this student judges pixels alone; train one that judges "
+                "images: ltcam student train student.task=multi"
+            )
+        self.decides = decides
         self.classifier, self.student = classifier, student
         self.autocast_dtype = autocast_dtype
         same = student.size == (classifier.height, classifier.width)
@@ -126,8 +143,14 @@ class StudentSource:
         """Maps of normalised images (N, C, H, W), at their size."""
         dtype = self.autocast_dtype
         with torch.inference_mode():
-            size = (self.classifier.height, self.classifier.width)
-            logits = self.classifier.model(images if self.size is None else resized(images, size))
             with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
-                maps = self.student.probability(images)
+                pixels, decision = self.student.model.judge(images)
+                maps = torch.sigmoid(pixels)
+            if self.decides:
+                assert decision is not None
+                logits = (decision - self.classifier.prior_shift)[:, None]  # which is added again
+            else:
+                size = (self.classifier.height, self.classifier.width)
+                small = images if self.size is None else resized(images, size)
+                logits = self.classifier.model(small)
         return Heatmaps([maps.float()], logits)

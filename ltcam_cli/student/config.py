@@ -7,8 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from ltcam_cli.classifier.config import LoggerName
 from ltcam_cli.config import (
     NO_EFFECT,
+    UNLESS_DEFAULT,
     FolderName,
     Mixed,
     NotNegative,
@@ -119,7 +121,7 @@ class LossConfig:
     dice: NotNegative = 1.0
     focal_gamma: Annotated[float, Field(ge=0, le=100)] = 0.0
     hard_share: Annotated[float, Field(gt=0, le=1)] = 1.0
-    decision: NotNegative = 1.0
+    decision: Annotated[NotNegative, UNLESS_DEFAULT] = 1.0
 
 
 @config("student.labels")
@@ -178,6 +180,7 @@ class StudentConfig:
         task: `mask`: each pixel is judged; `multi`: the whole image is, too, and that decision
             scales the features of the mask (our reading of Sample-Centric Multi-Task Learning,
             2025).
+        logger: Where curves and pictures go, too; null: nowhere else.
     """
 
     name: FolderName = "fpn_slim"
@@ -198,4 +201,5 @@ class StudentConfig:
     amp: Annotated[Mixed, NO_EFFECT] = "auto"
     overlays: Annotated[Annotated[int, Field(ge=0, le=1_000_000)] | None, NO_EFFECT] = 20
     labels: LabelConfig = field(default_factory=LabelConfig)
-    task: Task = "mask"
+    task: Annotated[Task, UNLESS_DEFAULT] = "mask"
+    logger: Annotated[LoggerName | None, NO_EFFECT] = None

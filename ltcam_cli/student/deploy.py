@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from torch import Tensor, nn
 from ltcam_cli.classifier.checkpoint import Classifier, standardized
 from ltcam_cli.classifier.config import BackboneConfig
 from ltcam_cli.config import check_fields
-from ltcam_cli.errors import LtcamError, require
+from ltcam_cli.errors import LtcamError, errors_only, require
 from ltcam_cli.files import atomic, read_json, write_json
 from ltcam_cli.maps.engine import Heatmaps
 from ltcam_cli.progress import Progress
@@ -42,10 +40,10 @@ class DeployedNetwork(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, classifier: Classifier, student: Student) -> None:
+    def __init__(self, classifier: Classifier, student: Student, decides: bool = False) -> None:
         super().__init__()
         self.classifier, self.student = classifier.model, student.model
-        self.probability = classifier.probability
+        self.probability, self.decides = classifier.probability, decides
         self.size = (classifier.height, classifier.width)
         self.same = self.size == student.size
         self.standardize = classifier.backbone.standardize
@@ -57,6 +55,10 @@ class DeployedNetwork(nn.Module):
         images = (images - self.mean) / self.std
         if self.standardize:
             images = standardized(images)
+        if self.decides:
+            pixels, decision = self.student.judge(images)
+            assert decision is not None
+            return torch.sigmoid(decision), torch.sigmoid(pixels)
         resized = images
         if not self.same:
             resized = F.interpolate(
@@ -72,6 +74,7 @@ def export(
     images: Tensor,
     path: Path,
     metadata: dict[str, Any],
+    decides: bool = False,
 ) -> dict[str, float]:
     """Write an ONNX file, and beside it a JSON file that says how to use it.
 
@@ -82,6 +85,7 @@ def export(
             outputs are compared with the original's.
         path: ONNX file to write.
         metadata: Further entries of the JSON file.
+        decides: Whether the probability is the student's decision, of a student that has one.
 
     Returns:
         Greatest difference from the original, by output.
@@ -89,33 +93,66 @@ def export(
     Raises:
         LtcamError: if a difference is above 1e-4, or an extra is missing; nothing is written then.
     """
-    for module in ("onnx", "onnxscript", "onnxruntime"):
-        require(module, EXTRA)
     network = DeployedNetwork(
         replace(classifier, model=copy.deepcopy(classifier.model).cpu()),
         replace(student, model=copy.deepcopy(student.model).cpu()),
+        decides,
     ).eval()
     with torch.inference_mode():
         expected = network(images)
+    shapes = ({0: torch.export.Dim("batch", min=1)},)
+    return write_onnx(network, expected, images, path, classifier, student.size, metadata, shapes)
+
+
+def write_onnx(
+    network: nn.Module,
+    expected: Sequence[Tensor],
+    images: Tensor,
+    path: Path,
+    classifier: Classifier,
+    size: tuple[int, int],
+    metadata: dict[str, Any],
+    dynamic_shapes: Any = None,
+    measure: Callable[[np.ndarray, np.ndarray], float] = lambda a, b: float(np.abs(a - b).max()),
+) -> dict[str, float]:
+    """Write a network with the outputs `OUTPUTS`, and the JSON file.
+
+    Args:
+        network, expected: Network, and its outputs for the images.
+        images: (N, C, H, W) in [0, 1].
+        path: ONNX file.
+        classifier: Classifier that the network holds.
+        size: Height and width of the images.
+        metadata: Further entries of the JSON file.
+        dynamic_shapes: See `torch.onnx.export`; None: the file takes one image at a time.
+        measure: Difference of what an output is from what is expected; default: the greatest one.
+
+    Returns:
+        Difference by output.
+
+    Raises:
+        LtcamError: See `export`.
+    """
+    for module in ("onnx", "onnxscript", "onnxruntime"):
+        require(module, EXTRA)
     with atomic(path) as temporary, Progress("exporting", None):
         with warnings.catch_warnings(), errors_only("torch.onnx", "onnxscript", "onnx_ir"):
             warnings.simplefilter("ignore")  # of torch about itself
             torch.onnx.export(
                 network,
-                (images[:2],),
+                (images[:2] if dynamic_shapes else images[:1],),
                 str(temporary),
                 input_names=[INPUT],
                 output_names=list(OUTPUTS),
-                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+                dynamic_shapes=dynamic_shapes,
                 opset_version=OPSET,
                 dynamo=True,
                 external_data=False,
                 verbose=False,
             )
-        session = _session(temporary, None, gpu=False)
-        outputs = session.run(list(OUTPUTS), {INPUT: images.numpy()})
+        outputs = _outputs(_session(temporary, None, gpu=False), images.numpy())
         differences = {
-            name: float(np.abs(tensor.numpy() - array).max())
+            name: measure(array, tensor.numpy())
             for name, tensor, array in zip(OUTPUTS, expected, outputs, strict=True)
         }
         if not max(differences.values()) <= TOLERANCE:
@@ -126,8 +163,8 @@ def export(
     content = {
         "format": FORMAT,
         "channels": classifier.in_channels,
-        "height": student.height,
-        "width": student.width,
+        "height": size[0],
+        "width": size[1],
         "range": [0, 1],
         "white": classifier.white,
         "threshold": classifier.threshold,
@@ -180,8 +217,7 @@ class OnnxSource:
 
     def __call__(self, images: Tensor) -> Heatmaps:
         """Maps of images (N, C, H, W) in [0, 1]."""
-        pixels = np.ascontiguousarray(images.numpy())
-        probability, heatmap = self.session.run(list(OUTPUTS), {INPUT: pixels})
+        probability, heatmap = _outputs(self.session, np.ascontiguousarray(images.numpy()))
         return Heatmaps([torch.from_numpy(heatmap)], torch.from_numpy(probability)[:, None])
 
 
@@ -231,18 +267,12 @@ def _fields(metadata: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def errors_only(*names: str) -> Iterator[None]:
-    """Silence all but errors of the loggers of these names."""
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+def _outputs(session: Any, pixels: np.ndarray) -> list[np.ndarray]:
+    """Outputs for images (N, C, H, W), one after another if the file takes one at a time."""
+    single = session.get_inputs()[0].shape[0] == 1
+    parts = [pixels[number : number + 1] for number in range(len(pixels))] if single else [pixels]
+    results = [session.run(list(OUTPUTS), {INPUT: part}) for part in parts]
+    return [np.concatenate(arrays) for arrays in zip(*results, strict=True)]
 
 
 def _session(path: Path, threads: int | None, gpu: bool) -> Any:

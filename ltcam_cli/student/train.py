@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from ltcam_cli.classifier.checkpoint import Classifier
+from ltcam_cli.classifier.loggers import first_defective, overlay
 from ltcam_cli.classifier.loop import TrainingLoop, one_cycle
 from ltcam_cli.classifier.precision import autocast_dtype
 from ltcam_cli.classifier.progress import resuming
@@ -120,6 +121,7 @@ class _Training:
             batch_size=config.batch_size,
             clip=config.clip,
             autocast_dtype=autocast_dtype(config.amp, device),
+            logger=config.logger,
         )
         self.round, self.step = 0, 0
 
@@ -146,6 +148,7 @@ class _Training:
                 self.student.model.load_state_dict(self.loop.averaged_model.state_dict())
                 self.student.model.eval()
                 if self.round + 1 == config.rounds:
+                    self._log_overlays()
                     return
                 self.round, self.step = self.round + 1, 0
                 self._begin_round()
@@ -186,6 +189,13 @@ class _Training:
         with torch.inference_mode():
             images = self.classifier.prepare(image[None])
             return self.student.probability(images)[0].float().cpu().numpy()
+
+    def _log_overlays(self) -> None:
+        if self.loop.logger is None:
+            return
+        for item in first_defective(self.images):
+            heatmap = torch.from_numpy(self._predict(item.image))
+            self.loop.logger.picture(f"overlays/{item.sample.name}", overlay(item.image, heatmap))
 
     def _new_network(self, number: int) -> MaskNet:
         torch.manual_seed(int(np.random.default_rng([self.seed, number, 1]).integers(2**31)))

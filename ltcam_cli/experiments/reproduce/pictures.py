@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ltcam_cli.experiments.cells import Row
 from ltcam_cli.experiments.pictures import masks_of_images, ranking
 from ltcam_cli.experiments.reproduce.entries import Entry
 from ltcam_cli.experiments.session import Session
+from ltcam_cli.experiments.tasks import Row
 from ltcam_cli.maps.method import CamMethod
 from ltcam_cli.report.grids import draw_grid, layer_rows, method_rows
 

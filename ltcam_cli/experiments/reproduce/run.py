@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ltcam_cli.data.load import load_split
-from ltcam_cli.experiments.cells import Row
 from ltcam_cli.experiments.evaluate import evaluate_pipelines
 from ltcam_cli.experiments.pictures import can_draw
 from ltcam_cli.experiments.reproduce.entries import Entry, over_deltas, over_stages
@@ -15,6 +14,7 @@ from ltcam_cli.experiments.reproduce.pictures import draw_pictures
 from ltcam_cli.experiments.session import Session, find_session, training_identity
 from ltcam_cli.experiments.settings import Composed, Settings
 from ltcam_cli.experiments.students import train_with_teacher
+from ltcam_cli.experiments.tasks import Row
 from ltcam_cli.experiments.train import train_classifier
 from ltcam_cli.maps.method import CamMethod, StudentMethod
 from ltcam_cli.maps.stages import stages_of

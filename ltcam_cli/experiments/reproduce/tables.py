@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ltcam_cli.experiments.cells import Row
 from ltcam_cli.experiments.pictures import can_draw
 from ltcam_cli.experiments.settings import Settings
+from ltcam_cli.experiments.tasks import Row
 from ltcam_cli.files import remove_leftovers, write_text
 from ltcam_cli.report.curves import draw_delta_curve
 from ltcam_cli.report.documents import latex_table, markdown_page
@@ -57,7 +57,8 @@ def setting_notes(settings: Settings, runs: pd.DataFrame) -> list[str]:
     notes = [
         f"{settings.dataset.display_name}, split {first['split']}"
         + (f", folds {', '.join(map(str, folds))}" if folds else "")
-        + f"; seeds {', '.join(map(str, seeds))}; backbone {backbone.name}, head {backbone.head}, "
+        + f"; seeds {', '.join(map(str, seeds))}; backbone {backbone.display_name}, "
+        f"head {backbone.head}, "
         f"pre-trained weights {weights}; {', '.join(runs['segmenter'].unique())}; "
         f"{first['images']} images, "
         f"{int(first['n_images'])} in the first run; pixels pooled, in per cent."

@@ -49,7 +49,7 @@
   const of = (number) => cells[state.cell].images[number];
   const isMissed = (result) => result.label === 1 && (!result.predicted || result.tp === 0);
   const isFalseAlarm = (result) => result.label === 0 && result.predicted === 1;
-  const KINDS = {
+  const FILTERS = {
     all: () => true,
     defective: (result) => result.label === 1,
     missed: isMissed,
@@ -57,7 +57,10 @@
     called: (result) => result.predicted === 1,
     passed: (result) => result.predicted === 0,
   };
+  const passes = (filter, number) => (filter.startsWith("kind:")
+    ? (images[number].kinds || []).includes(filter.slice(5)) : FILTERS[filter](of(number)));
   const MEANINGS = {
+    "kind": "What kind of defect the classifier sees.",
     "p(defect)": "The classifier's probability of a defect.",
     touched: "Defect regions that the mask touches.",
     false: "Regions of the mask that touch no defect.",
@@ -88,6 +91,7 @@
          ["touched", given(result.regions) ? `${result.touched} of ${result.regions}` : "–"],
          ["false", result.false_regions ?? "–"]]
       : [["p(defect)", probability], ["false", result.false_regions]];
+    rows.push(["kind", result.predicted_kind || null]);
     const list = document.createDocumentFragment();
     for (const [name, value] of rows.filter(([, value]) => given(value) && value !== false)) {
       const pair = document.createElement("div");
@@ -196,11 +200,11 @@
   function refresh() {
     const all = Object.keys(cells[state.cell].images).map(Number);
     document.querySelectorAll("[data-count]").forEach((count) => {
-      count.textContent = all.filter((n) => KINDS[count.dataset.count](of(n))).length;
+      count.textContent = all.filter((n) => passes(count.dataset.count, n)).length;
     });
     const words = state.search.trim().toLowerCase();
     listed = all
-      .filter((n) => KINDS[state.filter](of(n)) && images[n].name.toLowerCase().includes(words))
+      .filter((n) => passes(state.filter, n) && images[n].name.toLowerCase().includes(words))
       .sort((a, b) => ORDERS[state.order](a, b) || byName(a, b));
     byId("gallery").replaceChildren(...listed.map(card));
     byId("nothing").hidden = listed.length > 0;
