@@ -350,7 +350,7 @@ def test_it_draws_better_than_its_labels(tmp_path: Path) -> None:
 
 def test_a_multi_student_judges_images(tmp_path: Path) -> None:
     """Its loss is the mask's plus the weighted decision's, and its decision tells toys apart."""
-    config = replace(CONFIG, rounds=1, steps=100, every=100, batch_size=8, lr=0.01, task="multi")
+    config = replace(CONFIG, rounds=1, steps=150, every=150, batch_size=8, lr=0.01, task="multi")
     fit(tmp_path, samples=toys(36), config=replace(config, labels=LabelConfig("all")))
     student = load_student(tmp_path / "checkpoint.pt")
     assert student.task == "multi"
