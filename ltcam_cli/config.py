@@ -44,8 +44,8 @@ class NoEffect:
     """
 
 
-class UnlessNull:
-    """Marks a field that older configs lack: it is left out of identities where it is null."""
+class UnlessDefault:
+    """Marks a field that older configs lack: it is left out of identities at its default."""
 
 
 class Says(str):
@@ -53,7 +53,7 @@ class Says(str):
 
 
 NO_EFFECT = NoEffect()
-UNLESS_NULL = UnlessNull()
+UNLESS_DEFAULT = UnlessDefault()
 
 
 LONGEST_NAME = 100  # characters of a name that a folder's name is made of
@@ -161,11 +161,11 @@ def effective(value: Any) -> Any:
     """What of a config decides results, as plain dictionaries: all fields without `NO_EFFECT`."""
     if is_dataclass(value) and not isinstance(value, type):
         hints = _hints(type(value))
-        marks = {each.name: get_args(hints[each.name])[1:] for each in fields(value)}
+        own = [(f, getattr(value, f.name), get_args(hints[f.name])[1:]) for f in fields(value)]
         return {
-            name: effective(getattr(value, name))
-            for name, mark in marks.items()
-            if NO_EFFECT not in mark and not (UNLESS_NULL in mark and getattr(value, name) is None)
+            each.name: effective(given)
+            for each, given, marks in own
+            if NO_EFFECT not in marks and not (UNLESS_DEFAULT in marks and given == each.default)
         }
     if isinstance(value, (list, tuple)):
         return [effective(each) for each in value]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 import errno
 import importlib
+import logging
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # errors of a disk, quota or limit that is full
@@ -86,3 +88,17 @@ def require(module: str, extra: str) -> ModuleType:
         raise LtcamError(
             f"{module} is not installed; install the extra: pip install 'ltcam[{extra}]'"
         ) from error
+
+
+@contextmanager
+def errors_only(*names: str) -> Iterator[None]:
+    """Silence all but errors of the loggers of these names."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

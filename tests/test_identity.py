@@ -23,7 +23,9 @@ from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.session import training_identity
 from ltcam_cli.experiments.settings import Settings
 from ltcam_cli.files import content_digest
+from ltcam_cli.maps.method import StudentMethod
 from ltcam_cli.runs.identity import FORMATS, Identity, differences, kept_identity
+from ltcam_cli.student.config import StudentConfig
 
 TRAINING = Settings(dataset=TOYS, backbone=SLIM)
 
@@ -255,6 +257,14 @@ def test_a_prediction_follows_an_older_file(images: Path, cli: Cli) -> None:
     change(images / "good/0.bmp")
     cli.ok(*predict, "predict.gate=false")
     assert mask.stat().st_mtime_ns != before
+
+
+def test_effective_leaves_out_newer_keys_at_their_defaults() -> None:
+    usual, multi = effective(StudentConfig()), effective(StudentConfig(task="multi"))
+    assert "task" not in usual and "decision" not in usual["loss"] and "dice" in usual["loss"]
+    assert multi == usual | {"task": "multi"}
+    assert "verdict" not in effective(StudentMethod())
+    assert effective(StudentMethod(verdict="student"))["verdict"] == "student"
 
 
 def test_effective_leaves_out_what_has_no_effect() -> None:

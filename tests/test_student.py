@@ -34,7 +34,7 @@ from ltcam_cli.student.config import (
 )
 from ltcam_cli.student.crops import Crops
 from ltcam_cli.student.labels import draw_labels, first_labels, next_labels
-from ltcam_cli.student.loss import segmentation_loss
+from ltcam_cli.student.loss import decision_loss, segmentation_loss
 from ltcam_cli.student.network import build_network
 from ltcam_cli.student.train import train_student
 
@@ -205,6 +205,21 @@ def test_nothing_known_costs_nothing() -> None:
     assert loss.item() == 0 and logits.grad is not None and not logits.grad.any()
 
 
+def test_a_crops_decision_is_judged_by_its_own_labels() -> None:
+    """Good where all is background, defective by one pixel; what is in part unknown is left out."""
+    labels = torch.from_numpy(
+        np.stack([grid("00 00"), grid("0? 01"), grid("0? 00"), grid("?? ??")])
+    )
+    logits = torch.tensor([1.5, -0.5, 9.0, -9.0], dtype=torch.float64, requires_grad=True)
+    loss = decision_loss(logits, labels)
+    p = 1 / (1 + np.exp([-1.5, 0.5]))
+    assert loss.item() == pytest.approx(-(np.log(1 - p[0]) + np.log(p[1])) / 2, rel=1e-12)
+    loss.backward()
+    assert logits.grad is not None
+    assert logits.grad.tolist() == pytest.approx([p[0] / 2, (p[1] - 1) / 2, 0, 0], rel=1e-12)
+    assert decision_loss(logits[2:], labels[2:]).item() == 0
+
+
 # Networks
 
 
@@ -230,6 +245,32 @@ def test_the_classifier_as_encoder(name: str) -> None:
     held, own = model.state_dict(), network.encoder.state_dict()
     weights = [key for key in own if key.endswith("weight")]
     assert weights and all(torch.equal(held[key], own[key]) for key in weights)
+
+
+def test_the_decision_scales_the_laterals() -> None:
+    """An image's mask is that of a network without a decision whose laterals are p times ours."""
+    torch.manual_seed(0)
+    network = build_network(LIGHT, 1, task="multi").double().eval()
+    torch.manual_seed(0)
+    plain = build_network(LIGHT, 1).double().eval()
+    state = network.state_dict()
+    weight, bias = (state.pop(f"decision.{name}").numpy() for name in ("weight", "bias"))
+    assert all(torch.equal(value, state[key]) for key, value in plain.state_dict().items())
+    assert state.keys() == plain.state_dict().keys()
+    images = 3 * torch.rand(3, 1, 33, 40, dtype=torch.float64)
+    with torch.no_grad():
+        judged, deepest = network.judge(images), network.encoder(images)[-1].numpy()
+        assert torch.equal(network(images), judged.pixels) and plain.judge(images).images is None
+        for number in range(3):
+            pooled = [f(channel) for f in (np.mean, np.max) for channel in deepest[number]]
+            logit = sum(w * x for w, x in zip(weight[0], pooled, strict=True)) + bias[0]
+            assert judged.images is not None
+            assert float(judged.images[number]) == pytest.approx(logit, abs=1e-12)
+            p = 1 / (1 + np.exp(-logit))
+            scaled = {k: v * p if k.startswith("laterals") else v for k, v in state.items()}
+            plain.load_state_dict(scaled)
+            expected = plain(images[number : number + 1])[0]
+            assert torch.allclose(judged.pixels[number], expected, atol=1e-12)
 
 
 # Training
@@ -307,6 +348,21 @@ def test_it_draws_better_than_its_labels(tmp_path: Path) -> None:
         assert student.probability(tiny_classifier().prepare(given)).max() < 0.5
 
 
+def test_a_multi_student_judges_images(tmp_path: Path) -> None:
+    """Its loss is the mask's plus the weighted decision's, and its decision tells toys apart."""
+    config = replace(CONFIG, rounds=1, steps=150, every=150, batch_size=8, lr=0.01, task="multi")
+    fit(tmp_path, samples=toys(36), config=replace(config, labels=LabelConfig("all")))
+    student = load_student(tmp_path / "checkpoint.pt")
+    assert student.task == "multi"
+    fresh = Images([toy(n, int(n % 2)) for n in range(500, 510)], *SIZE, 1)
+    given = torch.stack([fresh[n].image for n in range(10)])  # type: ignore[union-attr]
+    with torch.inference_mode():
+        judged = student.model.judge(tiny_classifier().prepare(given))
+    assert judged.images is not None
+    assert (judged.images > 0).tolist() == [bool(n % 2) for n in range(500, 510)]
+    assert (judged.pixels > 0).flatten(1).any(dim=1).tolist() == (judged.images > 0).tolist()
+
+
 def test_true_masks_are_the_labels_of_as_many_images_as_are_asked_for(tmp_path: Path) -> None:
     """Those of fewer are among those of more; maps label the others, in all rounds."""
     samples = toys(12)
@@ -350,7 +406,7 @@ def test_history_and_pictures(tmp_path: Path) -> None:
     [
         CONFIG,
         replace(CONFIG, restart=False, ema=0.0, loss=LossConfig(dice=1, hard_share=0.5)),
-        replace(CONFIG, network=replace(LIGHT, encoder="classifier", norm="group")),
+        replace(CONFIG, network=replace(LIGHT, encoder="classifier", norm="group"), task="multi"),
     ],
     ids=["usual", "no restart", "classifier"],
 )
@@ -438,6 +494,8 @@ def test_a_loss_that_is_no_number(tmp_path: Path) -> None:
         (lambda: LossConfig(pos_weight="much"), "pos_weight=much"),
         (lambda: LossConfig(hard_share=0), "hard_share=0"),
         (lambda: LossConfig(dice=-1), "dice=-1"),
+        (lambda: LossConfig(decision=-1), "student.loss.decision=-1"),
+        (lambda: StudentConfig(task="masks"), "student.task=masks"),
     ],
 )
 def test_wrong_values(make: Any, says: str) -> None:
@@ -477,6 +535,23 @@ def test_source_at_a_size_of_its_own() -> None:
         # 64 x 48 -> 32 x 32 in pixels of 2 x 1.5: what the classifier's loader would have done
         small = resize(images, [32, 32], antialias=True)
         assert torch.allclose(found.logits, classifier.model(small), atol=1e-5)
+
+
+def test_a_student_that_decides_gives_its_own_verdict() -> None:
+    classifier = replace(tiny_classifier(), prior_shift=-1.25)
+    torch.manual_seed(1)
+    network = build_network(LIGHT, 1, task="multi").eval()
+    student = Student(network, LIGHT, classifier.backbone, 1, 32, 32, "digest", "multi")
+    images = torch.rand(3, 1, 32, 32)
+    usual, own = (StudentSource(classifier, student, None, d)(images) for d in (False, True))
+    with torch.inference_mode():
+        decision = network.judge(images).images
+        assert decision is not None and torch.equal(usual.logits, classifier.model(images))
+    assert torch.allclose(classifier.probability(own.logits), torch.sigmoid(decision))
+    assert torch.equal(usual.maps[0], own.maps[0])
+    pixels_alone = student_of(classifier, (32, 32))
+    said = fault(lambda: StudentSource(classifier, pixels_alone, None, True))
+    assert "method.verdict=student" in said and "student.task=multi" in said
 
 
 def test_a_checkpoint_of_something_else(tmp_path: Path) -> None:

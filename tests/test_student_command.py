@@ -211,14 +211,20 @@ def need_runtime() -> None:
         pytest.importorskip(module, reason="the extra deploy is not installed")
 
 
-@pytest.mark.parametrize("size", [(64, 64), (96, 80)], ids=["classifier's size", "larger"])
+@pytest.mark.parametrize(
+    ("size", "task"),
+    [((64, 64), "mask"), ((96, 80), "multi")],
+    ids=["classifier's size", "larger"],
+)
 def test_an_exported_file_draws_the_same_masks(
-    own_run: Run, cli: Cli, size: tuple[int, int]
+    own_run: Run, cli: Cli, size: tuple[int, int], task: str
 ) -> None:
     need_runtime()
-    own = [f"student.height={size[0]}", f"student.width={size[1]}"]
+    own = [f"student.height={size[0]}", f"student.width={size[1]}", f"student.task={task}"]
     cli.ok("student", "train", "--run", own_run.name, *SHORT, *own)
-    out = cli.ok("export", "--run", own_run.name, "--out", "model.onnx")
+    verdict = ["method.verdict=student"] if task == "multi" else []
+    pipeline = ("--pipeline", "student", *verdict)
+    out = cli.ok("export", "--run", own_run.name, "--out", "model.onnx", *verdict)
     assert "greatest differences from the original: probability" in out
     card = json.loads((cli.folder / "model.json").read_text())
     assert [card["height"], card["width"], card["channels"]] == [*size, 1]
@@ -226,10 +232,10 @@ def test_an_exported_file_draws_the_same_masks(
     folder = images(cli.folder / "new", 5)
     names = [str(n) for n in range(5)]
     common = ("predict.gate=false", "--save-maps", "predict.batch_size=2", "threads=1")
-    cli.ok("predict", folder, "--run", own_run.name, "--pipeline", "student", "--out", "a", *common)
+    cli.ok("predict", folder, "--run", own_run.name, *pipeline, "--out", "a", *common)
     level = float(np.median(np.load("a/maps/0.npy")))  # so that masks are neither empty nor full
     common = (*common, f"segmenter.options.at={level}")
-    cli.ok("predict", folder, "--run", own_run.name, "--pipeline", "student", "--out", "b", *common)
+    cli.ok("predict", folder, "--run", own_run.name, *pipeline, "--out", "b", *common)
     cli.ok("predict", folder, "--runtime", "onnx", "--model", "model.onnx", "--out", "c", *common)
     for name in names:
         mine, theirs = (np.load(f"{out}/maps/{name}.npy") for out in "bc")

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 
 from ltcam_cli.config import (
     NO_EFFECT,
-    UNLESS_NULL,
+    UNLESS_DEFAULT,
     Mixed,
     NotNegative,
     Positive,
@@ -78,7 +78,7 @@ class BackboneConfig:
     weights: str | None = "DEFAULT"
     standardize: bool = False
     freeze_bn: bool = False
-    model: Annotated[str | None, UNLESS_NULL] = None
+    model: Annotated[str | None, UNLESS_DEFAULT] = None
 
     def __post_init__(self) -> None:
         if self.name == "timm" and self.model is None:

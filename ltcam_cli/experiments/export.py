@@ -78,7 +78,8 @@ def export_pipeline(composed: Composed, out: Path | None = None) -> Exported:
         return Exported(path, export_maps(classifier, spec, images, path, described))
     student = load_student(student_folder(session, method) / "checkpoint.pt")
     images = compared_images(session, student)
-    return Exported(path, export(classifier, student, images, path, described))
+    decides = method.verdict == "student"
+    return Exported(path, export(classifier, student, images, path, described, decides))
 
 
 def compared_images(session: Session, network: Student | Classifier) -> Tensor:

@@ -100,7 +100,8 @@ def _student_source(
         method = resolved(session, methods[number])  # refuses a student that was trained anew
         assert isinstance(method, StudentMethod)
         student = load_student(student_folder(session, method) / "checkpoint.pt", session.device)
-        source = StudentSource(session.classifier, student, session.autocast_dtype)
+        decides = method.verdict == "student"
+        source = StudentSource(session.classifier, student, session.autocast_dtype, decides)
         parts.append((with_tta(source, tta, student.size), [number]))
     return parts
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from ltcam_cli.config import Count, FolderName, Positive, Seed, build, config
+from ltcam_cli.config import UNLESS_DEFAULT, Count, FolderName, Positive, Seed, build, config
 from ltcam_cli.errors import LtcamError, nearest
 from ltcam_cli.maps.spec import Backward, Form, Fusion, MapSpec, Scope
 from ltcam_cli.maps.weightings import get_weighting
@@ -156,12 +156,15 @@ class StudentMethod(NoMaps):
         name: Name in cell folders and tables.
         student: Folder, or beginning of its name, of the run's student; null: the newest one.
         checkpoint: Digest of the student's weights, sha256:…, that must be there; null: any.
+        verdict: Whether the run's classifier or the student calls an image defective, at the
+            run's threshold; a student does that if it was trained with `student.task=multi`.
     """
 
     source: Literal["student"] = "student"
     name: FolderName = "student"
     student: FolderName | None = None
     checkpoint: Annotated[str, Field(max_length=100)] | None = None
+    verdict: Annotated[Literal["classifier", "student"], UNLESS_DEFAULT] = "classifier"
 
 
 @config("method")

@@ -17,7 +17,7 @@ from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import atomic
 from ltcam_cli.maps.engine import Heatmaps
 from ltcam_cli.maps.tta import resized
-from ltcam_cli.student.config import CropSide, NetworkConfig
+from ltcam_cli.student.config import CropSide, NetworkConfig, Task
 from ltcam_cli.student.network import MaskNet, build_network
 
 FORMAT = 1
@@ -34,6 +34,7 @@ class Student:
         backbone: Architecture of the classifier.
         in_channels, height, width: Size of the input.
         classifier: SHA-256 of the classifier's checkpoint.
+        task: Whether the model judges whole images, too, and scales its features by that.
     """
 
     model: MaskNet
@@ -43,6 +44,7 @@ class Student:
     height: CropSide
     width: CropSide
     classifier: str
+    task: Task = "mask"
 
     @property
     def size(self) -> tuple[int, int]:
@@ -64,6 +66,7 @@ class Student:
             "height": self.height,
             "width": self.width,
             "classifier": self.classifier,
+            "task": self.task,
             "state_dict": state,
         }
         with atomic(path) as temporary:
@@ -86,7 +89,9 @@ def load_student(path: Path, device: str | torch.device = "cpu") -> Student:
         state = content.pop("state_dict")
         check_fields(Student, content)
         with torch.device("meta"):
-            model = build_network(network, content["in_channels"], backbone)
+            model = build_network(
+                network, content["in_channels"], backbone, task=content.get("task", "mask")
+            )
         load_state(model, state)
         student = Student(model.eval(), network, backbone, **content)
     except (KeyError, TypeError, RuntimeError, LtcamError) as error:
@@ -96,7 +101,7 @@ def load_student(path: Path, device: str | torch.device = "cpu") -> Student:
 
 
 class StudentSource:
-    """Heatmap source of a student: probabilities in [0, 1], and the classifier's logits.
+    """Heatmap source of a student: probabilities in [0, 1], and the classifier's logits or its own.
 
     Where the student is of another size than the classifier, images come at the student's, and the
     classifier sees them resized.
@@ -110,8 +115,25 @@ class StudentSource:
         classifier: Classifier,
         student: Student,
         autocast_dtype: torch.dtype | None = None,
+        decides: bool = False,
     ) -> None:
-        """Join a student and its classifier; with a dtype the student runs under autocast."""
+        """Join a student and its classifier.
+
+        Args:
+            classifier: Classifier of the run.
+            student: Its student.
+            autocast_dtype: Type of 16 bits that the student runs in; None: float32.
+            decides: Whether the student's decision takes the place of the classifier's.
+
+        Raises:
+            LtcamError: if it shall decide and was not trained to.
+        """
+        if decides and student.task != "multi":
+            raise LtcamError(
+                "method.verdict=student: this student judges pixels alone; train one that judges "
+                "images: ltcam student train student.task=multi"
+            )
+        self.decides = decides
         self.classifier, self.student = classifier, student
         self.autocast_dtype = autocast_dtype
         same = student.size == (classifier.height, classifier.width)
@@ -121,8 +143,14 @@ class StudentSource:
         """Maps of normalised images (N, C, H, W), at their size."""
         dtype = self.autocast_dtype
         with torch.inference_mode():
-            size = (self.classifier.height, self.classifier.width)
-            logits = self.classifier.model(images if self.size is None else resized(images, size))
             with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
-                maps = self.student.probability(images)
+                pixels, decision = self.student.model.judge(images)
+                maps = torch.sigmoid(pixels)
+            if self.decides:
+                assert decision is not None
+                logits = (decision - self.classifier.prior_shift)[:, None]  # which is added again
+            else:
+                size = (self.classifier.height, self.classifier.width)
+                small = images if self.size is None else resized(images, size)
+                logits = self.classifier.model(small)
         return Heatmaps([maps.float()], logits)

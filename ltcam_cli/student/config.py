@@ -10,6 +10,7 @@ from pydantic import Field
 from ltcam_cli.classifier.config import LoggerName
 from ltcam_cli.config import (
     NO_EFFECT,
+    UNLESS_DEFAULT,
     FolderName,
     Mixed,
     NotNegative,
@@ -27,6 +28,7 @@ CropSize = Annotated[
     Field(min_length=2, max_length=2),
     Says("[height,width], each of at least 16 and at most 16384"),
 ]
+Task = Literal["mask", "multi"]
 Channels = Annotated[
     int, Field(ge=8, le=1024, multiple_of=8), Says("a multiple of 8, at least 8 and at most 1024")
 ]
@@ -110,6 +112,8 @@ class LossConfig:
         focal_gamma: Exponent γ of (1 - p)^γ, which multiplies the cross-entropy of a pixel whose
             label has the probability p (Lin et al. 2017).
         hard_share: Share of a batch's background pixels that count: those of the greatest loss.
+        decision: Weight of the decision's cross-entropy beside the mask's loss; only read where
+            `student.task=multi`.
     """
 
     pos_weight: Literal["auto"] | Positive = 1.0
@@ -117,6 +121,7 @@ class LossConfig:
     dice: NotNegative = 1.0
     focal_gamma: Annotated[float, Field(ge=0, le=100)] = 0.0
     hard_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    decision: Annotated[NotNegative, UNLESS_DEFAULT] = 1.0
 
 
 @config("student.labels")
@@ -172,6 +177,9 @@ class StudentConfig:
             instructions for bfloat16.
         overlays: Pictures of labels a round; null: all.
         labels: When a pixel of a defective image has a label.
+        task: `mask`: each pixel is judged; `multi`: the whole image is, too, and that decision
+            scales the features of the mask (our reading of Sample-Centric Multi-Task Learning,
+            2025).
         logger: Where curves and pictures go, too; null: nowhere else.
     """
 
@@ -193,4 +201,5 @@ class StudentConfig:
     amp: Annotated[Mixed, NO_EFFECT] = "auto"
     overlays: Annotated[Annotated[int, Field(ge=0, le=1_000_000)] | None, NO_EFFECT] = 20
     labels: LabelConfig = field(default_factory=LabelConfig)
+    task: Annotated[Task, UNLESS_DEFAULT] = "mask"
     logger: Annotated[LoggerName | None, NO_EFFECT] = None

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from torch import Tensor, nn
 from ltcam_cli.classifier.checkpoint import Classifier, standardized
 from ltcam_cli.classifier.config import BackboneConfig
 from ltcam_cli.config import check_fields
-from ltcam_cli.errors import LtcamError, require
+from ltcam_cli.errors import LtcamError, errors_only, require
 from ltcam_cli.files import atomic, read_json, write_json
 from ltcam_cli.maps.engine import Heatmaps
 from ltcam_cli.progress import Progress
@@ -42,10 +40,10 @@ class DeployedNetwork(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, classifier: Classifier, student: Student) -> None:
+    def __init__(self, classifier: Classifier, student: Student, decides: bool = False) -> None:
         super().__init__()
         self.classifier, self.student = classifier.model, student.model
-        self.probability = classifier.probability
+        self.probability, self.decides = classifier.probability, decides
         self.size = (classifier.height, classifier.width)
         self.same = self.size == student.size
         self.standardize = classifier.backbone.standardize
@@ -57,6 +55,10 @@ class DeployedNetwork(nn.Module):
         images = (images - self.mean) / self.std
         if self.standardize:
             images = standardized(images)
+        if self.decides:
+            pixels, decision = self.student.judge(images)
+            assert decision is not None
+            return torch.sigmoid(decision), torch.sigmoid(pixels)
         resized = images
         if not self.same:
             resized = F.interpolate(
@@ -72,6 +74,7 @@ def export(
     images: Tensor,
     path: Path,
     metadata: dict[str, Any],
+    decides: bool = False,
 ) -> dict[str, float]:
     """Write an ONNX file, and beside it a JSON file that says how to use it.
 
@@ -82,6 +85,7 @@ def export(
             outputs are compared with the original's.
         path: ONNX file to write.
         metadata: Further entries of the JSON file.
+        decides: Whether the probability is the student's decision, of a student that has one.
 
     Returns:
         Greatest difference from the original, by output.
@@ -92,6 +96,7 @@ def export(
     network = DeployedNetwork(
         replace(classifier, model=copy.deepcopy(classifier.model).cpu()),
         replace(student, model=copy.deepcopy(student.model).cpu()),
+        decides,
     ).eval()
     with torch.inference_mode():
         expected = network(images)
@@ -260,20 +265,6 @@ def _fields(metadata: dict[str, Any]) -> dict[str, Any]:
         "white": metadata["white"],
         "threshold": metadata["threshold"],
     }
-
-
-@contextmanager
-def errors_only(*names: str) -> Iterator[None]:
-    """Silence all but errors of the loggers of these names."""
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _outputs(session: Any, pixels: np.ndarray) -> list[np.ndarray]:

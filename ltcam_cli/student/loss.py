@@ -1,4 +1,4 @@
-"""Segmentation loss of pixels of which some have no label."""
+"""Losses of pixels, of which some have no label, and of whole images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ltcam_cli.student.config import LossConfig
-from ltcam_cli.student.labels import DEFECT, IGNORED
+from ltcam_cli.student.labels import BACKGROUND, DEFECT, IGNORED
 
 
 def segmentation_loss(logits: Tensor, labels: Tensor, config: LossConfig) -> Tensor:
@@ -37,3 +37,20 @@ def segmentation_loss(logits: Tensor, labels: Tensor, config: LossConfig) -> Ten
         overlap = 2 * (p * truth).sum() + 1
         loss = loss + config.dice * (1 - overlap / (p.sum() + truth.sum() + 1))
     return loss
+
+
+def decision_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean binary cross-entropy of whole crops' decisions; 0 if no crop has a label.
+
+    A crop is defective where one of its pixels is labelled as defect, and good where all are
+    background: a part of a defective image need not show the defect. Others have no label.
+
+    Args:
+        logits: Logits (N,) of a defect.
+        labels: Labels (N, h, w) uint8 of the pixels.
+    """
+    defective = (labels == DEFECT).flatten(1).any(dim=1)
+    labelled = defective | (labels == BACKGROUND).flatten(1).all(dim=1)
+    truth = defective.to(logits.dtype)
+    losses = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    return (losses * labelled).sum() / labelled.sum().clamp_min(1)

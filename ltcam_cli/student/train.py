@@ -25,7 +25,7 @@ from ltcam_cli.progress import track
 from ltcam_cli.student.checkpoint import Student
 from ltcam_cli.student.config import StudentConfig
 from ltcam_cli.student.crops import Crops
-from ltcam_cli.student.loss import segmentation_loss
+from ltcam_cli.student.loss import decision_loss, segmentation_loss
 from ltcam_cli.student.network import MaskNet, build_network
 from ltcam_cli.student.pseudo_labels import PseudoLabels, Teacher
 
@@ -104,7 +104,14 @@ class _Training:
         ]
         network = self._new_network(0)
         self.student = Student(
-            network, config.network, classifier.backbone, channels, height, width, digest
+            network,
+            config.network,
+            classifier.backbone,
+            channels,
+            height,
+            width,
+            digest,
+            config.task,
         )
         self.loop = TrainingLoop(
             folder,
@@ -169,9 +176,13 @@ class _Training:
             log.info("%s, step %d: loss %.4f", where, self.step, result.loss)
 
     def _loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        images, labels = batch
-        logits = self.loop.model(self.classifier.prepare(images))
-        return segmentation_loss(logits, labels.to(self.device), self.config.loss)
+        images, labels = batch[0], batch[1].to(self.device)
+        assert isinstance(self.loop.model, MaskNet)
+        judged = self.loop.model.judge(self.classifier.prepare(images))
+        loss = segmentation_loss(judged.pixels, labels, self.config.loss)
+        if judged.images is not None:
+            loss = loss + self.config.loss.decision * decision_loss(judged.images, labels)
+        return loss
 
     def _predict(self, image: Tensor) -> np.ndarray:
         """Probability (h, w) of a defect at each pixel of an image (C, h, w) in [0, 1]."""
@@ -193,6 +204,7 @@ class _Training:
             self.classifier.in_channels,
             self.classifier.backbone,
             self.classifier.model.state_dict(),
+            self.config.task,
         )
         return network.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
