@@ -131,9 +131,9 @@ def _in_float32(layer: nn.Module, values: Tensor) -> Tensor:
     """Output of a layer, without autocast: 8 bits would make steps of a probability."""
     device = values.device.type
     if not torch.is_autocast_enabled(device):
-        return layer(values)  # type: ignore[no-any-return]
+        return layer(values)
     with torch.autocast(device, enabled=False):
-        return layer(values.float())  # type: ignore[no-any-return]
+        return layer(values.float())
 
 
 def _resized(maps: Tensor, like: Tensor) -> Tensor:
