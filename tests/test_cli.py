@@ -120,7 +120,7 @@ def test_config_prints_what_a_command_would_run_with(cli: Cli) -> None:
     assert config["dataset"]["root"] == "data/KolektorSDD"
     assert config["backbone"] == {
         "name": "vgg16", "head": "fc", "logits": 1, "hidden": 4096, "dropout": 0.5,
-        "weights": "DEFAULT", "standardize": False, "freeze_bn": False,
+        "weights": "DEFAULT", "standardize": False, "freeze_bn": False, "model": None,
     }  # fmt: skip
     demo = yaml.safe_load(cli.ok("config", "demo"))
     assert demo["dataset"]["kind"] == "synthetic"

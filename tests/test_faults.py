@@ -213,7 +213,7 @@ def test_shards_that_do_not_exist(cli: Cli, tiny_run: Run) -> None:
     ("override", "says"),
     [
         ("method=ltgradcan", ["method=ltgradcan", "did you mean 'ltgradcam'?"]),
-        ("method=zzz", ["method=zzz", "known: ablationcam, auto, eigencam"]),
+        ("method=zzz", ["method=zzz", "known: ablationcam, auto, cgfusion, eigencam"]),
         ("method.weighting=gradcamm", ["gradcamm", "did you mean 'gradcam'?"]),
         ("method.layers=s7", ["layer s7", "known: ", "s5"]),
         ("method.layers=features.2b", ["layer features.2b", "did you mean 'features.2"]),
@@ -221,7 +221,7 @@ def test_shards_that_do_not_exist(cli: Cli, tiny_run: Run) -> None:
         ("method.form=masks", ["method.form=masks", "did you mean 'mask'?"]),
         ("method.fusion.rule=summ", ["method.fusion.rule=summ", "did you mean 'sum'?"]),
         ("method.fusion.normalize=minmx", ["normalize=minmx", "did you mean 'minmax'?"]),
-        ("method.target=defekt", ["method.target=defekt", "defect | margin"]),
+        ("method.target=defekt", ["method.target=defekt", "did you mean 'defect'?"]),
         ("method.target=3", ["method.target=3", "0..0"]),
         ("+method.options.bach=3", ["method.options.bach"]),
         ("backbone=vgg16slim", ["backbone=vgg16slim", "did you mean 'vgg16_slim'?"]),

@@ -171,8 +171,8 @@ def test_wheel_holds_package_and_configs_alone(wheel: Path) -> None:
         for path in (REPOSITORY / "conf").rglob("*.yaml")
     }
     assert "ltcam_cli/conf/base.yaml" in shipped
-    files = ("base.html", "run.html", "prediction.html", "style.css", "script.js")
-    page = {f"ltcam_cli/report/page/{name}" for name in files}
+    pages = (REPOSITORY / "ltcam_cli/report/page").iterdir()
+    page = {f"ltcam_cli/report/page/{path.name}" for path in pages}
     others = {name for name in inside if not name.endswith((".py", ".yaml", "py.typed"))}
     assert others == page | {"ltcam_cli/report/paper.csv"}
 

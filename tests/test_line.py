@@ -199,7 +199,7 @@ def test_watching_a_folder(cli: Cli, tiny_run: Run) -> None:
     ends = threading.Thread(
         target=lambda: (
             until(lambda: "late" in (incoming / "found/scores.csv").read_text()),
-            os.kill(os.getpid(), signal.SIGINT),
+            os.kill(os.getpid(), signal.SIGTERM),  # SIGINT may be ignored, as by `pytest &`
         )
     )
     ends.start()

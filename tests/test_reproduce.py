@@ -299,7 +299,7 @@ def test_paper_is_the_papers_setting(cli: Cli) -> None:
     assert train["backbone"] == config["backbone"] and "segmenter" not in train
     assert config["backbone"] == {
         "name": "vgg16", "head": "fc", "logits": 2, "hidden": 4096, "dropout": 0.5,
-        "weights": "DEFAULT", "standardize": False, "freeze_bn": False,
+        "weights": "DEFAULT", "standardize": False, "freeze_bn": False, "model": None,
     }  # fmt: skip
     assert config["dataset"]["split"] == "paper" and config["segmenter"]["rule"] == "otsu"
     assert (config["method"]["weighting"], config["method"]["delta"]) == ("gradcam", 50)
