@@ -122,7 +122,7 @@ def export(call: Call, out: Path | None) -> None:
     exported = export_pipeline(composed, out)
     path = os.path.relpath(exported.path)
     differences = ", ".join(f"{name} {value:.1e}" for name, value in exported.differences.items())
-    print(f"greatest differences from the original: {differences}")
+    print(f"{exported.measure} differences from the original: {differences}")
     print(f"{path} {exported.path.with_suffix('.json').name}")
     print(f"Now: ltcam predict FOLDER --runtime onnx --model {path}")
 

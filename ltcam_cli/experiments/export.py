@@ -32,11 +32,13 @@ class Exported:
 
     Attributes:
         path: Path of the ONNX file.
-        differences: Greatest difference of each output from the original's.
+        differences: Difference of each output from the original's.
+        measure: Which one it is: greatest, or mean, as a share of the greatest value.
     """
 
     path: Path
     differences: dict[str, float]
+    measure: str = "greatest"
 
 
 def export_pipeline(composed: Composed, out: Path | None = None) -> Exported:
@@ -75,7 +77,7 @@ def export_pipeline(composed: Composed, out: Path | None = None) -> Exported:
     if isinstance(method, CamMethod):
         spec = with_logit(method.spec(), classifier)
         images = compared_images(session, classifier)
-        return Exported(path, export_maps(classifier, spec, images, path, described))
+        return Exported(path, export_maps(classifier, spec, images, path, described), "mean")
     student = load_student(student_folder(session, method) / "checkpoint.pt")
     images = compared_images(session, student)
     decides = method.verdict == "student"

@@ -15,6 +15,7 @@ from ltcam_cli.experiments.session import Session, find_session
 from ltcam_cli.experiments.settings import Composed
 from ltcam_cli.experiments.threshold import validation_images
 from ltcam_cli.files import exclusive
+from ltcam_cli.maps.tta import FLIPS
 from ltcam_cli.progress import Progress
 from ltcam_cli.runs.folder import ANEW, write_table
 from ltcam_cli.runs.reading import read_table
@@ -26,7 +27,6 @@ COLUMNS = (
     "name", "group", "label", "logit", "probability", "predicted", "reliability", "mirrored_mean",
     "mirrored_spread",
 )  # fmt: skip
-MIRRORS = ((), (-1,), (-2,), (-2, -1))
 # What each score says of a table's rows, higher where the verdict is more doubtful.
 SCORES = {
     "reliability": lambda table: -table["reliability"],
@@ -94,7 +94,8 @@ def verdicts(session: Session, samples: Sequence[Sample], reliability: Reliabili
             good = (probabilities < classifier.threshold).nonzero()[:, 0]
             found: dict[int, dict[str, float]] = {}
             if len(good):
-                mirrored = torch.stack([log_odds(batch.images[good].flip(m)) for m in MIRRORS])
+                flipped = [batch.images[good].flip(axes) for axes in FLIPS["both"] if axes]
+                mirrored = torch.stack([odds[good], *map(log_odds, flipped)])
                 scores = reliability(batch.images[good]), mirrored.mean(0), mirrored.std(0)
                 for index, *values in zip(good.tolist(), *scores, strict=True):
                     found[index] = dict(zip(COLUMNS[6:], map(float, values), strict=True))
