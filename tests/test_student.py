@@ -385,6 +385,14 @@ def test_true_masks_are_the_labels_of_as_many_images_as_are_asked_for(tmp_path: 
     assert [len(names) for names in known] == [1, 3, 4]
     assert known[0] < known[1] < known[2]
 
+    config = replace(CONFIG, labels=LabelConfig(masks=1, maps=False))
+    fit(tmp_path / "alone", samples=samples, teacher=lambda others: pytest.fail(), config=config)
+    labels = read_tensors(tmp_path / "alone/labels/round1.pt", "")
+    ignored = {name for name, label in labels.items() if (label == 255).all()}
+    assert ignored == {s.name for s in samples if s.label} - known[0]
+    with pytest.raises(LtcamError, match=r"student\.labels\.maps=false: needs"):
+        LabelConfig(maps=False)
+
 
 def test_history_and_pictures(tmp_path: Path) -> None:
     row = fit(tmp_path)

@@ -130,7 +130,9 @@ class LabelConfig:
 
     Attributes:
         masks: Defective training images whose true masks are their labels, drawn at random; `all`:
-            all that have one. The labels of the others come from maps.
+            all that have one.
+        maps: Whether the labels of the others come from maps; false: they have none, and teach
+            nothing in the first round.
         low: Share of the map's maximum up to which, in the first round, a pixel outside the mask
             is background.
         ignore_radius: Pixels around the mask that are not background in the first round.
@@ -139,6 +141,7 @@ class LabelConfig:
     """
 
     masks: Literal["all"] | Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    maps: Annotated[bool, UNLESS_DEFAULT] = True
     low: Share = 1.0
     ignore_radius: Pixels = 0
     defect: Share = 0.7
@@ -149,6 +152,10 @@ class LabelConfig:
             raise LtcamError(
                 f"student.labels.background={self.background:g}, defect={self.defect:g}: "
                 "must be background <= defect"
+            )
+        if not self.maps and not self.masks:
+            raise LtcamError(
+                "student.labels.maps=false: needs true masks; set student.labels.masks=N or all"
             )
 
 

@@ -99,8 +99,9 @@ class PseudoLabels:
         config = self.config.labels
         samples = [self.images.samples[n] for n in self.defective]
         others = [sample for sample in samples if sample.name not in self.with_mask]
-        from_maps = self.teacher(others) if others else ()
-        return {
+        from_maps = self.teacher(others) if others and config.maps else ()
+        ignored = np.full(self.size, IGNORED, dtype=np.uint8)
+        return dict.fromkeys((sample.name for sample in others), ignored) | {
             sample.name: true_labels(mask, self.size)
             for sample in samples
             if sample.name in self.with_mask and (mask := sample.mask) is not None
