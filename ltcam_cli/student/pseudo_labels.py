@@ -101,14 +101,18 @@ class PseudoLabels:
         others = [sample for sample in samples if sample.name not in self.with_mask]
         from_maps = self.teacher(others) if others and config.maps else ()
         ignored = np.full(self.size, IGNORED, dtype=np.uint8)
-        return dict.fromkeys((sample.name for sample in others), ignored) | {
-            sample.name: true_labels(mask, self.size)
-            for sample in samples
-            if sample.name in self.with_mask and (mask := sample.mask) is not None
-        } | {
-            name: first_labels(heatmap, mask, self.size, config)
-            for name, heatmap, mask in from_maps
-        }
+        return (
+            dict.fromkeys((sample.name for sample in others), ignored)
+            | {
+                sample.name: true_labels(mask, self.size)
+                for sample in samples
+                if sample.name in self.with_mask and (mask := sample.mask) is not None
+            }
+            | {
+                name: first_labels(heatmap, mask, self.size, config)
+                for name, heatmap, mask in from_maps
+            }
+        )
 
     def _next(self, number: int, predict: Predict) -> Labels:
         first, previous = self._read(0), self._read(number - 1)
