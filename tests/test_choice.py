@@ -31,7 +31,7 @@ from ltcam_cli.data.size import derived_size, with_size
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments import choice, students
 from ltcam_cli.experiments.choice import METHODS, SEGMENTERS, best_of, candidates
-from ltcam_cli.experiments.evidence import BLUR, Counterfactuals, criterion
+from ltcam_cli.experiments.evidence import BLUR, Counterfactuals, Shares, criterion, weighted_means
 from ltcam_cli.experiments.session import Session
 
 AUTO = BackboneConfig("auto", "avg")
@@ -114,6 +114,22 @@ def test_shares_are_their_formulas() -> None:
     assert int(np.argmax(values)) == 0 and values[3] < 0.05 and values[4] == 0
     nothing = np.zeros((32, 32), dtype=bool)
     assert questions.shares(result_of(nothing.astype(np.float32), nothing, given)) == (0, 0, 0)
+
+
+def test_images_count_by_the_mean_area_of_their_masks() -> None:
+    rng = np.random.default_rng(0)
+    shares = rng.random((3, 4, 3))  # of jobs and images
+    shares[:, 2, :2] = math.nan  # an image that says nothing
+    rows = [(job, f"i{n}", *shares[job, n]) for job in range(3) for n in range(4)]
+    table = pd.DataFrame(rows, columns=["job", "image", *Shares._fields])
+    means = weighted_means(table.sample(frac=1, random_state=0))
+    for job in range(3):
+        total, weight = np.zeros(3), 0.0
+        for n in (0, 1, 3):
+            size = sum(shares[other, n, 2] for other in range(3)) / 3
+            total, weight = total + size * shares[job, n], weight + size
+        np.testing.assert_allclose(means.loc[job], total / weight)
+    assert weighted_means(table[table["image"] == "i2"]).isna().all(axis=None)
 
 
 def test_the_criterion_is_a_product_of_means() -> None:

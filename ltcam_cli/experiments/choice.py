@@ -17,7 +17,7 @@ from ltcam_cli.data.batches import Images, Item
 from ltcam_cli.data.sample import Sample, content_of
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.cells import masks_of
-from ltcam_cli.experiments.evidence import Counterfactuals, Shares, criterion
+from ltcam_cli.experiments.evidence import Counterfactuals, Shares, criterion, weighted_means
 from ltcam_cli.experiments.session import Session
 from ltcam_cli.experiments.settings import Pipeline
 from ltcam_cli.files import exclusive, stem_of, write_text
@@ -174,8 +174,8 @@ def judged(
     results = mask_images(
         session.classifier, source, jobs, defective, session.loading("choosing a pipeline")
     )
-    rows = [(r.job, *counterfactuals.shares(r)) for r in results]
-    means = pd.DataFrame(rows, columns=["job", *Shares._fields]).groupby("job").mean()
+    rows = [(r.job, r.item.sample.name, *counterfactuals.shares(r)) for r in results]
+    means = weighted_means(pd.DataFrame(rows, columns=["job", "image", *Shares._fields]))
     names = {
         "method": [pipeline.method.name for pipeline in pool],
         "segmenter": [pipeline.segmenter.name for pipeline in pool],

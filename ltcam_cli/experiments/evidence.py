@@ -84,8 +84,28 @@ class Shares(NamedTuple):
     area: float
 
 
+def weighted_means(shares: pd.DataFrame) -> pd.DataFrame:
+    """Means of each job's shares, weighted by the mean area of an image's masks.
+
+    IoU is pooled over pixels, so that an image counts by the size of its defect, which nobody
+    knows; the masks of all jobs together come nearest to it.
+
+    Args:
+        shares: A row a job and image: `job`, `image` and the fields of `Shares`. Rows with NaN do
+            not count.
+
+    Returns:
+        A row a job, NaN where nothing counts.
+    """
+    known = shares.dropna()
+    weights = known.groupby("image")["area"].transform("mean")
+    sums = known[list(Shares._fields)].mul(weights, axis=0).groupby(known["job"]).sum()
+    means = sums.div(weights.groupby(known["job"]).sum(), axis=0)
+    return means.reindex(sorted(shares["job"].unique()))
+
+
 def criterion(removed: ArrayLike, brought: ArrayLike, area: ArrayLike) -> np.ndarray:
-    """n h · s · √ln(1 / a) of means over images: is the mask the defect, and all of it?
+    """n h · s · √ln(1 / a) of `weighted_means`: is the mask the defect, and all of it?
 
     A mask of a part of the defect has a small h and s, one of far more than the defect a small
     ln(1 / a). Deletion and insertion are those of RISE (Petsiuk et al. 2018), each once. The
