@@ -59,6 +59,11 @@ class Classifier:
     threshold: Share = 0.5
     metrics: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.height, self.width
+
     def prepare(self, images: Tensor) -> Tensor:
         """Images (N, in_channels, H, W) in [0, 1], normalised, on the model's device."""
         device = next(self.model.parameters()).device

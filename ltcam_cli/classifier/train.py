@@ -146,8 +146,7 @@ class _Training:
         self.order = BalancedOrder([s.label or 0 for s in samples], count, seed)
         self.images = Images(
             samples,
-            classifier.height,
-            classifier.width,
+            *classifier.size,
             classifier.in_channels,
             augment=augmentation(trainer.augment),
             cache=trainer.cache,

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ltcam_cli.data.batches import Images, Item
+from ltcam_cli.data.batches import Images
 from ltcam_cli.data.sample import Sample, content_of
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.cells import masks_of
@@ -187,15 +187,9 @@ def judged(
 def read_images(session: Session, samples: Sequence[Sample]) -> Tensor:
     """Images (N, C, height, width) in [0, 1], of the classifier's size."""
     classifier = session.classifier
-    images = Images(
-        samples,
-        classifier.height,
-        classifier.width,
-        classifier.in_channels,
-        on_error=session.settings.dataset.on_error,
-    )
-    items = [images[number] for number in range(len(samples))]
-    read = [item.image for item in items if isinstance(item, Item)]
+    on_error = session.settings.dataset.on_error
+    images = Images(samples, *classifier.size, classifier.in_channels, on_error=on_error)
+    read = [item.image for item in images.readable(range(len(samples)))]
     if not read:
         raise LtcamError("pipeline=auto: none of the good training images could be read")
     return torch.stack(read)

@@ -50,8 +50,8 @@ class Evidence:
 
     def _whole(self, item: Item) -> tuple[Tensor, Tensor, float, float]:
         """The image, it blurred, and y of both; kept for the masks of the same image."""
-        size = [self.classifier.height, self.classifier.width]
-        image = tv.resize(item.image, size, antialias=True)  # of another size for tiles
+        # An image is of another size for tiles.
+        image = tv.resize(item.image, list(self.classifier.size), antialias=True)
         if self._last is None or self._last[0] is not item:
             sigma = BLUR * max(image.shape[-2:])
             width = 2 * min(round(3 * sigma), min(image.shape[-2:]) // 2 - 1) + 1

@@ -153,8 +153,7 @@ def _made(session: Session, method: PatchcoreMethod, images: str) -> _Kept:
     settings = session.settings
     data = Images(
         [good[number] for number in sorted(order)],
-        classifier.height,
-        classifier.width,
+        *classifier.size,
         classifier.in_channels,
         on_error=settings.dataset.on_error,
     )

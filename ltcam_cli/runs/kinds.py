@@ -62,7 +62,7 @@ def _maps(classifier: Classifier, image: Tensor, kinds: Sequence[str]) -> dict[s
     """Map (1, h, w) of each of several kinds; each in units of what speaks for it."""
     if len(kinds) < 2:
         return {}
-    resized = tv.resize(image, [classifier.height, classifier.width], antialias=True)
+    resized = tv.resize(image, list(classifier.size), antialias=True)
     specs = [MapSpec(WEIGHTING, target=classifier.kinds.index(kind)) for kind in kinds]
     maps = explain(classifier.model, classifier.prepare(resized), specs)
     return dict(zip(kinds, maps, strict=True))

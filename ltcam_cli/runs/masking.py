@@ -157,7 +157,7 @@ def batch_maps(
         jobs: Masks that are made of each image.
         skipped: List that collects the names of images that cannot be read.
     """
-    size = wanted_size(source) or (classifier.height, classifier.width)
+    size = wanted_size(source) or classifier.size
     height, width = (None, None) if isinstance(size, str) else size
     images = Images(
         samples,
