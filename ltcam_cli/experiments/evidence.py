@@ -23,30 +23,12 @@ from ltcam_cli.runs.masking import ImageResult, Loading, MaskJob, mask_images
 BLUR = 1 / 32  # standard deviation of the blur, as a share of the image's longer side
 
 
-class Evidence:
-    """How much of what the classifier saw lies in the mask, times how far the mask narrows it down.
-
-    min(1, max(0, (y(x) − y(x, mask blurred)) / (y(x) − y(x, all blurred)))) · ln(1 / a): y the
-    log-odds of a defect, a the mask's share of the image. 0 of no mask and of a mask of everything;
-    the smaller the mask without which the classifier sees nothing, the more. NaN where blurring the
-    image does not lower y. Ours; chosen among others in docs/delta.md.
-    """
+class _Answers:
+    """Log-odds y of a defect that a classifier gives an image, and changes of it."""
 
     def __init__(self, classifier: Classifier) -> None:
         self.classifier = classifier
         self._last: tuple[Item, Tensor, float, float] | None = None
-
-    def __call__(self, result: ImageResult) -> float:
-        """Criterion of one image and mask: a forward, and two more for each new image."""
-        image, blurred, whole, nothing = self._whole(result.item)
-        if whole <= nothing:
-            return float("nan")
-        inside = at_input_size(result.mask, image) > 0.5
-        area = float(inside.float().mean())
-        if area == 0:
-            return 0.0
-        [without] = self._log_odds(torch.where(inside, blurred, image)[None])
-        return share(whole - without, whole - nothing) * -math.log(area)
 
     def _whole(self, item: Item) -> tuple[Tensor, Tensor, float, float]:
         """The image, it blurred, and y of both; kept for the masks of the same image."""
@@ -65,6 +47,28 @@ class Evidence:
         with torch.inference_mode():
             logits = self.classifier.model(self.classifier.prepare(images)).float()
         return self.classifier.log_odds(logits).tolist()
+
+
+class Evidence(_Answers):
+    """How much of what the classifier saw lies in the mask, times how far the mask narrows it down.
+
+    min(1, max(0, (y(x) − y(x, mask blurred)) / (y(x) − y(x, all blurred)))) · ln(1 / a): y the
+    log-odds of a defect, a the mask's share of the image. 0 of no mask and of a mask of everything;
+    the smaller the mask without which the classifier sees nothing, the more. NaN where blurring the
+    image does not lower y. Ours; chosen among others in docs/delta.md.
+    """
+
+    def __call__(self, result: ImageResult) -> float:
+        """Criterion of one image and mask: a forward, and two more for each new image."""
+        image, blurred, whole, nothing = self._whole(result.item)
+        if whole <= nothing:
+            return float("nan")
+        inside = at_input_size(result.mask, image) > 0.5
+        area = float(inside.float().mean())
+        if area == 0:
+            return 0.0
+        [without] = self._log_odds(torch.where(inside, blurred, image)[None])
+        return share(whole - without, whole - nothing) * -math.log(area)
 
 
 class Shares(NamedTuple):
@@ -96,7 +100,7 @@ def criterion(removed: ArrayLike, brought: ArrayLike, area: ArrayLike) -> np.nda
     return np.asarray(removed) * np.asarray(brought) * np.sqrt(narrow)
 
 
-class Counterfactuals(Evidence):
+class Counterfactuals(_Answers):
     """What a classifier says of an image without a mask's pixels, and of these pixels alone.
 
     Args:
