@@ -114,13 +114,12 @@ def _gather_runs(out: Path, folders: Sequence[RunFolder]) -> bool:
 
     from ltcam_cli.report.terminal import print_table
     from ltcam_cli.runs.reading import healthy
-    from ltcam_cli.runs.tables import SHOWN, write_results
+    from ltcam_cli.runs.tables import SHOWN, rows_of, write_results
 
     shown = healthy(folders)
     tables = [table for run in shown if not (table := run.results()).empty]
     if tables:
-        rows = [{str(k): v for k, v in row.items()} for row in pd.concat(tables).to_dict("records")]
-        print_table(write_results(out, rows), ["run", *SHOWN])
+        print_table(write_results(out, rows_of(pd.concat(tables))), ["run", *SHOWN])
         print(f"\n{out / 'results.csv'}")
     unfinished = [run for run in folders if not run.checkpoint.is_file()]
     for run in unfinished:

@@ -45,6 +45,11 @@ def add_rows(run: RunFolder, rows: Sequence[Mapping[str, Any]]) -> None:
         write_text(path.with_suffix(".md"), as_markdown(in_order(run.results())))
 
 
+def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows of a table, by the names of its columns."""
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
+
+
 def in_order(rows: pd.DataFrame | Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Rows with the columns of the results table first, and all their other columns after them."""
     import pandas as pd
