@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ltcam_cli.commands.compose import compose, composer
+from ltcam_cli.commands.compose import compose_here, composer
 from ltcam_cli.commands.options import Call
 from ltcam_cli.errors import LtcamError, require
 from ltcam_cli.experiments.ranges import deltas_of
@@ -44,7 +44,7 @@ def report(call: Call, names: Sequence[str], chosen: Chosen, limit: int, out: Pa
                 "choose them with --method, --delta or --cell"
             )
     deltas = deltas_of(chosen[2])
-    composed = compose("report", call)
+    composed = compose_here("report", call)
     from ltcam_cli.experiments.reporting import Selection, write_page
 
     selection = Selection(chosen[0], chosen[1], deltas)
