@@ -41,6 +41,7 @@ from ltcam_cli.data.load import white_of
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split, check_classes, split_fraction
 from ltcam_cli.files import atomic, write_json
+from ltcam_cli.progress import track
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,8 @@ def train(
         Metrics of the training and of the test part.
 
     Raises:
-        LtcamError: if a class is missing, weights do not fit, or the loss is no finite number.
+        LtcamError: if a class is missing, a test image cannot be read, weights do not fit, or the
+            loss is no finite number.
     """
     white = white_of(dataset, split.listed_train)
     split = split.read_by(dataset.image_reader(white), dataset.mask_reader())
@@ -90,6 +92,11 @@ def train(
     if trainer.validation:
         samples, validation = split_fraction(samples, trainer.validation, seed)
         check_classes(validation, "validation", "change trainer.validation, or add such images")
+
+    if dataset.on_error == "raise":  # or else the training would end at its test
+        tested = Images(split.test, None, None, dataset.channels)
+        for number in track(range(len(tested)), "reading test images"):
+            tested[number]
 
     trainer = with_epochs(trainer, samples, backbone.weights is not None)
     torch.manual_seed(seed)
