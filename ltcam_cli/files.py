@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 RACY = 3.0  # seconds for which a changed file may change again unseen
 TEMPORARY = ".ltcam-"  # begins the names of temporary files; short, since a name has 255 bytes
 TEMPORARY_NAME = re.compile(r"\.ltcam-[a-z0-9_]{8}(\..*)?")
+STEM = 200  # bytes of the stem of a file that is named after something
 _DIGESTS_LOCK = threading.Lock()
 
 
@@ -258,12 +259,12 @@ def _connection(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def stem_of(name: str, room: int = 200) -> str:
-    """A name as a file's stem: `_` for `/`; one of more than `room` bytes is cut, with its hash."""
+def stem_of(name: str) -> str:
+    """A name as a file's stem: `_` for `/`; one of more than 200 bytes is cut, with its hash."""
     stem = name.replace("/", "_")
-    if len(stem.encode()) <= room:
+    if len(stem.encode()) <= STEM:
         return stem
-    return f"{stem.encode()[: room - 13].decode(errors='ignore')}-{short_hash(name, 12)}"
+    return f"{stem.encode()[: STEM - 13].decode(errors='ignore')}-{short_hash(name, 12)}"
 
 
 def short_hash(value: Any, length: int = 6) -> str:

@@ -31,7 +31,6 @@ def predict_images(
     samples: Sequence[Sample],
     *,
     batch_size: int = 16,
-    workers: int | None = None,
     on_error: str = "raise",
 ) -> pd.DataFrame:
     """Image-level table: name, group, label, logit (as trained), probability, predicted.
@@ -45,7 +44,7 @@ def predict_images(
     classifier.model.eval()
     rows = []
     with torch.inference_mode(), Progress("classifying", len(images), delay=FIRST) as progress:
-        for batch in batches(images, batch_size, workers=workers):
+        for batch in batches(images, batch_size):
             progress.update(len(batch.items) + len(batch.skipped))
             if not batch.items:
                 continue

@@ -83,11 +83,10 @@ def once(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return list(things.values())
 
 
-def as_markdown(table: pd.DataFrame, columns: Sequence[str] | None = None) -> str:
+def as_markdown(table: pd.DataFrame) -> str:
     """A table in Markdown; see `text_of` for its cells."""
-    columns = list(table.columns if columns is None else columns)
-    texts = [map(text_of, table[column]) for column in columns]
-    return markdown(columns, list(zip(*texts, strict=True)))
+    texts = [map(text_of, table[column]) for column in table]
+    return markdown(list(table.columns), list(zip(*texts, strict=True)))
 
 
 def markdown(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
