@@ -18,7 +18,7 @@ from ltcam_cli.experiments.evidence import Evidence
 from ltcam_cli.experiments.kinds import write_kinds
 from ltcam_cli.experiments.session import Session
 from ltcam_cli.experiments.settings import Pipeline
-from ltcam_cli.experiments.sources import heatmap_source, kind_of, passes, resolved
+from ltcam_cli.experiments.sources import distinct, heatmap_source, kind_of, passes, resolved
 from ltcam_cli.experiments.tasks import Row
 from ltcam_cli.files import stem_of, write_json
 from ltcam_cli.maps.method import AUTO
@@ -191,7 +191,7 @@ def _run_pass(session: Session, jobs: Sequence[CellJob]) -> float:
 
 def masks_of(session: Session, pipelines: Sequence[Pipeline]) -> tuple[Any, list[MaskJob]]:
     """Heatmap source and mask jobs of pipelines that share a pass (`passes`)."""
-    methods = list({repr(pipeline.method): pipeline.method for pipeline in pipelines}.values())
+    methods = distinct([pipeline.method for pipeline in pipelines])
     segmenters = calibrated_segmenters(session, pipelines)
     jobs = [
         MaskJob(methods.index(pipeline.method), segmenter, kind_of(pipeline.method, session))

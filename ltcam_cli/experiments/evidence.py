@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -156,24 +156,24 @@ def at_input_size(mask: np.ndarray, image: Tensor) -> Tensor:
     return tv.resize(values, [image.shape[-2], image.shape[-1]])
 
 
-def mean_criterion(
+def mean_evidence(
     classifier: Classifier,
     source: HeatmapSource,
     jobs: Sequence[MaskJob],
     samples: Sequence[Sample],
-    criterion: Callable[[ImageResult], float],
     loading: Loading,
 ) -> list[float]:
-    """Mean of a criterion over the defective ones of the samples, for each mask job.
+    """Mean evidence over the defective ones of the samples, for each mask job.
 
     Reads images and image labels; no mask.
 
     Raises:
         LtcamError: If no image can be read.
     """
+    evidence = Evidence(classifier)
     defective = [sample for sample in samples if sample.label]
     results = mask_images(classifier, source, jobs, defective, loading)
-    values = [(result.job, criterion(result)) for result in results]
+    values = [(result.job, evidence(result)) for result in results]
     if not values:
         raise LtcamError("none of the defective training images could be read")
     table = pd.DataFrame(values, columns=["job", "value"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from ltcam_cli.classifier.checkpoint import Classifier
 from ltcam_cli.errors import LtcamError, nearest
@@ -33,6 +34,7 @@ from ltcam_cli.runs.students import find_student
 from ltcam_cli.student.checkpoint import StudentSource, load_student
 
 TARGETS = ("defect", "margin")
+T = TypeVar("T")
 
 
 def passes(pipelines: Sequence[Pipeline]) -> list[list[int]]:
@@ -48,9 +50,9 @@ def passes(pipelines: Sequence[Pipeline]) -> list[list[int]]:
     return list(groups.values())
 
 
-def distinct(pipelines: Sequence[Pipeline]) -> list[Pipeline]:
-    """The pipelines, each once."""
-    return list({repr(pipeline): pipeline for pipeline in pipelines}.values())
+def distinct(configs: Sequence[T]) -> list[T]:
+    """The pipelines or methods, each once."""
+    return list({repr(config): config for config in configs}.values())
 
 
 def heatmap_source(session: Session, methods: Sequence[Method], tta: TtaConfig) -> HeatmapSource:
