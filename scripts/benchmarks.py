@@ -39,6 +39,7 @@ from ltcam_cli.errors import LtcamError
 from ltcam_cli.maps.capture import capture, frozen
 from ltcam_cli.maps.engine import CamEngine
 from ltcam_cli.maps.folding import folded
+from ltcam_cli.maps.fusion import at_size
 from ltcam_cli.maps.multi_delta import multi_delta_maps
 from ltcam_cli.maps.patchcore import (
     Memory,
@@ -51,7 +52,6 @@ from ltcam_cli.maps.patchcore import (
 from ltcam_cli.maps.spec import MapSpec
 from ltcam_cli.maps.truncation import keep, thresholds
 from ltcam_cli.masks.histogram import histogram
-from ltcam_cli.masks.resize import at_size
 from ltcam_cli.masks.segmenters import SegmenterConfig, make_segmenter
 from ltcam_cli.runs.acceptance import ReliabilityConfig
 from ltcam_cli.runs.folder import write_table

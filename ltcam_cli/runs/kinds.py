@@ -14,8 +14,8 @@ from torchvision.transforms.v2 import functional as tv
 from ltcam_cli.classifier.checkpoint import Classifier
 from ltcam_cli.classifier.kinds import KindVerdict
 from ltcam_cli.maps.engine import explain
+from ltcam_cli.maps.fusion import at_size
 from ltcam_cli.maps.spec import MapSpec
-from ltcam_cli.masks.resize import at_size
 
 WEIGHTING = "hirescam"  # of the last layer: behind a linear head, a position's part of the logit
 

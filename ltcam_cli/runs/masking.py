@@ -18,8 +18,8 @@ from ltcam_cli.data.batches import Batch, Images, Item, batches
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.maps.engine import Heatmaps, HeatmapSource, wanted_size
+from ltcam_cli.maps.fusion import at_size
 from ltcam_cli.masks.inputs import SegInput
-from ltcam_cli.masks.resize import at_size
 from ltcam_cli.masks.segmenters import Segmenter
 from ltcam_cli.progress import Progress
 from ltcam_cli.runs.kinds import ImageKinds, image_kinds
