@@ -20,10 +20,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
 from filelock import FileLock, Timeout
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 try:
     import fcntl
@@ -35,7 +38,6 @@ log = logging.getLogger(__name__)
 RACY = 3.0  # seconds for which a changed file may change again unseen
 TEMPORARY = ".ltcam-"  # begins the names of temporary files; short, since a name has 255 bytes
 TEMPORARY_NAME = re.compile(r"\.ltcam-[a-z0-9_]{8}(\..*)?")
-STEM = 200  # bytes of the stem of a file that is named after something
 _DIGESTS_LOCK = threading.Lock()
 
 
@@ -144,6 +146,12 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` atomically as indented JSON; NaN becomes null."""
     write_text(path, json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV, atomically and in full precision."""
+    with atomic(path) as temporary:
+        table.to_csv(temporary, index=False)
 
 
 def read_json(path: Path) -> Any:
@@ -257,14 +265,6 @@ def _connection(path: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(":memory:", check_same_thread=False)
         connection.execute(table)
     return connection
-
-
-def stem_of(name: str) -> str:
-    """A name as a file's stem: `_` for `/`; one of more than 200 bytes is cut, with its hash."""
-    stem = name.replace("/", "_")
-    if len(stem.encode()) <= STEM:
-        return stem
-    return f"{stem.encode()[: STEM - 13].decode(errors='ignore')}-{short_hash(name, 12)}"
 
 
 def short_hash(value: Any, length: int = 6) -> str:

@@ -16,7 +16,7 @@ from ltcam_cli.classifier.config import TrainerConfig
 from ltcam_cli.data.batches import Images, batches
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
-from ltcam_cli.files import atomic
+from ltcam_cli.files import write_table
 from ltcam_cli.progress import FIRST, Progress
 from ltcam_cli.scores import images as image_scores
 from ltcam_cli.scores.kinds import image_kinds, kind_accuracy
@@ -125,6 +125,5 @@ def write_kinds(folder: Path, table: pd.DataFrame, kinds: Sequence[str]) -> dict
     if not kinds:
         return {}
     scores = image_kinds(table, kinds)
-    with atomic(folder / "kinds.csv") as temporary:
-        scores.to_csv(temporary, index=False)
+    write_table(folder / "kinds.csv", scores)
     return {"test_kind_ap": float(scores["ap"].mean()), "test_kind_accuracy": kind_accuracy(table)}

@@ -40,7 +40,7 @@ from ltcam_cli.data.kinds import kind_names
 from ltcam_cli.data.load import white_of
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split, check_classes, split_fraction
-from ltcam_cli.files import atomic, write_json
+from ltcam_cli.files import write_json, write_table
 from ltcam_cli.progress import track
 
 log = logging.getLogger(__name__)
@@ -108,8 +108,7 @@ def train(
     on_error = dataset.on_error
     classifier.threshold = choose_threshold(classifier, validation, trainer, on_error)
     table = predict_images(classifier, split.test, on_error=on_error)
-    with atomic(folder / "images.csv") as temporary:
-        table.to_csv(temporary, index=False)
+    write_table(folder / "images.csv", table)
     metrics = {
         **image_metrics(table),
         **write_kinds(folder, table, kinds),

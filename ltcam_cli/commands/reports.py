@@ -10,10 +10,9 @@ from ltcam_cli.commands.compose import compose_here, composer
 from ltcam_cli.commands.options import Call
 from ltcam_cli.errors import LtcamError, require
 from ltcam_cli.experiments.ranges import deltas_of
-from ltcam_cli.files import remove_leftovers, write_text
+from ltcam_cli.files import remove_leftovers, write_table, write_text
 from ltcam_cli.report.terminal import print_table
 from ltcam_cli.runs.cells import cells_at
-from ltcam_cli.runs.folder import write_table
 from ltcam_cli.runs.reading import healthy
 from ltcam_cli.runs.tables import as_markdown
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from ltcam_cli.data.listing import stem_of
 from ltcam_cli.data.sample import Sample, content_of
 from ltcam_cli.errors import DamagedFileError, LtcamError
 from ltcam_cli.experiments.calibration import calibrated_segmenters, calibration_digest
@@ -20,11 +21,11 @@ from ltcam_cli.experiments.session import Session
 from ltcam_cli.experiments.settings import Pipeline
 from ltcam_cli.experiments.sources import distinct, heatmap_source, kind_of, passes, resolved
 from ltcam_cli.experiments.tasks import Row
-from ltcam_cli.files import stem_of, write_json
+from ltcam_cli.files import write_json, write_table
 from ltcam_cli.maps.method import AUTO
 from ltcam_cli.report.overlay import draw_strip
 from ltcam_cli.runs.cells import Cell
-from ltcam_cli.runs.folder import write_config, write_table
+from ltcam_cli.runs.folder import write_config
 from ltcam_cli.runs.identity import Identity
 from ltcam_cli.runs.masking import ImageResult, MaskJob
 from ltcam_cli.runs.predictions import save_map

@@ -14,20 +14,20 @@ import torch
 from torch import Tensor
 
 from ltcam_cli.data.batches import Images
+from ltcam_cli.data.listing import stem_of
 from ltcam_cli.data.sample import Sample, content_of
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.cells import masks_of
 from ltcam_cli.experiments.evidence import Counterfactuals, Shares, criterion
 from ltcam_cli.experiments.session import Session
 from ltcam_cli.experiments.settings import Pipeline
-from ltcam_cli.files import exclusive, stem_of, write_text
+from ltcam_cli.files import exclusive, write_table, write_text
 from ltcam_cli.maps.method import AutoMethod, CamMethod
 from ltcam_cli.maps.spec import Fusion
 from ltcam_cli.masks.refine import RefineConfig
 from ltcam_cli.masks.segmenters import SegmenterConfig
 from ltcam_cli.masks.thresholds import CHOSEN
 from ltcam_cli.report.overlay import draw_strip
-from ltcam_cli.runs.folder import write_table
 from ltcam_cli.runs.identity import Identity
 from ltcam_cli.runs.masking import mask_images
 from ltcam_cli.runs.reading import read_table

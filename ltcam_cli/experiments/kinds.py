@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ltcam_cli.experiments.session import Session
+from ltcam_cli.files import write_table
 from ltcam_cli.runs.cells import Cell
-from ltcam_cli.runs.folder import write_table
 from ltcam_cli.scores.kinds import mask_kinds
 
 KINDS = "kinds.csv"  # of a cell

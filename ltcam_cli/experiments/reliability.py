@@ -14,10 +14,10 @@ from ltcam_cli.data.sample import Sample
 from ltcam_cli.experiments.session import Session, find_session
 from ltcam_cli.experiments.settings import Composed
 from ltcam_cli.experiments.threshold import validation_images
-from ltcam_cli.files import exclusive
+from ltcam_cli.files import exclusive, write_table
 from ltcam_cli.maps.tta import FLIPS
 from ltcam_cli.progress import Progress
-from ltcam_cli.runs.folder import ANEW, write_table
+from ltcam_cli.runs.folder import ANEW
 from ltcam_cli.runs.reading import read_table
 from ltcam_cli.runs.reliability import Reliability
 from ltcam_cli.scores.missed import Called, ranking

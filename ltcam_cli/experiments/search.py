@@ -23,9 +23,9 @@ from ltcam_cli.experiments.session import Session, find_session
 from ltcam_cli.experiments.settings import Composed, Pipeline
 from ltcam_cli.experiments.sources import passes, resolved
 from ltcam_cli.experiments.tasks import Row
-from ltcam_cli.files import write_text
+from ltcam_cli.files import write_table, write_text
 from ltcam_cli.maps.engine import HeatmapSource
-from ltcam_cli.runs.folder import write_config, write_table
+from ltcam_cli.runs.folder import write_config
 from ltcam_cli.runs.identity import Identity
 from ltcam_cli.runs.masking import MaskJob, mask_images, true_mask
 from ltcam_cli.runs.reading import read_table

@@ -9,13 +9,13 @@ from typing import Literal
 
 import pandas as pd
 
+from ltcam_cli.data.listing import stem_of
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.evaluate import evaluate_pipelines
 from ltcam_cli.experiments.session import Session, find_session
 from ltcam_cli.experiments.settings import Composed, Pipeline
 from ltcam_cli.experiments.sources import distinct
 from ltcam_cli.experiments.tasks import Row
-from ltcam_cli.files import stem_of
 from ltcam_cli.maps.method import CamMethod, Method
 from ltcam_cli.report.curves import draw_delta_curve, score_of
 from ltcam_cli.runs.folder import write_config

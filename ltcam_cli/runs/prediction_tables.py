@@ -18,10 +18,10 @@ import pandas as pd
 
 from ltcam_cli.classifier.kinds import PROBABILITY
 from ltcam_cli.errors import LtcamError
-from ltcam_cli.files import append, exclusive, write_json
+from ltcam_cli.files import append, exclusive, write_json, write_table
 from ltcam_cli.runs.acceptance import Acceptance
 from ltcam_cli.runs.annotating import write_asked_annotations
-from ltcam_cli.runs.folder import read_config, write_table
+from ltcam_cli.runs.folder import read_config
 from ltcam_cli.runs.reading import TEXTS, parsed_table, read_mapping, reading
 from ltcam_cli.runs.shards import Shard
 

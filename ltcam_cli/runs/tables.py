@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ltcam_cli.files import exclusive, remove_leftovers, write_text
-from ltcam_cli.runs.folder import RunFolder, write_table
+from ltcam_cli.files import exclusive, remove_leftovers, write_table, write_text
+from ltcam_cli.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     import pandas as pd
