@@ -16,7 +16,6 @@ from ltcam_cli.errors import DamagedFileError, LtcamError
 from ltcam_cli.experiments.calibration import calibrated_segmenters, calibration_digest
 from ltcam_cli.experiments.config import EvaluationConfig
 from ltcam_cli.experiments.evidence import Evidence
-from ltcam_cli.experiments.kinds import write_kinds
 from ltcam_cli.experiments.session import Session
 from ltcam_cli.experiments.settings import Pipeline
 from ltcam_cli.experiments.sources import distinct, heatmap_source, kind_of, passes, resolved
@@ -163,7 +162,10 @@ def run(session: Session, jobs: Sequence[CellJob]) -> tuple[list[Row], float]:
         seconds += _run_pass(session, [missing[number] for number in numbers])
     rows = {folder: Cell(folder).metrics for folder in folders}
     add_rows(session.run, list(rows.values()))
-    write_kinds(session, [Cell(folder) for folder in folders])
+    part = session.split.part(settings.evaluation.split)
+    kinds = {sample.name: sample.kinds for sample in part if sample.kinds}  # those of now
+    for folder in folders if kinds else ():
+        Cell(folder).write_kinds(kinds)
     return [rows[job.folder] for job in jobs], seconds
 
 
