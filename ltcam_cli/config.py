@@ -20,8 +20,8 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, field, fields, is_dataclass
 from dataclasses import Field as DataclassField
+from dataclasses import field, fields, is_dataclass
 from functools import cache, wraps
 from pathlib import PurePath
 from types import NoneType, UnionType
@@ -172,14 +172,6 @@ def effective(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): effective(each) for key, each in value.items()}
     return value
-
-
-def default_of(each: DataclassField[Any]) -> Any:
-    """Default value of a dataclass's field; MISSING where it has none."""
-    given: Any = each.default
-    if hasattr(given, "get_default"):  # pydantic's Field(default_factory=…)
-        return given.get_default(call_default_factory=True)
-    return given if each.default_factory is MISSING else each.default_factory()
 
 
 def descriptions(cls: type) -> dict[str, str]:

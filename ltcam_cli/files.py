@@ -20,10 +20,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
 from filelock import FileLock, Timeout
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 try:
     import fcntl
@@ -145,6 +148,12 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
 
 
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV, atomically and in full precision."""
+    with atomic(path) as temporary:
+        table.to_csv(temporary, index=False)
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
@@ -256,14 +265,6 @@ def _connection(path: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(":memory:", check_same_thread=False)
         connection.execute(table)
     return connection
-
-
-def stem_of(name: str, room: int = 200) -> str:
-    """A name as a file's stem: `_` for `/`; one of more than `room` bytes is cut, with its hash."""
-    stem = name.replace("/", "_")
-    if len(stem.encode()) <= room:
-        return stem
-    return f"{stem.encode()[: room - 13].decode(errors='ignore')}-{short_hash(name, 12)}"
 
 
 def short_hash(value: Any, length: int = 6) -> str:

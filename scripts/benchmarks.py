@@ -36,9 +36,11 @@ from ltcam_cli.data.load import load_split
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.synthetic import Synthetic
 from ltcam_cli.errors import LtcamError
+from ltcam_cli.files import write_table
 from ltcam_cli.maps.capture import capture, frozen
 from ltcam_cli.maps.engine import CamEngine
 from ltcam_cli.maps.folding import folded
+from ltcam_cli.maps.fusion import at_size
 from ltcam_cli.maps.multi_delta import multi_delta_maps
 from ltcam_cli.maps.patchcore import (
     Memory,
@@ -51,10 +53,8 @@ from ltcam_cli.maps.patchcore import (
 from ltcam_cli.maps.spec import MapSpec
 from ltcam_cli.maps.truncation import keep, thresholds
 from ltcam_cli.masks.histogram import histogram
-from ltcam_cli.masks.resize import at_size
 from ltcam_cli.masks.segmenters import SegmenterConfig, make_segmenter
 from ltcam_cli.runs.acceptance import ReliabilityConfig
-from ltcam_cli.runs.folder import write_table
 from ltcam_cli.runs.masking import Loading, MaskJob
 from ltcam_cli.runs.reliability import Reliability
 from ltcam_cli.runs.scoring import evaluate

@@ -23,7 +23,7 @@ from ltcam_cli import segment
 from ltcam_cli.data.batches import Images
 from ltcam_cli.data.load import load_split, make_dataset
 from ltcam_cli.data.sample import Sample
-from ltcam_cli.masks.resize import at_size
+from ltcam_cli.maps.fusion import at_size
 from ltcam_cli.scores.pixels import PixelCounts, pooled
 from ltcam_cli.student.deploy import OnnxSource
 

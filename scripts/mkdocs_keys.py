@@ -8,14 +8,14 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import MISSING, is_dataclass
+from dataclasses import MISSING, Field, is_dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, get_type_hints
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ltcam_cli.config import allowed, default_of, descriptions, leaves, shown
+from ltcam_cli.config import allowed, descriptions, leaves, shown
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -49,6 +49,14 @@ def rows(name: str) -> Iterator[tuple[str, ...]]:
         text = "" if default is MISSING or default == "" else f"`{shown(default)}`"
         owner = owner_of(cls, key.removeprefix(f"{group}.").split(".")[:-1])
         yield f"`{key}`", text, allowed(annotation), descriptions(owner).get(leaf.name, "")
+
+
+def default_of(leaf: Field[Any]) -> Any:
+    """Default value of a dataclass's field; MISSING where it has none."""
+    given: Any = leaf.default
+    if hasattr(given, "get_default"):  # pydantic's Field(default_factory=…)
+        return given.get_default(call_default_factory=True)
+    return given if leaf.default_factory is MISSING else leaf.default_factory()
 
 
 def owner_of(cls: Any, path: list[str]) -> Any:

@@ -28,10 +28,10 @@ from ltcam_cli.experiments.invocation import command_of_cell
 from ltcam_cli.experiments.session import Session
 from ltcam_cli.experiments.settings import Pipeline, Settings
 from ltcam_cli.maps.engine import Heatmaps, HeatmapSource
+from ltcam_cli.maps.fusion import at_size
 from ltcam_cli.maps.method import CamMethod, Method
 from ltcam_cli.maps.tta_config import TtaConfig
 from ltcam_cli.masks.refine import RefineConfig
-from ltcam_cli.masks.resize import at_size
 from ltcam_cli.masks.segmenters import SegmenterConfig, make_segmenter
 from ltcam_cli.runs.cells import Cell
 from ltcam_cli.runs.folder import RunFolder

@@ -37,6 +37,7 @@ from ltcam_cli.data.folder import Folder
 from ltcam_cli.data.image_files import ImageReader, white_level
 from ltcam_cli.data.ksdd import TWINS, Ksdd
 from ltcam_cli.data.ksdd2 import Ksdd2
+from ltcam_cli.data.listing import stem_of
 from ltcam_cli.data.load import DATASETS, load_split, make_dataset
 from ltcam_cli.data.mask_files import MaskReader
 from ltcam_cli.data.sample import Sample
@@ -44,7 +45,6 @@ from ltcam_cli.data.split import Split, check_classes, split_fraction
 from ltcam_cli.data.synthetic import Synthetic
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.data_check import look_at
-from ltcam_cli.files import stem_of
 from ltcam_cli.maps.method import CamMethod, StudentMethod
 from ltcam_cli.masks.segmenters import SegmenterConfig
 from ltcam_cli.runs.predictions import find_images

@@ -23,7 +23,7 @@ from ltcam_cli.experiments import delta as choice
 from ltcam_cli.experiments.cells import ChosenPipeline
 from ltcam_cli.experiments.config import EvaluationConfig
 from ltcam_cli.experiments.delta import choose_deltas
-from ltcam_cli.experiments.evidence import Evidence, mean_criterion
+from ltcam_cli.experiments.evidence import Evidence, mean_evidence
 from ltcam_cli.experiments.session import Session
 from ltcam_cli.experiments.settings import Pipeline, Settings
 from ltcam_cli.maps.engine import CamEngine, Heatmaps
@@ -181,7 +181,7 @@ def test_the_criterion_knows_the_true_square() -> None:
     samples = toys(9)
     defective = [sample for sample in samples if sample.label]
     source = Squares(classifier, defective)
-    values = mean_criterion(classifier, source, JOBS, samples, Evidence(classifier), Loading(2))
+    values = mean_evidence(classifier, source, JOBS, samples, Loading(2))
     assert len(values) == 4 and int(np.argmax(values)) == 1 and values[0] == 0
 
 
@@ -192,7 +192,7 @@ def test_no_mask_is_read() -> None:
     classifier = tiny_classifier()
     samples = [replace(sample, read_mask=never) for sample in toys(6)]
     source = CamEngine(classifier.model, [MapSpec("layercam", ("all",), d) for d in (0.0, 90.0)])
-    values = mean_criterion(classifier, source, JOBS[:2], samples, Evidence(classifier), Loading(3))
+    values = mean_evidence(classifier, source, JOBS[:2], samples, Loading(3))
     assert len(values) == 2
 
 
@@ -261,7 +261,7 @@ def test_evaluate_by_images_alone(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> 
         raise AssertionError("judged again")
 
     with monkeypatch.context() as patch:
-        patch.setattr("ltcam_cli.experiments.delta.mean_criterion", never)
+        patch.setattr("ltcam_cli.experiments.delta.mean_evidence", never)
         cli.ok("evaluate", *auto)
         cli.ok("evaluate", *data, "--delta", "auto", "evaluation.deltas=[50,90]")
     says = ["is defective and has no mask", "masks/"]

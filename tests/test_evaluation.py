@@ -26,9 +26,9 @@ from ltcam_cli.experiments.config import EvaluationConfig
 from ltcam_cli.experiments.devices import use_threads
 from ltcam_cli.experiments.settings import Settings
 from ltcam_cli.maps.engine import CamEngine, Heatmaps
+from ltcam_cli.maps.fusion import at_size
 from ltcam_cli.maps.spec import MapSpec
 from ltcam_cli.masks.inputs import SegInput
-from ltcam_cli.masks.resize import at_size
 from ltcam_cli.masks.segmenters import SegmenterConfig, make_segmenter
 from ltcam_cli.report.overlay import GREEN, LONGEST, RED, blended, draw_strip, outlined
 from ltcam_cli.runs import masking

@@ -121,6 +121,11 @@ def test_millimetres_verdicts_and_json(cli: Cli, tiny_run: Run) -> None:
         own = regions[regions["name"] == row["name"]].drop(columns=["name", "region"])
         assert [{**one.pop("box"), **one} for one in line["regions"]] == own.to_dict("records")
 
+    cli.ok("report", "found")
+    page = Path("found/report.html").read_text(encoding="utf-8")
+    assert f"<dd>{len(rejected)}</dd><dt>rejected</dt>" in page and "area, mm²" in page
+    assert page.count('"verdict": "reject"') == page.count('"rule": "length"') == len(rejected)
+
     good = next(name for name in scores["name"] if name not in rejected)
     status = cli("predict", f"parts/{good}.png", *options, "--out", "found").exit_code
     assert status == 0  # of the images that it was given
@@ -132,7 +137,9 @@ def test_millimetres_verdicts_and_json(cli: Cli, tiny_run: Run) -> None:
     )
     shards = cli("predict", "parts", *options, "--out", "shards", "-m", "--shard", "1:2/2")
     assert shards.exit_code == 3
-    cli.ok("runs", "gather", "shards")
+    joined = cli("runs", "gather", "shards")
+    assert joined.exit_code == 3
+    assert f"2 of 2 shards, 5 of their 5 images, {len(rejected)} rejected" in joined.stdout
     gathered = pd.read_csv("shards/scores.csv", keep_default_na=False)
     pd.testing.assert_frame_equal(gathered, scores, rtol=1e-4)  # other batches round otherwise
 

@@ -20,9 +20,9 @@ import ltcam_cli
 from ltcam_cli import parts
 from ltcam_cli.config import Share
 from ltcam_cli.errors import LtcamError
+from ltcam_cli.maps.fusion import at_size
 from ltcam_cli.masks.inputs import SegInput
 from ltcam_cli.masks.quantile import Quantiles
-from ltcam_cli.masks.resize import at_size
 from ltcam_cli.masks.segmenters import SegmenterConfig, make_segmenter, segment
 from ltcam_cli.masks.thresholds import RULES
 

@@ -160,7 +160,9 @@ def test_predict_needs_no_data_set(ksdd_like: Any, cli: Cli) -> None:
     from conftest import KSDD
 
     root: Path = ksdd_like()
-    cli.ok("train", *KSDD, "dataset.split=paper")
+    network = BackboneConfig("vgg16_slim", head="avg")
+    torch.save(build_classifier(network, 3).state_dict(), "began.pt")
+    cli.ok("train", *KSDD, "dataset.split=paper", "backbone.weights=began.pt")
     [run] = [path.name for path in Path("outputs").glob("ksdd-*")]
     words = ("--run", run, "--method", "patchcore", *FEW)
     new = images(cli.folder / "new", 2)
@@ -178,3 +180,10 @@ def test_predict_needs_no_data_set(ksdd_like: Any, cli: Cli) -> None:
     [place] = Path("outputs", run, "memories").glob("*.pt")
     place.write_bytes(place.read_bytes()[:100])
     cli.fault("predict", new, *words, logs=True, says=[place.name, "is damaged", "delete it"])
+
+    moved.rename(root)
+    started = (*words, "method.features=start")
+    cli.ok("evaluate", *started)
+    torch.save(build_classifier(network, 3).state_dict(), "began.pt")
+    cli.ok("evaluate", *started, "method.smooth=2")  # of the same memory
+    cli.fault("evaluate", *started, "--overwrite", says=["began.pt", "restore it"], logs=True)

@@ -24,8 +24,8 @@ from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.config import PredictConfig
 from ltcam_cli.files import append, read_json
 from ltcam_cli.maps.engine import CamEngine, Heatmaps, HeatmapSource
+from ltcam_cli.maps.fusion import at_size
 from ltcam_cli.maps.spec import MapSpec
-from ltcam_cli.masks.resize import at_size
 from ltcam_cli.masks.segmenters import SegmenterConfig, make_segmenter, segment
 from ltcam_cli.report.overlay import draw_strip
 from ltcam_cli.runs import prediction_tables

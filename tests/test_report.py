@@ -403,12 +403,12 @@ def test_kolektor_stays_below_twenty_megabytes(real_ksdd: Path) -> None:
     total = 0
     for sample in Ksdd(root=str(real_ksdd)).samples()[-80::10]:  # eight of the eighty tested images
         size = shrunk_size(sample.image, PHOTO)
-        total += len(webp(Image.fromarray(sample.image).resize(size), 80))
+        total += len(webp(Image.fromarray(sample.image).resize(size)))
         for sigma in (6, 10, 20, 40):  # from a map of crumbs to one of a blob
             noise = random.random(sample.image.shape, dtype=np.float32)
             heatmap = ndimage.gaussian_filter(noise, sigma)
             heat = coloured(heatmap, shrunk_size(heatmap, HEAT))
-            total += len(webp(Image.fromarray(heat), 80))
+            total += len(webp(Image.fromarray(heat)))
             total += len(outline(heatmap > np.quantile(heatmap, 0.8)))
     assert 0.5e6 < 10 * total < 20e6
 

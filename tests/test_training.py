@@ -728,6 +728,13 @@ def test_unreadable_images_stop_a_training_in_one_line(tmp_path: Path, workers: 
     assert message.startswith(f"{tmp_path}/broken.png: the file is empty")
 
 
+def test_an_unreadable_test_image_is_found_before_the_training(tmp_path: Path) -> None:
+    split = Split(toys(6), with_broken(toys(6, start=300), tmp_path / "broken.png"))
+    message = fault(lambda: fit(tmp_path / "train", split=split))
+    assert "broken.png: the file is empty" in message and "dataset.on_error=skip" in message
+    assert not [*(tmp_path / "train").glob("*")]
+
+
 def test_unreadable_images_may_be_skipped(tmp_path: Path) -> None:
     """In all three parts; of validation both classes stay."""
     path = tmp_path / "broken.png"

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 import socket
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from torchvision import models
 
 from ltcam_cli.classifier.backbones import BACKBONES, build_classifier
 from ltcam_cli.classifier.config import BackboneConfig
-from ltcam_cli.classifier.weights import read_state
+from ltcam_cli.classifier.weights import check_fit, of_whole, published_state, read_state
 from ltcam_cli.config import build
 from ltcam_cli.errors import LtcamError
 
@@ -73,18 +73,10 @@ def network_of(path: Path) -> str:
             config = build(BackboneConfig, {"name": name, "head": "avg"})
             body = build_classifier(config, 3).state_dict()
         body = {k: v for k, v in body.items() if not k.startswith(backbone.head)}
-        if any(_fits(state, body, prefix) for prefix in ("", "features.")):
+        with suppress(LtcamError):
+            check_fit(of_whole(state, body), body, str(path), name)
             return name
     raise LtcamError(f"backbone.weights={path}: fits none of {', '.join(BACKBONES)}")
-
-
-def _fits(state: dict[str, Tensor], body: dict[str, Tensor], prefix: str) -> bool:
-    """Whether a state has all tensors of a body, with its own keys below a prefix."""
-    keys = {f"{prefix}{key}": value.shape for key, value in state.items()}
-    return all(
-        keys.get(key) == value.shape or key.endswith("num_batches_tracked")
-        for key, value in body.items()
-    )
 
 
 def cached(name: str) -> Path:
@@ -98,9 +90,9 @@ def downloaded(name: str) -> bool:
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(PATIENCE)
     try:
-        models.get_model_weights(name)["DEFAULT"].get_state_dict(progress=True)
-    except (OSError, RuntimeError) as error:
-        log.info("backbone=auto: no weights of %s (%s)", name, error)
+        published_state(build(BackboneConfig, {"name": name, "weights": "DEFAULT"}))
+    except LtcamError as error:
+        log.info("backbone=auto: %s: %s", name, error)
         return False
     finally:
         socket.setdefaulttimeout(before)

@@ -59,6 +59,11 @@ class Classifier:
     threshold: Share = 0.5
     metrics: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.height, self.width
+
     def prepare(self, images: Tensor) -> Tensor:
         """Images (N, in_channels, H, W) in [0, 1], normalised, on the model's device."""
         device = next(self.model.parameters()).device
@@ -189,12 +194,11 @@ def chosen_threshold(checkpoint: Path) -> float | None:
     return float(threshold)
 
 
-def prior_shift(defective: int, total: int, sampled: float = 0.5) -> float:
-    """Log-odds of the true share of defects minus those of the sampled one, to be added to logits.
+def prior_shift(defective: int, total: int) -> float:
+    """Log-odds of the true share of defects, to be added to logits: those of the batches are 0.
 
     Args:
-        defective, total: Numbers of images of the training part.
-        sampled: Share of defective images in training batches.
+        defective, total: Numbers of images of the training part; half of a batch is defective.
     """
     share = defective / total
-    return math.log(share / (1 - share)) - math.log(sampled / (1 - sampled))
+    return math.log(share / (1 - share))

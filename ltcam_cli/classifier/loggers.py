@@ -167,7 +167,7 @@ def overlay(image: Tensor, heatmap: Tensor) -> np.ndarray:
 def first_defective(images: Images) -> list[Item]:
     """The first defective images that can be read."""
     numbers = [n for n, sample in enumerate(images.samples) if sample.label == 1][:PICTURES]
-    return [item for item in map(images.__getitem__, numbers) if isinstance(item, Item)]
+    return images.readable(numbers)
 
 
 def _name(folder: Path) -> str:

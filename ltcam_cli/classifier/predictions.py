@@ -16,7 +16,7 @@ from ltcam_cli.classifier.config import TrainerConfig
 from ltcam_cli.data.batches import Images, batches
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
-from ltcam_cli.files import atomic
+from ltcam_cli.files import write_table
 from ltcam_cli.progress import FIRST, Progress
 from ltcam_cli.scores import images as image_scores
 from ltcam_cli.scores.kinds import image_kinds, kind_accuracy
@@ -31,7 +31,6 @@ def predict_images(
     samples: Sequence[Sample],
     *,
     batch_size: int = 16,
-    workers: int | None = None,
     on_error: str = "raise",
 ) -> pd.DataFrame:
     """Image-level table: name, group, label, logit (as trained), probability, predicted.
@@ -41,13 +40,11 @@ def predict_images(
     Raises:
         LtcamError: if no image, or with `on_error="raise"` one image, cannot be read.
     """
-    images = Images(
-        samples, classifier.height, classifier.width, classifier.in_channels, on_error=on_error
-    )
+    images = Images(samples, *classifier.size, classifier.in_channels, on_error=on_error)
     classifier.model.eval()
     rows = []
     with torch.inference_mode(), Progress("classifying", len(images), delay=FIRST) as progress:
-        for batch in batches(images, batch_size, workers=workers):
+        for batch in batches(images, batch_size):
             progress.update(len(batch.items) + len(batch.skipped))
             if not batch.items:
                 continue
@@ -128,6 +125,5 @@ def write_kinds(folder: Path, table: pd.DataFrame, kinds: Sequence[str]) -> dict
     if not kinds:
         return {}
     scores = image_kinds(table, kinds)
-    with atomic(folder / "kinds.csv") as temporary:
-        scores.to_csv(temporary, index=False)
+    write_table(folder / "kinds.csv", scores)
     return {"test_kind_ap": float(scores["ap"].mean()), "test_kind_accuracy": kind_accuracy(table)}

@@ -40,7 +40,8 @@ from ltcam_cli.data.kinds import kind_names
 from ltcam_cli.data.load import white_of
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split, check_classes, split_fraction
-from ltcam_cli.files import atomic, write_json
+from ltcam_cli.files import write_json, write_table
+from ltcam_cli.progress import track
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,8 @@ def train(
         Metrics of the training and of the test part.
 
     Raises:
-        LtcamError: if a class is missing, weights do not fit, or the loss is no finite number.
+        LtcamError: if a class is missing, a test image cannot be read, weights do not fit, or the
+            loss is no finite number.
     """
     white = white_of(dataset, split.listed_train)
     split = split.read_by(dataset.image_reader(white), dataset.mask_reader())
@@ -91,6 +93,11 @@ def train(
         samples, validation = split_fraction(samples, trainer.validation, seed)
         check_classes(validation, "validation", "change trainer.validation, or add such images")
 
+    if dataset.on_error == "raise":  # or else the training would end at its test
+        tested = Images(split.test, None, None, dataset.channels)
+        for number in track(range(len(tested)), "reading test images"):
+            tested[number]
+
     trainer = with_epochs(trainer, samples, backbone.weights is not None)
     torch.manual_seed(seed)
     classifier = new_classifier(samples, dataset, backbone, device, kinds)
@@ -101,8 +108,7 @@ def train(
     on_error = dataset.on_error
     classifier.threshold = choose_threshold(classifier, validation, trainer, on_error)
     table = predict_images(classifier, split.test, on_error=on_error)
-    with atomic(folder / "images.csv") as temporary:
-        table.to_csv(temporary, index=False)
+    write_table(folder / "images.csv", table)
     metrics = {
         **image_metrics(table),
         **write_kinds(folder, table, kinds),
@@ -146,8 +152,7 @@ class _Training:
         self.order = BalancedOrder([s.label or 0 for s in samples], count, seed)
         self.images = Images(
             samples,
-            classifier.height,
-            classifier.width,
+            *classifier.size,
             classifier.in_channels,
             augment=augmentation(trainer.augment),
             cache=trainer.cache,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,9 @@ def load_weights(model: nn.Module, config: BackboneConfig) -> None:
     if config.name == "timm":
         _load_timm(model, config, None if published else read_state(Path(config.weights)))
         return
-    state = _published(config) if published else read_state(Path(config.weights))
     current = model.state_dict()
-    if not set(state) & set(current):  # `features` alone
-        state = {f"features.{key}": value for key, value in state.items()}
+    state = published_state(config) if published else read_state(Path(config.weights))
+    state = of_whole(state, current)
     body = [key for key in current if not key.startswith(BACKBONES[config.name].head)]
     source = f"backbone.weights={config.weights}"
     misfit = f"these are not weights of backbone={config.name}"
@@ -53,6 +52,12 @@ def load_weights(model: nn.Module, config: BackboneConfig) -> None:
     model.load_state_dict(fitting, strict=False)
     log.info("%s: %d tensors of the backbone, %d of the head", source, len(body),
              len(fitting) - len(set(fitting) & set(body)))  # fmt: skip
+
+
+def of_whole(state: dict[str, Tensor], expected: Collection[str]) -> dict[str, Tensor]:
+    """A state dict with the keys of the whole network, where it is one of its `features` alone."""
+    alone = set(state).isdisjoint(expected)
+    return {f"features.{key}": value for key, value in state.items()} if alone else state
 
 
 def _load_timm(model: nn.Module, config: BackboneConfig, state: dict[str, Tensor] | None) -> None:
@@ -139,7 +144,12 @@ def _is_name(weights: str) -> bool:
     return weights == "DEFAULT" or weights.startswith("IMAGENET")
 
 
-def _published(config: BackboneConfig) -> dict[str, Tensor]:
+def published_state(config: BackboneConfig) -> dict[str, Tensor]:
+    """State dict of torchvision's weights, downloaded into its cache where they are not there.
+
+    Raises:
+        LtcamError: if there are no such weights, or they cannot be downloaded.
+    """
     offline = "give a local file with backbone.weights=FILE, or train from scratch with null"
     if BACKBONES[config.name].last is None:
         raise LtcamError(

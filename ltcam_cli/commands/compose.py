@@ -69,6 +69,13 @@ def compose(job: str, call: Call) -> Composed:
     return plain(compose_config(job, call), call.overrides)
 
 
+def compose_here(job: str, call: Call) -> Composed:
+    """The same of a command that launches no task: validated, and torch takes its threads."""
+    composed = compose(job, call)
+    use_threads(settings_from(composed).threads)
+    return composed
+
+
 def composer(call: Call) -> Compose:
     """Composes configs of other overrides, with the call's own folder of configs."""
     return lambda job, overrides: compose(job, Call([*overrides], config_dir=call.config_dir))

@@ -7,11 +7,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ltcam_cli.commands.compose import compose, launch
+from ltcam_cli.commands.compose import compose, compose_here, launch
 from ltcam_cli.commands.options import Call
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.overrides import quoted
-from ltcam_cli.experiments.session import settings_from
 from ltcam_cli.experiments.settings import Settings, named_keys
 from ltcam_cli.experiments.tasks import LazyTask, Row, Task
 from ltcam_cli.report.terminal import print_files, print_table, spent
@@ -101,7 +100,7 @@ def threshold(call: Call, run: str, rule: str) -> None:
 
 def reliability(call: Call, runs: Sequence[str]) -> None:
     """Hold the verdicts of runs against their maps; print what that finds, beside other scores."""
-    composed = [compose("reliability", call.followed_by(f"run={quoted(run)}")) for run in runs]
+    composed = [compose_here("reliability", call.followed_by(f"run={quoted(run)}")) for run in runs]
     from ltcam_cli.experiments.reliability import reliabilities
 
     found = reliabilities(composed)
@@ -115,8 +114,7 @@ def reliability(call: Call, runs: Sequence[str]) -> None:
 
 def export(call: Call, out: Path | None) -> None:
     """Write an ONNX file; print where it is, and how far it is from the original."""
-    composed = compose("export", call)
-    settings_from(composed)  # a usage error needs no torch
+    composed = compose_here("export", call)
     from ltcam_cli.experiments.export import export_pipeline
 
     exported = export_pipeline(composed, out)

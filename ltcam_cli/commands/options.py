@@ -16,6 +16,7 @@ from ltcam_cli.experiments.ranges import expand_range
 
 # Keys whose values are names of runs, or of files of a config group.
 NAMED = ("run", "dataset", "backbone", "method", "segmenter", "pipeline")
+REJECTED = 3  # exit status where a part was rejected
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,13 @@ import typer
 
 from ltcam_cli.commands.compose import launch
 from ltcam_cli.commands.experiments import run_task, with_named_method
-from ltcam_cli.commands.options import Call
+from ltcam_cli.commands.options import REJECTED, Call
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.overrides import quoted
 from ltcam_cli.experiments.settings import named_keys
 from ltcam_cli.experiments.tasks import LazyTask, Row
 
 PREDICTED = ("shard", "images", "defective", "regions", "rejected", "look_again", "skipped", "out")
-REJECTED = 3  # exit status where a part was rejected
 
 
 def predict(call: Call, paths: Sequence[str]) -> None:

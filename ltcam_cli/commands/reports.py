@@ -6,14 +6,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ltcam_cli.commands.compose import compose, composer
+from ltcam_cli.commands.compose import compose_here, composer
 from ltcam_cli.commands.options import Call
 from ltcam_cli.errors import LtcamError, require
 from ltcam_cli.experiments.ranges import deltas_of
-from ltcam_cli.files import remove_leftovers, write_text
+from ltcam_cli.files import remove_leftovers, write_table, write_text
 from ltcam_cli.report.terminal import print_table
 from ltcam_cli.runs.cells import cells_at
-from ltcam_cli.runs.folder import write_table
 from ltcam_cli.runs.reading import healthy
 from ltcam_cli.runs.tables import as_markdown
 
@@ -44,7 +43,7 @@ def report(call: Call, names: Sequence[str], chosen: Chosen, limit: int, out: Pa
                 "choose them with --method, --delta or --cell"
             )
     deltas = deltas_of(chosen[2])
-    composed = compose("report", call)
+    composed = compose_here("report", call)
     from ltcam_cli.experiments.reporting import Selection, write_page
 
     selection = Selection(chosen[0], chosen[1], deltas)

@@ -87,6 +87,8 @@ def gather(
 ) -> None:
     """Join tables, and say what is missing; then the exit status is 1.
 
+    Where nothing is missing and a part was rejected, it is 3.
+
     Those of shards (ltcam predict --shard) into scores.csv and regions.csv; or, of a folder of
     runs, all results into one results.csv.
     """
@@ -101,11 +103,14 @@ def gather(
 
 def _gather_shards(out: Path) -> bool:
     from ltcam_cli.runs.prediction_tables import gather as join_shards
+    from ltcam_cli.runs.prediction_tables import rejected_parts
 
     gathered = join_shards(out)
     print(f"{gathered}\n{out}: scores.csv regions.csv{' annotations/' * gathered.annotated}")
     for line in gathered.missing():
         _missing(line)
+    if not gathered.absent and rejected_parts(gathered.scores):
+        raise typer.Exit(o.REJECTED)
     return not gathered.absent
 
 
@@ -114,13 +119,12 @@ def _gather_runs(out: Path, folders: Sequence[RunFolder]) -> bool:
 
     from ltcam_cli.report.terminal import print_table
     from ltcam_cli.runs.reading import healthy
-    from ltcam_cli.runs.tables import SHOWN, write_results
+    from ltcam_cli.runs.tables import SHOWN, rows_of, write_results
 
     shown = healthy(folders)
     tables = [table for run in shown if not (table := run.results()).empty]
     if tables:
-        rows = [{str(k): v for k, v in row.items()} for row in pd.concat(tables).to_dict("records")]
-        print_table(write_results(out, rows), ["run", *SHOWN])
+        print_table(write_results(out, rows_of(pd.concat(tables))), ["run", *SHOWN])
         print(f"\n{out / 'results.csv'}")
     unfinished = [run for run in folders if not run.checkpoint.is_file()]
     for run in unfinished:

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from types import TracebackType
 from typing import Any
 
 from ltcam_cli.data.listing import IMAGE_SUFFIXES, is_clutter, list_images
@@ -51,12 +50,7 @@ class Arrivals:
     def __enter__(self) -> Arrivals:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._observer is not None:
             self._observer.stop()
             self._observer.join()

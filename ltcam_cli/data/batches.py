@@ -104,6 +104,16 @@ class Images(Dataset[Item | str]):
             log.warning("skipped: %s", error)
             return sample.name
 
+    def item(self, number: int) -> Item:
+        """The item of an image that can be read."""
+        item = self[number]
+        assert isinstance(item, Item)
+        return item
+
+    def readable(self, numbers: Iterable[int]) -> list[Item]:
+        """The items of these numbers that can be read."""
+        return [item for item in map(self.__getitem__, numbers) if isinstance(item, Item)]
+
     def _load(self, number: int, sample: Sample, seed: int | None) -> Item:
         cached = self._cache.get(number) if self._cache is not None else None
         pixels = sample.image if cached is None or self.originals else None

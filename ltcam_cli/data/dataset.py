@@ -191,7 +191,7 @@ class PublishedDataset(Dataset):
         NO_EFFECT,
     ] = None
 
-    def download(self, *, progress: bool = True) -> Path:
+    def download(self) -> Path:
         """Fetch the archive and unpack it as the root folder; see `download_archive`.
 
         Raises:
@@ -203,9 +203,7 @@ class PublishedDataset(Dataset):
             if not value:
                 raise LtcamError(f"dataset.{key} is not set; give it to download {self.kind}")
         assert self.url and self.root
-        return download_archive(
-            self.url, Path(self.root), size=self.size, sha256=self.sha256, progress=progress
-        )
+        return download_archive(self.url, Path(self.root), size=self.size, sha256=self.sha256)
 
     @property
     def _or_download(self) -> str:

@@ -186,11 +186,8 @@ class _Found:
             label = labels[path]
             folder = name.partition("/")[2] if self.is_tree else name
             kinds = kinds_in(folder.partition("/")[0]) if label and "/" in folder else ()
-            self.samples.append(
-                Sample.from_files(
-                    path, found.get(name), name=name, group=name, label=label, kinds=kinds
-                )
-            )
+            sample = Sample.from_files(path, found.get(name), name=name, label=label, kinds=kinds)
+            self.samples.append(sample)
 
     def _count_others(self, known: Collection[str]) -> None:
         """Count folders and images beside those that are read."""

@@ -79,7 +79,7 @@ class Ksdd(PublishedDataset):
             mask = path.with_name(f"{path.stem}_label.bmp")
             group = TWINS.get(folder, folder)
             name = f"{folder}/{path.stem}"
-            samples.append(Sample.from_files(path, mask, name=name, group=group, label=None))
+            samples.append(Sample.from_files(path, mask, name=name, group=group))
         if not samples:
             raise LtcamError(
                 f"dataset.root={root}: no kosNN/PartM.jpg below it; "

@@ -44,12 +44,6 @@ def _samples(root: Path, part: str) -> list[Sample]:
             "give the folder that holds train and test, or run: ltcam data download ksdd2"
         )
     return [
-        Sample.from_files(
-            path,
-            path.with_name(f"{path.stem}_GT.png"),
-            name=f"{part}/{path.stem}",
-            group=f"{part}/{path.stem}",
-            label=None,
-        )
+        Sample.from_files(path, path.with_name(f"{path.stem}_GT.png"), name=f"{part}/{path.stem}")
         for path in paths
     ]

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from ltcam_cli.errors import LtcamError
+from ltcam_cli.files import short_hash
 
 IMAGE_SUFFIXES = frozenset(
     ".png .jpg .jpeg .jpe .jfif .bmp .dib .tif .tiff .webp .gif .jp2 .j2k .pgm .ppm .pbm .pnm"
@@ -29,6 +30,7 @@ CLUTTER = frozenset(
 MASK_ENDING = re.compile(r"(.+)[-_. ](?:mask|masks|gt|label|labels)", re.IGNORECASE | re.DOTALL)
 Place = tuple[int, int]  # device and inode of a folder
 LONGEST = 255  # bytes of a file's name on common file systems
+STEM = 200  # bytes of the stem of a file that is named after something
 
 
 @dataclass
@@ -151,6 +153,14 @@ def file_name(path: PurePath | str) -> str:
     """
     text = path.as_posix() if isinstance(path, PurePath) else path
     return unicodedata.normalize("NFC", readable(text))
+
+
+def stem_of(name: str) -> str:
+    """A name as a file's stem: `_` for `/`; one of more than 200 bytes is cut, with its hash."""
+    stem = name.replace("/", "_")
+    if len(stem.encode()) <= STEM:
+        return stem
+    return f"{stem.encode()[: STEM - 13].decode(errors='ignore')}-{short_hash(name, 12)}"
 
 
 def without_twins(

@@ -50,14 +50,17 @@ class Sample:
         mask: Path | None,
         *,
         name: str,
-        group: str,
-        label: int | None,
+        group: str | None = None,
+        label: int | None = None,
         kinds: tuple[str, ...] = (),
     ) -> Sample:
-        """A sample of an image file and, where there is one, its mask file."""
+        """A sample of an image file and, where there is one, its mask file.
+
+        Its group is its name if there is none.
+        """
         read_mask = partial(MaskReader(), mask) if mask else None
         read_image = partial(ImageReader(), path)
-        return cls(name, group, label, read_image, read_mask, path, mask, kinds=kinds)
+        return cls(name, group or name, label, read_image, read_mask, path, mask, kinds=kinds)
 
     def read_by(self, images: ImageReader, masks: MaskReader) -> Sample:
         """This sample, whose files are read so; one that was made on the fly as it is."""

@@ -19,7 +19,7 @@ from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.session import Session
 from ltcam_cli.experiments.settings import Pipeline
-from ltcam_cli.experiments.sources import heatmap_source, passes
+from ltcam_cli.experiments.sources import distinct, heatmap_source, passes
 from ltcam_cli.files import exclusive, read_json, short_hash, write_json
 from ltcam_cli.masks.inputs import Calibrator, SegInput
 from ltcam_cli.masks.segmenters import Segmenter, make_segmenter
@@ -220,14 +220,14 @@ def _fit_on_maps(
     calibrated = [pipelines[number] for number, _ in chosen]
     for numbers in passes(calibrated):
         methods = [calibrated[number].method for number in numbers]
-        distinct = list({repr(method): method for method in methods}.values())
+        drawn = distinct(methods)
         jobs = [
-            MaskJob(distinct.index(method), _Recorder(chosen[number][1]))
+            MaskJob(drawn.index(method), _Recorder(chosen[number][1]))
             for number, method in zip(numbers, methods, strict=True)
         ]
         labels = dict.fromkeys(calibrated[number].segmenter.label for number in numbers)
         loading = session.loading(f"segmenter {' '.join(labels)}")
-        source = heatmap_source(session, distinct, calibrated[numbers[0]].tta)
+        source = heatmap_source(session, drawn, calibrated[numbers[0]].tta)
         results = mask_images(session.classifier, source, jobs, samples, loading)
         count += sum(1 for _ in results)
     return count

@@ -10,21 +10,21 @@ from typing import Any
 
 import pandas as pd
 
+from ltcam_cli.data.listing import stem_of
 from ltcam_cli.data.sample import Sample, content_of
 from ltcam_cli.errors import DamagedFileError, LtcamError
 from ltcam_cli.experiments.calibration import calibrated_segmenters, calibration_digest
 from ltcam_cli.experiments.config import EvaluationConfig
 from ltcam_cli.experiments.evidence import Evidence
-from ltcam_cli.experiments.kinds import write_kinds
 from ltcam_cli.experiments.session import Session
 from ltcam_cli.experiments.settings import Pipeline
-from ltcam_cli.experiments.sources import heatmap_source, kind_of, passes, resolved
+from ltcam_cli.experiments.sources import distinct, heatmap_source, kind_of, passes, resolved
 from ltcam_cli.experiments.tasks import Row
-from ltcam_cli.files import stem_of, write_json
+from ltcam_cli.files import write_json, write_table
 from ltcam_cli.maps.method import AUTO
 from ltcam_cli.report.overlay import draw_strip
 from ltcam_cli.runs.cells import Cell
-from ltcam_cli.runs.folder import write_config, write_table
+from ltcam_cli.runs.folder import write_config
 from ltcam_cli.runs.identity import Identity
 from ltcam_cli.runs.masking import ImageResult, MaskJob
 from ltcam_cli.runs.predictions import save_map
@@ -162,7 +162,10 @@ def run(session: Session, jobs: Sequence[CellJob]) -> tuple[list[Row], float]:
         seconds += _run_pass(session, [missing[number] for number in numbers])
     rows = {folder: Cell(folder).metrics for folder in folders}
     add_rows(session.run, list(rows.values()))
-    write_kinds(session, [Cell(folder) for folder in folders])
+    part = session.split.part(settings.evaluation.split)
+    kinds = {sample.name: sample.kinds for sample in part if sample.kinds}  # those of now
+    for folder in folders if kinds else ():
+        Cell(folder).write_kinds(kinds)
     return [rows[job.folder] for job in jobs], seconds
 
 
@@ -191,7 +194,7 @@ def _run_pass(session: Session, jobs: Sequence[CellJob]) -> float:
 
 def masks_of(session: Session, pipelines: Sequence[Pipeline]) -> tuple[Any, list[MaskJob]]:
     """Heatmap source and mask jobs of pipelines that share a pass (`passes`)."""
-    methods = list({repr(pipeline.method): pipeline.method for pipeline in pipelines}.values())
+    methods = distinct([pipeline.method for pipeline in pipelines])
     segmenters = calibrated_segmenters(session, pipelines)
     jobs = [
         MaskJob(methods.index(pipeline.method), segmenter, kind_of(pipeline.method, session))

@@ -13,21 +13,21 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ltcam_cli.data.batches import Images, Item
+from ltcam_cli.data.batches import Images
+from ltcam_cli.data.listing import stem_of
 from ltcam_cli.data.sample import Sample, content_of
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.cells import masks_of
 from ltcam_cli.experiments.evidence import Counterfactuals, Shares, criterion, weighted_means
 from ltcam_cli.experiments.session import Session
 from ltcam_cli.experiments.settings import Pipeline
-from ltcam_cli.files import exclusive, stem_of, write_text
+from ltcam_cli.files import exclusive, write_table, write_text
 from ltcam_cli.maps.method import AutoMethod, CamMethod
 from ltcam_cli.maps.spec import Fusion
 from ltcam_cli.masks.refine import RefineConfig
 from ltcam_cli.masks.segmenters import SegmenterConfig
 from ltcam_cli.masks.thresholds import CHOSEN
 from ltcam_cli.report.overlay import draw_strip
-from ltcam_cli.runs.folder import write_table
 from ltcam_cli.runs.identity import Identity
 from ltcam_cli.runs.masking import mask_images
 from ltcam_cli.runs.reading import read_table
@@ -187,15 +187,9 @@ def judged(
 def read_images(session: Session, samples: Sequence[Sample]) -> Tensor:
     """Images (N, C, height, width) in [0, 1], of the classifier's size."""
     classifier = session.classifier
-    images = Images(
-        samples,
-        classifier.height,
-        classifier.width,
-        classifier.in_channels,
-        on_error=session.settings.dataset.on_error,
-    )
-    items = [images[number] for number in range(len(samples))]
-    read = [item.image for item in items if isinstance(item, Item)]
+    on_error = session.settings.dataset.on_error
+    images = Images(samples, *classifier.size, classifier.in_channels, on_error=on_error)
+    read = [item.image for item in images.readable(range(len(samples)))]
     if not read:
         raise LtcamError("pipeline=auto: none of the good training images could be read")
     return torch.stack(read)

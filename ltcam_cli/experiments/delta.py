@@ -14,7 +14,7 @@ from ltcam_cli.data.sample import content_of
 from ltcam_cli.errors import DamagedFileError, LtcamError
 from ltcam_cli.experiments.calibration import calibration_digest
 from ltcam_cli.experiments.cells import ChosenPipeline, masks_of, plan, run
-from ltcam_cli.experiments.evidence import Evidence, mean_criterion
+from ltcam_cli.experiments.evidence import mean_evidence
 from ltcam_cli.experiments.session import Session
 from ltcam_cli.experiments.settings import Pipeline
 from ltcam_cli.experiments.sources import passes, resolved
@@ -117,10 +117,7 @@ def _evidences(session: Session, candidates: Sequence[Pipeline]) -> list[float]:
     for numbers in passes([candidates[number] for number in missing]):
         places = [missing[number] for number in numbers]
         source, jobs = masks_of(session, [candidates[place] for place in places])
-        criterion = Evidence(session.classifier)
-        means = mean_criterion(
-            session.classifier, source, jobs, samples, criterion, session.loading("delta")
-        )
+        means = mean_evidence(session.classifier, source, jobs, samples, session.loading("delta"))
         values |= {names[place]: mean for place, mean in zip(places, means, strict=True)}
     if values:
         with lock(path):  # another process may have written others meanwhile

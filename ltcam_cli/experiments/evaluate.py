@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 from ltcam_cli.experiments.cells import plan, run
 from ltcam_cli.experiments.delta import choose_deltas
-from ltcam_cli.experiments.kinds import KINDS
 from ltcam_cli.experiments.session import Session, find_session
 from ltcam_cli.experiments.settings import Composed, Pipeline
 from ltcam_cli.experiments.students import best_pipeline
 from ltcam_cli.experiments.tasks import Row
+from ltcam_cli.runs.cells import KINDS
 from ltcam_cli.scores.skill import no_skill
 
 log = logging.getLogger("ltcam_cli")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,35 +23,17 @@ from ltcam_cli.runs.masking import ImageResult, Loading, MaskJob, mask_images
 BLUR = 1 / 32  # standard deviation of the blur, as a share of the image's longer side
 
 
-class Evidence:
-    """How much of what the classifier saw lies in the mask, times how far the mask narrows it down.
-
-    min(1, max(0, (y(x) − y(x, mask blurred)) / (y(x) − y(x, all blurred)))) · ln(1 / a): y the
-    log-odds of a defect, a the mask's share of the image. 0 of no mask and of a mask of everything;
-    the smaller the mask without which the classifier sees nothing, the more. NaN where blurring the
-    image does not lower y. Ours; chosen among others in docs/delta.md.
-    """
+class _Answers:
+    """Log-odds y of a defect that a classifier gives an image, and changes of it."""
 
     def __init__(self, classifier: Classifier) -> None:
         self.classifier = classifier
         self._last: tuple[Item, Tensor, float, float] | None = None
 
-    def __call__(self, result: ImageResult) -> float:
-        """Criterion of one image and mask: a forward, and two more for each new image."""
-        image, blurred, whole, nothing = self._whole(result.item)
-        if whole <= nothing:
-            return float("nan")
-        inside = at_input_size(result.mask, image) > 0.5
-        area = float(inside.float().mean())
-        if area == 0:
-            return 0.0
-        [without] = self._log_odds(torch.where(inside, blurred, image)[None])
-        return share(whole - without, whole - nothing) * -math.log(area)
-
     def _whole(self, item: Item) -> tuple[Tensor, Tensor, float, float]:
         """The image, it blurred, and y of both; kept for the masks of the same image."""
-        size = [self.classifier.height, self.classifier.width]
-        image = tv.resize(item.image, size, antialias=True)  # of another size for tiles
+        # An image is of another size for tiles.
+        image = tv.resize(item.image, list(self.classifier.size), antialias=True)
         if self._last is None or self._last[0] is not item:
             sigma = BLUR * max(image.shape[-2:])
             width = 2 * min(round(3 * sigma), min(image.shape[-2:]) // 2 - 1) + 1
@@ -65,6 +47,28 @@ class Evidence:
         with torch.inference_mode():
             logits = self.classifier.model(self.classifier.prepare(images)).float()
         return self.classifier.log_odds(logits).tolist()
+
+
+class Evidence(_Answers):
+    """How much of what the classifier saw lies in the mask, times how far the mask narrows it down.
+
+    min(1, max(0, (y(x) − y(x, mask blurred)) / (y(x) − y(x, all blurred)))) · ln(1 / a): y the
+    log-odds of a defect, a the mask's share of the image. 0 of no mask and of a mask of everything;
+    the smaller the mask without which the classifier sees nothing, the more. NaN where blurring the
+    image does not lower y. Ours; chosen among others in docs/delta.md.
+    """
+
+    def __call__(self, result: ImageResult) -> float:
+        """Criterion of one image and mask: a forward, and two more for each new image."""
+        image, blurred, whole, nothing = self._whole(result.item)
+        if whole <= nothing:
+            return float("nan")
+        inside = at_input_size(result.mask, image) > 0.5
+        area = float(inside.float().mean())
+        if area == 0:
+            return 0.0
+        [without] = self._log_odds(torch.where(inside, blurred, image)[None])
+        return share(whole - without, whole - nothing) * -math.log(area)
 
 
 class Shares(NamedTuple):
@@ -116,7 +120,7 @@ def criterion(removed: ArrayLike, brought: ArrayLike, area: ArrayLike) -> np.nda
     return np.asarray(removed) * np.asarray(brought) * np.sqrt(narrow)
 
 
-class Counterfactuals(Evidence):
+class Counterfactuals(_Answers):
     """What a classifier says of an image without a mask's pixels, and of these pixels alone.
 
     Args:
@@ -172,24 +176,24 @@ def at_input_size(mask: np.ndarray, image: Tensor) -> Tensor:
     return tv.resize(values, [image.shape[-2], image.shape[-1]])
 
 
-def mean_criterion(
+def mean_evidence(
     classifier: Classifier,
     source: HeatmapSource,
     jobs: Sequence[MaskJob],
     samples: Sequence[Sample],
-    criterion: Callable[[ImageResult], float],
     loading: Loading,
 ) -> list[float]:
-    """Mean of a criterion over the defective ones of the samples, for each mask job.
+    """Mean evidence over the defective ones of the samples, for each mask job.
 
     Reads images and image labels; no mask.
 
     Raises:
         LtcamError: If no image can be read.
     """
+    evidence = Evidence(classifier)
     defective = [sample for sample in samples if sample.label]
     results = mask_images(classifier, source, jobs, defective, loading)
-    values = [(result.job, criterion(result)) for result in results]
+    values = [(result.job, evidence(result)) for result in results]
     if not values:
         raise LtcamError("none of the defective training images could be read")
     table = pd.DataFrame(values, columns=["job", "value"])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import ltcam_cli
 from ltcam_cli.classifier.checkpoint import Classifier
-from ltcam_cli.data.batches import Images, Item
+from ltcam_cli.data.batches import Images
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.cells import masks_of
 from ltcam_cli.experiments.session import Session, session_of_run
@@ -89,14 +89,11 @@ def compared_images(session: Session, network: Student | Classifier) -> Tensor:
     images = []
     try:
         samples = session.split.listed_test[:SAMPLES]
-        dataset = Images(
-            samples, network.height, network.width, network.in_channels, on_error="skip"
-        )
-        items = [dataset[number] for number in range(len(samples))]
-        images = [item.image for item in items if isinstance(item, Item)]
+        dataset = Images(samples, *network.size, network.in_channels, on_error="skip")
+        images = [item.image for item in dataset.readable(range(len(samples)))]
     except LtcamError as error:
         log.info("compared on noise: %s", error)
     if len(images) >= 2:
         return torch.stack(images)
-    size = (SAMPLES, network.in_channels, network.height, network.width)
+    size = (SAMPLES, network.in_channels, *network.size)
     return torch.rand(size, generator=torch.Generator().manual_seed(0))

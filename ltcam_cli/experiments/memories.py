@@ -21,7 +21,7 @@ from ltcam_cli.data.batches import Images, batches
 from ltcam_cli.data.sample import Sample, content_of
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.session import Session
-from ltcam_cli.files import atomic, exclusive
+from ltcam_cli.files import atomic, content_digest, exclusive
 from ltcam_cli.maps.method import PatchcoreMethod
 from ltcam_cli.maps.patchcore import (
     Memory,
@@ -31,7 +31,7 @@ from ltcam_cli.maps.patchcore import (
     patch_features,
 )
 from ltcam_cli.progress import Progress
-from ltcam_cli.runs.identity import Identity
+from ltcam_cli.runs.identity import Identity, kept_identity
 
 log = logging.getLogger(__name__)
 
@@ -153,8 +153,7 @@ def _made(session: Session, method: PatchcoreMethod, images: str) -> _Kept:
     settings = session.settings
     data = Images(
         [good[number] for number in sorted(order)],
-        classifier.height,
-        classifier.width,
+        *classifier.size,
         classifier.in_channels,
         on_error=settings.dataset.on_error,
     )
@@ -183,13 +182,21 @@ def _at_start(session: Session) -> nn.Module:
     """The network with the weights that the run's training began with.
 
     Raises:
-        LtcamError: If it began with random ones, or they cannot be read.
+        LtcamError: If it began with random ones, their file is another one now, or they cannot be
+            read.
     """
     classifier = session.classifier
-    if classifier.backbone.weights is None:
+    weights = classifier.backbone.weights
+    if weights is None:
         raise LtcamError(
             f"method.features=start: {session.run.name} was trained from scratch; "
             "use features=classifier"
+        )
+    began = kept_identity(session.run.train) or {}
+    if Path(weights).is_file() and content_digest(Path(weights)) != began.get("weights"):
+        raise LtcamError(
+            f"method.features=start: {weights} is not the file that {session.run.name} began with; "
+            "restore it, or use features=classifier"
         )
     model = deepcopy(classifier.model)
     load_weights(model, classifier.backbone)

@@ -33,7 +33,7 @@ from ltcam_cli.runs.folder import find_run, read_config, write_config
 from ltcam_cli.runs.identity import Identity
 from ltcam_cli.runs.json_lines import json_lines
 from ltcam_cli.runs.masking import Loading, MaskJob
-from ltcam_cli.runs.prediction_tables import PredictionTables
+from ltcam_cli.runs.prediction_tables import PredictionTables, rejected_parts
 from ltcam_cli.runs.predictions import Writing, find_images, predict
 from ltcam_cli.runs.reliability import Reliability
 from ltcam_cli.student.deploy import (
@@ -221,7 +221,7 @@ class Prediction:
             "images": len(table),
             "defective": int(table["predicted"].sum()),
             "regions": int(table["regions"].sum()),
-            "rejected": int((asked["verdict"] == "reject").sum()) if "verdict" in asked else None,
+            "rejected": rejected_parts(asked),
             "look_again": int(asked["look_again"].sum()) if "look_again" in asked else None,
             "skipped": len(skipped),
             "left_out": f"; left out: {said(left_out)}" if left_out else "",

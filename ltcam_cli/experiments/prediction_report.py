@@ -78,7 +78,10 @@ def _picture(folder: Path, row: Mapping[Any, Any], image: Mapping[str, Any]) -> 
         "probability": float(row["probability"]),
         "predicted": int(row["predicted"]),
         "area": 100 * float(mask.mean()),
+        "area_mm2": row.get("area_mm2"),
         "found": int(row["regions"]),
+        "verdict": row.get("verdict"),
+        "rule": rule if isinstance(rule := row.get("rule"), str) else None,
         "predicted_kind": "+".join(image.get("kinds", ())) or None,
     }
     if heatmap.is_file():

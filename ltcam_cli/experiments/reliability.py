@@ -14,10 +14,10 @@ from ltcam_cli.data.sample import Sample
 from ltcam_cli.experiments.session import Session, find_session
 from ltcam_cli.experiments.settings import Composed
 from ltcam_cli.experiments.threshold import validation_images
-from ltcam_cli.files import exclusive
+from ltcam_cli.files import exclusive, write_table
 from ltcam_cli.maps.tta import FLIPS
 from ltcam_cli.progress import Progress
-from ltcam_cli.runs.folder import ANEW, write_table
+from ltcam_cli.runs.folder import ANEW
 from ltcam_cli.runs.reading import read_table
 from ltcam_cli.runs.reliability import Reliability
 from ltcam_cli.scores.missed import Called, ranking
@@ -77,8 +77,7 @@ def verdicts(session: Session, samples: Sequence[Sample], reliability: Reliabili
     reliability, and mean and spread of the log-odds of the image and its three mirror images.
     """
     classifier, loading = session.classifier, session.loading()
-    size = (classifier.height, classifier.width, classifier.in_channels)
-    images = Images(samples, *size, on_error=loading.on_error)
+    images = Images(samples, *classifier.size, classifier.in_channels, on_error=loading.on_error)
 
     def log_odds(images: torch.Tensor) -> torch.Tensor:
         return classifier.log_odds(classifier.model(classifier.prepare(images)).float()).cpu()

@@ -11,6 +11,7 @@ from ltcam_cli.report.review import Review, serve
 from ltcam_cli.runs.corrections import Corrections
 from ltcam_cli.runs.folder import CORRECTIONS
 from ltcam_cli.runs.prediction_tables import read_predictions, unsure_first
+from ltcam_cli.runs.tables import rows_of
 
 
 def review_predictions(folder: Path, out: Path | None, port: int) -> None:
@@ -26,11 +27,10 @@ def review_predictions(folder: Path, out: Path | None, port: int) -> None:
     """
     config, scores, _ = read_predictions(folder)
     settings = with_kept_parts(Composed({}), config, ("dataset",), folder / "config.yaml")
-    images = unsure_first(scores, config["threshold"]).to_dict("records")
-    named = [{str(key): value for key, value in image.items()} for image in images]
+    images = rows_of(unsure_first(scores, config["threshold"]))
     with Corrections.opened(out or folder / CORRECTIONS) as corrections:
         reader = settings.dataset.image_reader("auto")
-        serve(Review(folder, named, config["threshold"], reader, corrections), port)
+        serve(Review(folder, images, config["threshold"], reader, corrections), port)
 
 
 @dataclass(frozen=True)

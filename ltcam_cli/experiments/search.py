@@ -18,14 +18,14 @@ from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.calibration import calibration_digest
 from ltcam_cli.experiments.cells import masks_of
 from ltcam_cli.experiments.evaluate import evaluate_pipelines
-from ltcam_cli.experiments.evidence import Evidence, mean_criterion
+from ltcam_cli.experiments.evidence import mean_evidence
 from ltcam_cli.experiments.session import Session, find_session
 from ltcam_cli.experiments.settings import Composed, Pipeline
 from ltcam_cli.experiments.sources import passes, resolved
 from ltcam_cli.experiments.tasks import Row
-from ltcam_cli.files import write_text
+from ltcam_cli.files import write_table, write_text
 from ltcam_cli.maps.engine import HeatmapSource
-from ltcam_cli.runs.folder import write_config, write_table
+from ltcam_cli.runs.folder import write_config
 from ltcam_cli.runs.identity import Identity
 from ltcam_cli.runs.masking import MaskJob, mask_images, true_mask
 from ltcam_cli.runs.reading import read_table
@@ -179,9 +179,8 @@ def criteria(session: Session, pipelines: Sequence[Pipeline]) -> pd.DataFrame:
         if session.settings.evaluation.supervision == "pixel":
             table = fold_ious(session, source, jobs, samples)
         else:
-            criterion = Evidence(session.classifier)
-            evidence = mean_criterion(
-                session.classifier, source, jobs, samples, criterion, session.loading("search")
+            evidence = mean_evidence(
+                session.classifier, source, jobs, samples, session.loading("search")
             )
             table = pd.DataFrame({"evidence": evidence})
         tables.append(table.set_axis(numbers))

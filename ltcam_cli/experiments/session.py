@@ -17,7 +17,7 @@ from ltcam_cli.data.sample import Sample, content_of
 from ltcam_cli.data.size import with_size
 from ltcam_cli.data.split import Split
 from ltcam_cli.errors import LtcamError
-from ltcam_cli.experiments.devices import torch_device, use_threads
+from ltcam_cli.experiments.devices import torch_device
 from ltcam_cli.experiments.settings import TRAINING, Composed, Settings, with_kept_parts
 from ltcam_cli.files import content_digest
 from ltcam_cli.runs.folder import RunFolder, find_run, find_trained, finished_run, open_run
@@ -75,7 +75,6 @@ class Session:
         """Trained classifier, on the device."""
         from ltcam_cli.classifier.checkpoint import load_classifier
 
-        use_threads(self.settings.threads)  # of commands that launch no task, too
         return load_classifier(self.run.checkpoint, self.device)
 
     @cached_property

@@ -76,7 +76,11 @@ class Composed:
 
     def overrides_of(self, parts: Collection[str]) -> tuple[str, ...]:
         """The overrides whose keys lie in one of the top-level parts."""
-        return tuple(o for o in self.overrides if any(in_parts(k, parts) for k in named_keys([o])))
+        return tuple(
+            override
+            for override in self.overrides
+            if any(key.split(".")[0] in parts for key in named_keys([override]))
+        )
 
     def command(self, *words: str) -> str:
         """Command line of a command, `ltcam WORDS` with the overrides."""
@@ -221,11 +225,6 @@ def text_keys() -> frozenset[str]:
         for key, annotation, _ in leaves(each, part)
         if holds_text(annotation)
     )
-
-
-def in_parts(key: str, parts: Collection[str]) -> bool:
-    """Whether a dotted key lies in one of the top-level parts."""
-    return key.split(".")[0] in parts
 
 
 def _copy(source: Mapping[str, Any], target: dict[str, Any], path: Sequence[str]) -> None:

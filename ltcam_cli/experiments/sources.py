@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from ltcam_cli.classifier.checkpoint import Classifier
 from ltcam_cli.errors import LtcamError, nearest
@@ -33,6 +34,7 @@ from ltcam_cli.runs.students import find_student
 from ltcam_cli.student.checkpoint import StudentSource, load_student
 
 TARGETS = ("defect", "margin")
+T = TypeVar("T")
 
 
 def passes(pipelines: Sequence[Pipeline]) -> list[list[int]]:
@@ -48,9 +50,9 @@ def passes(pipelines: Sequence[Pipeline]) -> list[list[int]]:
     return list(groups.values())
 
 
-def distinct(pipelines: Sequence[Pipeline]) -> list[Pipeline]:
-    """The pipelines, each once."""
-    return list({repr(pipeline): pipeline for pipeline in pipelines}.values())
+def distinct(configs: Sequence[T]) -> list[T]:
+    """The pipelines or methods, each once."""
+    return list({repr(config): config for config in configs}.values())
 
 
 def heatmap_source(session: Session, methods: Sequence[Method], tta: TtaConfig) -> HeatmapSource:
@@ -74,8 +76,7 @@ def _source(session: Session, methods: Sequence[Method], tta: TtaConfig) -> Heat
     for kind, make in SOURCES.items():
         numbers = [number for number, method in enumerate(methods) if type(method) is kind]
         parts += make(session, methods, numbers, tta) if numbers else []
-    size = (session.classifier.height, session.classifier.width)
-    return parts[0][0] if len(parts) == 1 else CombinedSource(parts, size)
+    return parts[0][0] if len(parts) == 1 else CombinedSource(parts, session.classifier.size)
 
 
 def _cam_source(
@@ -89,7 +90,7 @@ def _cam_source(
     ]
     layers = [layer for spec in specs for layer in resolve_layers(classifier.model, spec)]
     engine = CamEngine(folded(classifier.model, layers), specs, session.autocast_dtype)
-    return [(with_tta(engine, tta, (classifier.height, classifier.width)), numbers)]
+    return [(with_tta(engine, tta, classifier.size), numbers)]
 
 
 def _student_source(
@@ -115,8 +116,7 @@ def _patchcore_source(
         method = resolved(session, methods[number])  # refuses a memory of other images
         assert isinstance(method, PatchcoreMethod)
         source = PatchcoreSource(classifier, memory_of(session, method), method.smooth)
-        size = (classifier.height, classifier.width)
-        parts.append((with_tta(source, tta, size), [number]))
+        parts.append((with_tta(source, tta, classifier.size), [number]))
     return parts
 
 
@@ -219,7 +219,7 @@ def _kind(target: Target, kinds: Sequence[str]) -> str | None:
 def _check_inputs(member: Session, session: Session) -> None:
     """Refuse a run that takes other images."""
     inputs = [
-        "x".join(map(str, (c.height, c.width, c.in_channels)))
+        "x".join(map(str, (*c.size, c.in_channels)))
         + (" standardized" if c.backbone.standardize else "")
         + (f" and kinds {'+'.join(c.kinds)}" if c.kinds else "")
         for c in (member.classifier, session.classifier)

@@ -5,22 +5,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import pandas as pd
 
+from ltcam_cli.data.listing import stem_of
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.evaluate import evaluate_pipelines
 from ltcam_cli.experiments.session import Session, find_session
 from ltcam_cli.experiments.settings import Composed, Pipeline
 from ltcam_cli.experiments.sources import distinct
 from ltcam_cli.experiments.tasks import Row
-from ltcam_cli.files import stem_of
 from ltcam_cli.maps.method import CamMethod, Method
 from ltcam_cli.report.curves import draw_delta_curve, score_of
 from ltcam_cli.runs.folder import write_config
 from ltcam_cli.runs.identity import Identity
-from ltcam_cli.runs.tables import write_results
+from ltcam_cli.runs.tables import rows_of, write_results
 
 log = logging.getLogger("ltcam_cli")
 
@@ -81,9 +81,7 @@ class Sweep:
         cells = [asdict(pipeline) for pipeline in pipelines]
         write_config(folder, {**asdict(session.settings), "cells": cells})
         identity.write(folder)
-        marked: list[dict[str, Any]] = [
-            {str(key): value for key, value in row.items()} for row in table.to_dict("records")
-        ]
+        marked = rows_of(table)
         write_results(folder, marked, "sweep")
         try:
             draw_delta_curve(table, folder / "delta_curve.png")

@@ -16,8 +16,8 @@ from ltcam_cli.data.split import split_fraction
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.session import Session, find_session
 from ltcam_cli.experiments.settings import Composed
-from ltcam_cli.files import exclusive, write_json
-from ltcam_cli.runs.folder import ANEW, write_table
+from ltcam_cli.files import exclusive, write_json, write_table
+from ltcam_cli.runs.folder import ANEW
 from ltcam_cli.runs.identity import kept_identity
 from ltcam_cli.runs.reading import read_table
 from ltcam_cli.scores.images import confusion

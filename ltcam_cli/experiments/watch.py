@@ -140,7 +140,7 @@ class Watched:
         except LtcamError as error:
             log.warning("skipped: %s", error)
             return None
-        sample = Sample.from_files(path, None, name=name, group=name, label=None)
+        sample = Sample.from_files(path, None, name=name)
         return self.predictor.read(sample)
 
     def _drop(self, names: Collection[str]) -> None:

@@ -7,6 +7,7 @@ from fractions import Fraction
 from functools import reduce
 from math import ceil
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,6 +21,11 @@ def upscale(maps: Tensor, size: tuple[int, int]) -> Tensor:
     if maps.shape[-2:] == size:
         return maps
     return F.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def at_size(heatmaps: Tensor, size: tuple[int, int]) -> np.ndarray:
+    """Bilinear (N, h, w) -> (N, *size), float32 on the host."""
+    return upscale(heatmaps.float(), size).cpu().numpy()
 
 
 def fuse(

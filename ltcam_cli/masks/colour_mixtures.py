@@ -85,7 +85,7 @@ class ColourMixtures:
         return defect
 
 
-def fit_mixture(rows: np.ndarray, components: int, rounds: int = 10) -> GaussianMixture:
+def fit_mixture(rows: np.ndarray, components: int) -> GaussianMixture:
     """A Gaussian mixture after some rounds of expectation and maximisation, the same each time.
 
     It starts from equal parts of the rows along the direction in which they vary most.
@@ -93,7 +93,6 @@ def fit_mixture(rows: np.ndarray, components: int, rounds: int = 10) -> Gaussian
     Args:
         rows: (N, D), N at least `components` and 2.
         components: Number of Gaussians.
-        rounds: Number of rounds.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
@@ -109,7 +108,7 @@ def fit_mixture(rows: np.ndarray, components: int, rounds: int = 10) -> Gaussian
         components,
         tol=0,
         reg_covar=FLOOR,
-        max_iter=rounds,
+        max_iter=10,
         weights_init=[len(part) / len(rows) for part in parts],
         means_init=[part.mean(axis=0) for part in parts],
         precisions_init=np.linalg.inv(covariances),

@@ -73,7 +73,7 @@ class Gallery:
                     "name": name,
                     "width": size[0],
                     "height": size[1],
-                    "photo": webp(photo.resize(size, Image.Resampling.LANCZOS), 80),
+                    "photo": webp(photo.resize(size, Image.Resampling.LANCZOS)),
                     "truth": outline(shrunk_mask(mask, size)),
                     **({"kinds": list(kinds)} if kinds else {}),
                 }
@@ -136,7 +136,7 @@ class Visitor:
 
 def heat_of(heatmap: np.ndarray) -> str:
     """A heatmap (H, W) in colours, as a data URI."""
-    return webp(Image.fromarray(coloured(heatmap, shrunk_size(heatmap, HEAT))), 80)
+    return webp(Image.fromarray(coloured(heatmap, shrunk_size(heatmap, HEAT))))
 
 
 def mask_of(mask: np.ndarray, image: Mapping[str, Any]) -> str:
@@ -144,10 +144,10 @@ def mask_of(mask: np.ndarray, image: Mapping[str, Any]) -> str:
     return outline(shrunk_mask(mask, (image["width"], image["height"])))
 
 
-def webp(image: Image.Image, quality: int) -> str:
+def webp(image: Image.Image) -> str:
     """An image as a data URI."""
     stream = io.BytesIO()
-    image.save(stream, "WEBP", quality=quality, method=1)  # a third of the time, a sixth more bytes
+    image.save(stream, "WEBP", quality=80, method=1)  # a third of the time, a sixth more bytes
     return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 

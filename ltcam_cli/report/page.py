@@ -24,6 +24,7 @@ from ltcam_cli.runs.cells import Cell, cell_labels, chosen_by_training, results_
 from ltcam_cli.runs.dotted import flat
 from ltcam_cli.runs.folder import ANEW, RunFolder
 from ltcam_cli.runs.reading import read_table
+from ltcam_cli.runs.tables import rows_of
 from ltcam_cli.scores.images import confusion, precision_recall
 from ltcam_cli.scores.pixels import PixelCounts
 from ltcam_cli.scores.skill import no_skill
@@ -154,8 +155,7 @@ def least_reliable(table: pd.DataFrame, most: int = LEAST) -> list[dict[str, Any
     listed = table[table["predicted"] == 0]  # the threshold may have been chosen again since
     listed = listed[listed["look_again"] == 1] if "look_again" in table else listed
     listed = listed.dropna(subset="reliability").sort_values("reliability", kind="stable")
-    return [{str(key): value for key, value in row.items()} for row in
-            listed.head(most).to_dict("records")]  # fmt: skip
+    return rows_of(listed.head(most))
 
 
 def _table(content: PageContent) -> tuple[list[Column], list[dict[str, Any]]]:
@@ -168,7 +168,7 @@ def _table(content: PageContent) -> tuple[list[Column], list[dict[str, Any]]]:
     numbers = {cell.path: number for number, cell in enumerate(content.cells)}
     chosen = {cell for run in content.runs for cell in chosen_by_training(run)}
     rows = []
-    for row in table.to_dict("records"):
+    for row in rows_of(table):
         number = numbers.get(Path(row["path"]) / "evaluate" / row["cell"])
         rows.append(
             {

@@ -7,6 +7,8 @@ from importlib import resources
 import numpy as np
 import pandas as pd
 
+from ltcam_cli.scores.pixels import PixelCounts
+
 SCORES = {"iou": "IoU", "precision": "precision", "recall": "recall", "f1": "F1"}
 # Kind, split and folds of KolektorSDD's items 11..20 and 31..40: no experiment that led to this
 # design used them.
@@ -45,12 +47,7 @@ def mean_over_runs(rows: pd.DataFrame) -> pd.DataFrame:
     for _, group in rows.groupby("entry", sort=False):
         first = group.iloc[0]
         tp, fp, fn = (int(group[column].sum()) for column in ("tp", "fp", "fn"))
-        pooled = {
-            "iou": _percent(tp, tp + fp + fn),
-            "precision": _percent(tp, tp + fp),
-            "recall": _percent(tp, tp + fn),
-            "f1": _percent(2 * tp, 2 * tp + fp + fn),
-        }
+        pooled = PixelCounts(tp, fp, fn).percent
         row = {
             **first[["entry", "options", "auto", "method", "layers"]],
             "delta": _joined(group["delta"]),
@@ -138,10 +135,6 @@ def misprint_notes(table: pd.DataFrame) -> list[str]:
         f"cannot be right: {row['note']}."
         for _, row in wrong.iterrows()
     ]
-
-
-def _percent(part: int, whole: int) -> float:
-    return 100 * part / whole if whole else float("nan")
 
 
 def _text(value: float, form: str = ".2f") -> str:

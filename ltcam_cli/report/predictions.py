@@ -15,6 +15,7 @@ from ltcam_cli.report.gallery import Gallery
 from ltcam_cli.report.page import ORDERS, VIEWS, least_reliable
 from ltcam_cli.report.template import filled, in_page
 from ltcam_cli.runs.dotted import flat
+from ltcam_cli.runs.prediction_tables import rejected_parts
 
 FILTERS = [("all", "all"), ("called", "called defective"), ("passed", "called good")]
 PARTS = ("run", "method", "tta", "segmenter", "ensemble", "predict")  # of the config
@@ -50,7 +51,7 @@ def render_predictions(content: Predicted) -> str:
     """
     config, scores = content.config, content.scores
     surest = content.regions.sort_values("score", ascending=False, kind="stable")
-    columns = [column for column in REGIONS if column.is_shown(surest) or column.key != "kind"]
+    columns = [column for column in REGIONS if column.is_shown(surest)]
     rows = [
         {
             "cells": [column.cell(row) for column in columns],
@@ -65,6 +66,8 @@ def render_predictions(content: Predicted) -> str:
     threshold = content.gallery.thresholds[0]
     method, segmenter = config["method"]["name"], config["segmenter"]["name"]
     called = scores["predicted"] == 1
+    rejected = rejected_parts(scores)
+    filters = FILTERS if rejected is None else [*FILTERS, ("rejected", "rejected")]
     cell = {"label": f"{method} · {segmenter}", "colour": colour(0)}
     figure = probability_figure({"images": scores["probability"].tolist()}, threshold)
     note = "The line is the threshold from which an image is called defective."
@@ -84,6 +87,7 @@ def render_predictions(content: Predicted) -> str:
             ("called defective", int(called.sum())),
             ("called good", int((~called).sum())),
             ("regions", len(content.regions)),
+            *([] if rejected is None else [("rejected", rejected)]),
         ],
         again=least_reliable(scores, len(scores)),
         columns=columns,
@@ -93,7 +97,7 @@ def render_predictions(content: Predicted) -> str:
         cells=[cell],
         data=content.gallery.data([cell], views),
         views=views,
-        filters=[*FILTERS, *content.gallery.filters],
+        filters=[*filters, *content.gallery.filters],
         orders=ORDERS,
         left_out=content.left_out,
         settings=flat({key: value for key, value in config.items() if key in PARTS}),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from ltcam_cli.errors import DamagedFileError, LtcamError, nearest
+from ltcam_cli.files import write_table
 from ltcam_cli.runs.folder import (
     CELL,
     EVALUATE_ANEW,
@@ -23,6 +24,7 @@ from ltcam_cli.runs.folder import (
     read_config,
 )
 from ltcam_cli.runs.reading import TEXTS, read_mapping, read_table, reading
+from ltcam_cli.scores.kinds import mask_kinds
 
 log = logging.getLogger("ltcam_cli")
 
@@ -32,6 +34,7 @@ DISTINCTIONS = ("layers", "segmenter", "images", "scope", "form", "fusion", "nor
                 "run")  # fmt: skip
 IOU_INTERVAL = ("iou_low", "iou_high")
 CONFIG = (*OF_TRAINING, "method", "segmenter", "tta", "evaluation", "overwrite")
+KINDS = "kinds.csv"
 COUNTS = ("tp", "fp", "fn", "tn")
 
 
@@ -81,6 +84,10 @@ class Cell:
         if table["name"].duplicated().any():
             raise DamagedFileError(f"{path}: is damaged; {EVALUATE_ANEW}")
         return table.set_index("name")
+
+    def write_kinds(self, kinds: Mapping[str, Sequence[str]]) -> None:
+        """Write `kinds.csv`, its scores by the kinds of the images, which are given by name."""
+        write_table(self.path / KINDS, mask_kinds(self.images(), kinds))
 
     def curve(self) -> pd.DataFrame | None:
         """Precision-recall curve of the pixels in per cent; None if there is none."""

@@ -12,7 +12,7 @@ from ltcam_cli.errors import LtcamError
 from ltcam_cli.runs.cells import Cell
 from ltcam_cli.runs.folder import MASK_FREE
 from ltcam_cli.scores.intervals import Paired, paired_iou, paired_mean
-from ltcam_cli.scores.pixels import PixelCounts
+from ltcam_cli.scores.pixels import counts_of
 
 OF_CELL = ("run", "method", "delta", "layers", "segmenter", "images", "iou", "iou_low", "iou_high")
 PAIRED = ("difference", "difference_low", "difference_high", "better")
@@ -72,7 +72,7 @@ def _paired(table: pd.DataFrame, reference: pd.DataFrame, *, free: bool) -> Pair
     if free:
         paired = paired_mean(list(table["evidence"] - reference["evidence"]), groups)
         return replace(paired, better=100 * paired.better)
-    paired = paired_iou(_counts(table), _counts(reference), groups)
+    paired = paired_iou(counts_of(table), counts_of(reference), groups)
     return Paired(*(100 * value for value in astuple(paired)))
 
 
@@ -103,7 +103,3 @@ def _same_images(cell: Cell, first: Cell, reference: pd.DataFrame) -> pd.DataFra
             "compare cells of one data set"
         )
     return table
-
-
-def _counts(table: pd.DataFrame) -> list[PixelCounts]:
-    return [PixelCounts(*map(int, row)) for row in table[["tp", "fp", "fn", "tn"]].to_numpy()]

@@ -16,8 +16,7 @@ import pandas as pd
 from PIL import Image
 
 from ltcam_cli.errors import LtcamError
-from ltcam_cli.files import atomic, exclusive
-from ltcam_cli.runs.folder import write_table
+from ltcam_cli.files import atomic, exclusive, write_table
 from ltcam_cli.runs.reading import read_table, reading
 
 COLUMNS = ("name", "label", "decision")

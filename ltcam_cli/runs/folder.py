@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ltcam_cli.errors import DamagedFileError, LtcamError, nearest
-from ltcam_cli.files import atomic, write_text
+from ltcam_cli.files import write_text
 from ltcam_cli.runs.dotted import with_lists
 from ltcam_cli.runs.identity import Identity, kept_identity, same_but_rounding
 from ltcam_cli.runs.reading import parsed_table, read_mapping, read_table
@@ -230,9 +230,3 @@ def find_trained(outputs: Path, identity: Identity, name: str, command: str) -> 
         f"no trained classifier fits this config (hash {identity.hash}); train it with: {command} "
         f"— or choose one with --run (trained: {', '.join(runs) or 'none'})"
     )
-
-
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV, atomically and in full precision."""
-    with atomic(path) as temporary:
-        table.to_csv(temporary, index=False)

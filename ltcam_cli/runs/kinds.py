@@ -14,8 +14,8 @@ from torchvision.transforms.v2 import functional as tv
 from ltcam_cli.classifier.checkpoint import Classifier
 from ltcam_cli.classifier.kinds import KindVerdict
 from ltcam_cli.maps.engine import explain
+from ltcam_cli.maps.fusion import at_size
 from ltcam_cli.maps.spec import MapSpec
-from ltcam_cli.masks.resize import at_size
 
 WEIGHTING = "hirescam"  # of the last layer: behind a linear head, a position's part of the logit
 
@@ -62,7 +62,7 @@ def _maps(classifier: Classifier, image: Tensor, kinds: Sequence[str]) -> dict[s
     """Map (1, h, w) of each of several kinds; each in units of what speaks for it."""
     if len(kinds) < 2:
         return {}
-    resized = tv.resize(image, [classifier.height, classifier.width], antialias=True)
+    resized = tv.resize(image, list(classifier.size), antialias=True)
     specs = [MapSpec(WEIGHTING, target=classifier.kinds.index(kind)) for kind in kinds]
     maps = explain(classifier.model, classifier.prepare(resized), specs)
     return dict(zip(kinds, maps, strict=True))

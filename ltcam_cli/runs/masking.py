@@ -18,8 +18,8 @@ from ltcam_cli.data.batches import Batch, Images, Item, batches
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.maps.engine import Heatmaps, HeatmapSource, wanted_size
+from ltcam_cli.maps.fusion import at_size
 from ltcam_cli.masks.inputs import SegInput
-from ltcam_cli.masks.resize import at_size
 from ltcam_cli.masks.segmenters import Segmenter
 from ltcam_cli.progress import Progress
 from ltcam_cli.runs.kinds import ImageKinds, image_kinds
@@ -157,7 +157,7 @@ def batch_maps(
         jobs: Masks that are made of each image.
         skipped: List that collects the names of images that cannot be read.
     """
-    size = wanted_size(source) or (classifier.height, classifier.width)
+    size = wanted_size(source) or classifier.size
     height, width = (None, None) if isinstance(size, str) else size
     images = Images(
         samples,

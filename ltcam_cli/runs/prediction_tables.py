@@ -18,10 +18,10 @@ import pandas as pd
 
 from ltcam_cli.classifier.kinds import PROBABILITY
 from ltcam_cli.errors import LtcamError
-from ltcam_cli.files import append, exclusive, write_json
+from ltcam_cli.files import append, exclusive, write_json, write_table
 from ltcam_cli.runs.acceptance import Acceptance
 from ltcam_cli.runs.annotating import write_asked_annotations
-from ltcam_cli.runs.folder import read_config, write_table
+from ltcam_cli.runs.folder import read_config
 from ltcam_cli.runs.reading import TEXTS, parsed_table, read_mapping, reading
 from ltcam_cli.runs.shards import Shard
 
@@ -136,7 +136,9 @@ class Gathered:
         begun = self.count - sum(names is None for names in self.absent.values())
         skipped = f", {self.skipped} unreadable ones skipped" if self.skipped else ""
         images = f"{len(self.scores)} of their {self.given} images"
-        return f"{begun} of {self.count} shards, {images}{skipped}"
+        count = rejected_parts(self.scores)
+        rejected = "" if count is None else f", {count} rejected"
+        return f"{begun} of {self.count} shards, {images}{rejected}{skipped}"
 
     def missing(self) -> Iterator[str]:
         """What to predict still, a line for each shard that is not complete."""
@@ -178,6 +180,11 @@ def unsure_first(scores: pd.DataFrame, threshold: float) -> pd.DataFrame:
     """A table of scores, those whose probability is nearest to the threshold first."""
     doubt = (scores["probability"] - threshold).abs()
     return scores.loc[doubt.sort_values(kind="stable").index]
+
+
+def rejected_parts(scores: pd.DataFrame) -> int | None:
+    """Number of the rejected parts of a table of scores; None where there are no limits."""
+    return int((scores["verdict"] == "reject").sum()) if "verdict" in scores else None
 
 
 def _between(scores: pd.DataFrame) -> float:

@@ -112,7 +112,7 @@ def find_images(
         found = f" ({said(others)})" if others else ""
         raise LtcamError(f"{', '.join(map(str, paths))}: no image there{found}")
     return [
-        Sample.from_files(file, None, name=name, group=name, label=None)
+        Sample.from_files(file, None, name=name)
         for name, file in without_twins(named, "predict them into two folders").items()
     ]
 

@@ -98,7 +98,15 @@ def read_mapping(
     reader: Callable[[Path], Any] = read_json if path.suffix == ".json" else _read_yaml
     with reading(path, remedy):
         content = reader(path)
-        return _checked(content, required, numbers, prefix)
+        if not isinstance(content, Mapping):
+            raise TypeError
+        for key in required:
+            content[key]
+        further = () if prefix is None else (key for key in content if key.startswith(prefix))
+        for key in (*numbers, *further):
+            if not isinstance(content.get(key), (int, float, type(None))):
+                raise TypeError
+        return dict(content)
 
 
 def _read_yaml(path: Path) -> Any:
@@ -106,20 +114,6 @@ def _read_yaml(path: Path) -> Any:
     if not text.endswith("\n"):  # a part of it may well be YAML, too
         raise ValueError
     return yaml.safe_load(text)
-
-
-def _checked(
-    content: Any, required: Sequence[str], numbers: Sequence[str], prefix: str | None
-) -> dict[str, Any]:
-    if not isinstance(content, Mapping):
-        raise TypeError
-    for key in required:
-        content[key]
-    further = () if prefix is None else (key for key in content if key.startswith(prefix))
-    for key in (*numbers, *further):
-        if not isinstance(content.get(key), (int, float, type(None))):
-            raise TypeError
-    return dict(content)
 
 
 def read_table(

@@ -48,8 +48,8 @@ class Reliability:
 
     def __call__(self, images: Tensor) -> np.ndarray:
         """Reliabilities (N,) of images (N, C, H, W) in [0, 1], of any size."""
-        size = [self.classifier.height, self.classifier.width]
-        defect, agnostic = self.maps(self.stepped(tv.resize(images, size, antialias=True)))
+        resized = tv.resize(images, list(self.classifier.size), antialias=True)
+        defect, agnostic = self.maps(self.stepped(resized))
         return 1 - mask_iou(otsu_masks(defect), otsu_masks(agnostic))
 
     def stepped(self, images: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -93,10 +93,7 @@ class Scores:
                 "predicted": int(result.predicted),
                 **({"kind": "+".join(sample.kinds)} if result.kinds.verdict.probabilities else {}),
                 **result.kinds.verdict.columns(result.predicted),
-                "iou": 100 * counts.iou,
-                "precision": 100 * counts.precision,
-                "recall": 100 * counts.recall,
-                "f1": 100 * counts.f1,
+                **counts.percent,
                 **of_pixels,
                 **({"evidence": evidence, "area": area} if self.mask_free else {}),
             }
@@ -130,11 +127,9 @@ class Scores:
         per_image, undefined = mean_iou(defective)
         regions = sum(row["regions"] for row in self.rows)
         touched = sum(row["touched"] for row in self.rows)
+        false_regions = sum(row["false_regions"] for row in self.rows)
         return {
-            "iou": 100 * total.iou,
-            "precision": 100 * total.precision,
-            "recall": 100 * total.recall,
-            "f1": 100 * total.f1,
+            **total.percent,
             "iou_low": 100 * low,
             "iou_high": 100 * high,
             "mean_iou": 100 * per_image,
@@ -143,16 +138,9 @@ class Scores:
             "oracle_iou": 100 * self.curves.oracle_iou,
             "n_images": len(self.rows),
             "undefined_iou": undefined,
-            "regions_touched": 100 * touched / regions if regions else float("nan"),
-            "false_regions": (
-                sum(row["false_regions"] for row in self.rows) / len(self.rows)
-                if self.rows
-                else float("nan")
-            ),
-            "tp": total.tp,
-            "fp": total.fp,
-            "fn": total.fn,
-            "tn": total.tn,
+            "regions_touched": 100 * touched / regions if regions else NAN,
+            "false_regions": false_regions / len(self.rows) if self.rows else NAN,
+            **asdict(total),
             "seg_miou": 100 * seg_miou(defective, called),
             "seg_recall": 100 * seg_recall(defective, called),
         }

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ltcam_cli.files import exclusive, remove_leftovers, write_text
-from ltcam_cli.runs.folder import RunFolder, write_table
+from ltcam_cli.files import exclusive, remove_leftovers, write_table, write_text
+from ltcam_cli.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,6 +45,11 @@ def add_rows(run: RunFolder, rows: Sequence[Mapping[str, Any]]) -> None:
         write_text(path.with_suffix(".md"), as_markdown(in_order(run.results())))
 
 
+def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows of a table, by the names of its columns."""
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
+
+
 def in_order(rows: pd.DataFrame | Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Rows with the columns of the results table first, and all their other columns after them."""
     import pandas as pd
@@ -78,11 +83,10 @@ def once(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return list(things.values())
 
 
-def as_markdown(table: pd.DataFrame, columns: Sequence[str] | None = None) -> str:
+def as_markdown(table: pd.DataFrame) -> str:
     """A table in Markdown; see `text_of` for its cells."""
-    columns = list(table.columns if columns is None else columns)
-    texts = [map(text_of, table[column]) for column in columns]
-    return markdown(columns, list(zip(*texts, strict=True)))
+    texts = [map(text_of, table[column]) for column in table]
+    return markdown(list(table.columns), list(zip(*texts, strict=True)))
 
 
 def markdown(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

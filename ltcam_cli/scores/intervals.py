@@ -55,7 +55,9 @@ def resampled_iou(
     return _resampled_ratio(np.array(pairs, dtype=np.int64).reshape(-1, 2), groups, draws, seed)
 
 
-def _resampled_ratio(pairs: np.ndarray, groups: Sequence[str], draws: int, seed: int) -> np.ndarray:
+def _resampled_ratio(
+    pairs: np.ndarray, groups: Sequence[str], draws: int = 2000, seed: int = 0
+) -> np.ndarray:
     """Sum over sum of pairs (n, 2) in each resample of their groups (D,); NaN of 0 over 0."""
     names, drawn = resample_groups(groups, draws, seed)
     row = {name: index for index, name in enumerate(names)}
@@ -97,7 +99,7 @@ class Paired:
 
     Attributes:
         difference: Difference of the scores, of pooled IoUs in [-1, 1]; NaN where undefined.
-        low, high: Ends of the bootstrap interval of the difference.
+        low, high: Ends of the 95 % bootstrap interval of the difference.
         better: Share of the resamples in which the difference is above 0.
     """
 
@@ -111,59 +113,43 @@ def paired_iou(
     counts: Sequence[PixelCounts],
     reference: Sequence[PixelCounts],
     groups: Sequence[str],
-    draws: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
 ) -> Paired:
     """Paired percentile bootstrap: both methods see the same resamples of the groups.
 
     What makes an item hard is hard for both methods and cancels in the difference. The difference
-    is therefore surer than the two intervals by themselves suggest.
+    is therefore surer than the two intervals by themselves suggest. Resamples in which an IoU is
+    NaN are left out.
 
     Args:
         counts: Counts of each image.
         reference: Counts of the other method, on the same images in the same order.
         groups: Physical item of each image.
-        draws: Number of resamples; those in which an IoU is NaN are left out.
-        seed: Seed of the generator.
-        level: Level of confidence, in (0, 1).
 
     Raises:
-        ValueError: if the lengths differ, or level is out of range.
+        ValueError: if the lengths differ.
     """
-    drawn = resampled_iou(counts, groups, draws, seed) - resampled_iou(
-        reference, groups, draws, seed
-    )
-    return _paired(pooled(counts).iou - pooled(reference).iou, drawn, level)
+    drawn = resampled_iou(counts, groups) - resampled_iou(reference, groups)
+    return _paired(pooled(counts).iou - pooled(reference).iou, drawn)
 
 
-def paired_mean(
-    differences: Sequence[float],
-    groups: Sequence[str],
-    draws: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> Paired:
+def paired_mean(differences: Sequence[float], groups: Sequence[str]) -> Paired:
     """Paired percentile bootstrap of a mean over images, as `paired_iou`.
 
     Args:
         differences: One method's value less the other's, of each image; NaN ones are left out.
         groups: Physical item of each image.
-        draws: Number of resamples.
-        seed: Seed of the generator.
-        level: Level of confidence, in (0, 1).
     """
     pairs = np.array([(d, 1) if d == d else (0, 0) for d in differences], dtype=float).reshape(
         -1, 2
     )
     whole, count = pairs.sum(axis=0)
-    means = _resampled_ratio(pairs, groups, draws, seed)
-    return _paired(float(whole / count) if count else float("nan"), means, level)
+    means = _resampled_ratio(pairs, groups)
+    return _paired(float(whole / count) if count else float("nan"), means)
 
 
-def _paired(difference: float, drawn: np.ndarray, level: float) -> Paired:
+def _paired(difference: float, drawn: np.ndarray) -> Paired:
     """A difference with its interval and share above 0 in the resamples (D,)."""
-    low, high = percentile_interval(drawn, level)
+    low, high = percentile_interval(drawn)
     defined = drawn[~np.isnan(drawn)]
     better = float(np.mean(defined > 0)) if defined.size else float("nan")
     return Paired(difference, low, high, better)
@@ -176,7 +162,7 @@ def mean_iou(counts: Sequence[PixelCounts]) -> tuple[float, int]:
     return float(defined.mean()) if defined.size else float("nan"), values.size - defined.size
 
 
-def percentile_interval(values: np.ndarray, level: float) -> tuple[float, float]:
+def percentile_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
     """Both ends of the middle share `level` of the values, without the NaN ones."""
     if not 0 < level < 1:
         raise ValueError(f"level {level} is not between 0 and 1")

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ltcam_cli.scores.images import average_precision, confusion
 from ltcam_cli.scores.intervals import bootstrap_iou, mean_iou
-from ltcam_cli.scores.pixels import PixelCounts, pooled
+from ltcam_cli.scores.pixels import PixelCounts, counts_of, pooled
 
 TOGETHER = "together"
 
@@ -79,8 +79,7 @@ def mask_kinds(images: pd.DataFrame, kinds: Mapping[str, Sequence[str]]) -> pd.D
 def _of_masks(images: pd.DataFrame) -> dict[str, float]:
     if "evidence" in images:
         return {key: float(images[key].mean()) for key in ("evidence", "area")}
-    columns = (images[name].astype(int) for name in ("tp", "fp", "fn", "tn"))
-    counts = [PixelCounts(*map(int, values)) for values in zip(*columns, strict=True)]
+    counts = counts_of(images)
     total, (low, high) = pooled(counts), bootstrap_iou(counts, list(images["group"]))
     values = {
         "iou": total.iou,

@@ -81,8 +81,8 @@ def ranking(called: Sequence[Called], draws: int = 1000, seed: int = 0) -> Ranki
         float(auroc[0]),
         float(ap[0]),
         float(np.mean([review_share(one.missed, one.doubt) for one in called])),
-        percentile_interval(auroc[1:], 0.95),
-        percentile_interval(ap[1:], 0.95),
+        percentile_interval(auroc[1:]),
+        percentile_interval(ap[1:]),
     )
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -63,10 +67,20 @@ class PixelCounts:
         """Harmonic mean of precision and recall (micro-F1, Dice)."""
         return _ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
 
+    @property
+    def percent(self) -> dict[str, float]:
+        """All four scores, in per cent."""
+        return {name: 100 * getattr(self, name) for name in ("iou", "precision", "recall", "f1")}
+
 
 def pooled(counts: Iterable[PixelCounts]) -> PixelCounts:
     """The sum over images; of none, all zeros."""
     return sum(counts, PixelCounts())
+
+
+def counts_of(table: pd.DataFrame) -> list[PixelCounts]:
+    """Counts of the rows of a table, which has their columns."""
+    return [PixelCounts(*map(int, row)) for row in table[["tp", "fp", "fn", "tn"]].to_numpy()]
 
 
 def same_shape(mask: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

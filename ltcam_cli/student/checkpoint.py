@@ -136,7 +136,7 @@ class StudentSource:
         self.decides = decides
         self.classifier, self.student = classifier, student
         self.autocast_dtype = autocast_dtype
-        same = student.size == (classifier.height, classifier.width)
+        same = student.size == classifier.size
         self.size = None if same else student.size
 
     def __call__(self, images: Tensor) -> Heatmaps:
@@ -150,7 +150,6 @@ class StudentSource:
                 assert decision is not None
                 logits = (decision - self.classifier.prior_shift)[:, None]  # which is added again
             else:
-                size = (self.classifier.height, self.classifier.width)
-                small = images if self.size is None else resized(images, size)
+                small = images if self.size is None else resized(images, self.classifier.size)
                 logits = self.classifier.model(small)
         return Heatmaps([maps.float()], logits)

@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from ltcam_cli.classifier.augment import augmentation
 from ltcam_cli.classifier.config import AugmentConfig
-from ltcam_cli.data.batches import Images, Item
+from ltcam_cli.data.batches import Images
 from ltcam_cli.student.config import CropConfig
 from ltcam_cli.student.labels import BACKGROUND, DEFECT, IGNORED
 from ltcam_cli.student.synthetic_defects import with_defect
@@ -81,8 +81,7 @@ class Crops:
             yield torch.stack(images), torch.stack(labels)
 
     def _pair(self, number: int, place: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        item = self.images[number]
-        assert isinstance(item, Item)
+        item = self.images.item(number)
         top, left, height, width = self._window(number if place < self.with_defect else None, rng)
         image = item.image[:, top : top + height, left : left + width]
         labels = self.labels.get(item.sample.name)
@@ -106,13 +105,12 @@ class Crops:
 
     def _texture(self, rng: np.random.Generator) -> Tensor:
         """A crop of any image."""
-        item = self.images[int(rng.choice(self.readable))]
-        assert isinstance(item, Item)
+        image = self.images.item(int(rng.choice(self.readable))).image
         corner = [
             int(rng.integers(whole - side + 1))
             for whole, side in zip(self.size, self.crop, strict=True)
         ]
-        return tv.crop(item.image, *corner, *self.crop)
+        return tv.crop(image, *corner, *self.crop)
 
     def _window(self, number: int | None, rng: np.random.Generator) -> tuple[int, int, int, int]:
         """Top, left, height and width of a window, which holds a defect pixel of image `number`."""

@@ -44,7 +44,7 @@ class DeployedNetwork(nn.Module):
         super().__init__()
         self.classifier, self.student = classifier.model, student.model
         self.probability, self.decides = classifier.probability, decides
-        self.size = (classifier.height, classifier.width)
+        self.size = classifier.size
         self.same = self.size == student.size
         self.standardize = classifier.backbone.standardize
         self.register_buffer("mean", torch.tensor(classifier.mean).view(1, -1, 1, 1))

@@ -53,7 +53,7 @@ def export_maps(
     expected = network(images)
     try:
         graph = recorded(network, images[:1])
-        size = (classifier.height, classifier.width)
+        size = classifier.size
         return write_onnx(
             graph, expected, images, path, classifier, size, metadata, measure=mean_share
         )

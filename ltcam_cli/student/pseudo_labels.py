@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ltcam_cli.classifier.tensors import read_tensors, write_tensors
-from ltcam_cli.data.batches import Images, Item
+from ltcam_cli.data.batches import Images
+from ltcam_cli.data.listing import stem_of
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import atomic
@@ -117,7 +118,7 @@ class PseudoLabels:
     def _next(self, number: int, predict: Predict) -> Labels:
         first, previous = self._read(0), self._read(number - 1)
         labels = {}
-        for item in map(self._item, track(self.defective, "labels")):
+        for item in map(self.images.item, track(self.defective, "labels")):
             name = item.sample.name
             if name in self.with_mask:
                 labels[name] = previous[name]
@@ -128,16 +129,11 @@ class PseudoLabels:
         return labels
 
     def _draw(self, labels: Labels, folder: Path) -> None:
-        for item in map(self._item, self.defective[: self.config.overlays]):
+        for item in map(self.images.item, self.defective[: self.config.overlays]):
             name = item.sample.name
             pixels = (item.image * 255).byte().permute(1, 2, 0).numpy()
             image = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
-            draw_labels(image, labels[name], folder / f"{name.replace('/', '_')}.png")
-
-    def _item(self, number: int) -> Item:
-        item = self.images[number]
-        assert isinstance(item, Item)
-        return item
+            draw_labels(image, labels[name], folder / f"{stem_of(name)}.png")
 
     def _path(self, number: int) -> Path:
         return self.folder / f"round{number + 1}.pt"

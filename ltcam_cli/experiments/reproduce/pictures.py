@@ -9,7 +9,6 @@ from ltcam_cli.experiments.pictures import masks_of_images, ranking
 from ltcam_cli.experiments.reproduce.entries import Entry
 from ltcam_cli.experiments.session import Session
 from ltcam_cli.experiments.tasks import Row
-from ltcam_cli.maps.method import CamMethod
 from ltcam_cli.report.grids import draw_grid, layer_rows, method_rows
 
 
@@ -44,16 +43,12 @@ def draw_pictures(
         return
     fused = [entry.text for entry in entries if "layers=s" not in entry.text]
     count = len(entries) // len(fused) - 1
-    weightings = [e.pipeline.method.weighting for e in entries if _is_cam(e)]  # type: ignore[union-attr]
-    for weighting in dict.fromkeys(weightings):
+    weightings = [getattr(entry.pipeline.method, "weighting", "") for entry in entries]
+    for weighting in filter(None, dict.fromkeys(weightings)):
         path = folder / f"{name}-{weighting}.png"
         if settings.overwrite or not path.is_file():
-            alike = [e for e in entries if getattr(e.pipeline.method, "weighting", "") == weighting]
+            alike = [e for e, own in zip(entries, weightings, strict=True) if own == weighting]
             results = masks_of_images(session, chosen, [entry.pipeline for entry in alike])
             names = [entry.text for entry in alike if entry.text in fused]
             columns = ["truth", *(f"S{number + 1}" for number in range(count)), "fused"]
             draw_grid(layer_rows(results, names, count), columns, title, path)
-
-
-def _is_cam(entry: Entry) -> bool:
-    return isinstance(entry.pipeline.method, CamMethod)

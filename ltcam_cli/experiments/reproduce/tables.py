@@ -11,7 +11,7 @@ import pandas as pd
 from ltcam_cli.experiments.pictures import can_draw
 from ltcam_cli.experiments.settings import Settings
 from ltcam_cli.experiments.tasks import Row
-from ltcam_cli.files import remove_leftovers, write_text
+from ltcam_cli.files import remove_leftovers, write_table, write_text
 from ltcam_cli.report.curves import draw_delta_curve
 from ltcam_cli.report.documents import latex_table, markdown_page
 from ltcam_cli.report.paper import (
@@ -21,7 +21,6 @@ from ltcam_cli.report.paper import (
     misprint_notes,
     with_printed_numbers,
 )
-from ltcam_cli.runs.folder import write_table
 from ltcam_cli.runs.tables import in_order
 
 

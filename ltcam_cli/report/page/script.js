@@ -56,6 +56,7 @@
     false: isFalseAlarm,
     called: (result) => result.predicted === 1,
     passed: (result) => result.predicted === 0,
+    rejected: (result) => result.verdict === "reject",
   };
   const passes = (filter, number) => (filter.startsWith("kind:")
     ? (images[number].kinds || []).includes(filter.slice(5)) : FILTERS[filter](of(number)));
@@ -67,6 +68,8 @@
     evidence: "How much of what the classifier saw lies in the mask, and how small that is.",
     area: "The mask's share of the image.",
     found: "Regions of the mask.",
+    "mm²": "The mask's area.",
+    verdict: "By the limits of predict.reject, and which of them were exceeded.",
   };
   const given = (value) => value !== null && value !== undefined;
   const percent = (value) => (value === null ? "–" : value.toFixed(1));
@@ -92,6 +95,8 @@
          ["false", result.false_regions ?? "–"]]
       : [["p(defect)", probability], ["false", result.false_regions]];
     rows.push(["kind", result.predicted_kind || null]);
+    rows.push(["mm²", given(result.area_mm2) && Number(result.area_mm2.toPrecision(4))]);
+    rows.push(["verdict", result.rule ? `${result.verdict}: ${result.rule}` : result.verdict]);
     const list = document.createDocumentFragment();
     for (const [name, value] of rows.filter(([, value]) => given(value) && value !== false)) {
       const pair = document.createElement("div");
