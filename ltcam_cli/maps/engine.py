@@ -67,6 +67,11 @@ class HeatmapSource(Protocol):
         ...
 
 
+def without_logits(source: HeatmapSource) -> HeatmapSource:
+    """A source's method `maps`, where it has one: its heatmaps without a run of the classifier."""
+    return getattr(source, "maps", source)
+
+
 def wanted_size(source: HeatmapSource) -> Size:
     """A source's attribute `size`, if it has one.
 
@@ -257,7 +262,7 @@ def _distinct_maps(layer: Layer, specs: Iterable[MapSpec]) -> Iterator[tuple[Map
         maps = multi_delta_maps(layer, deltas, scope, {spec.weighting for spec in together})
         for spec in together:
             yield spec, maps[spec.weighting][deltas.index(spec.delta)]
-        cuts = thresholds(layer.g, deltas, scope) if singly else []
-        for spec in singly:
-            cut = cuts[deltas.index(spec.delta)]
-            yield spec, layer_map(layer, keep(layer.g, cut), spec)
+        deltas = list(dict.fromkeys(spec.delta for spec in singly))
+        for delta, cut in zip(deltas, thresholds(layer.g, deltas, scope), strict=True):
+            kept = keep(layer.g, cut)
+            yield from ((s, layer_map(layer, kept, s)) for s in singly if s.delta == delta)

@@ -33,6 +33,7 @@ DISTINCTIONS = ("layers", "segmenter", "images", "scope", "form", "fusion", "nor
 IOU_INTERVAL = ("iou_low", "iou_high")
 CONFIG = (*OF_TRAINING, "method", "segmenter", "tta", "evaluation", "overwrite")
 COUNTS = ("tp", "fp", "fn", "tn")
+PICTURES = "pictures.json"
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,11 @@ class Cell:
         path = self.path / "curve.csv"
         numbers = ("recall", "precision")
         return read_table(path, EVALUATE_ANEW, numbers=numbers) if path.is_file() else None
+
+    def pictures(self) -> dict[str, dict[str, str]]:
+        """Heatmap and mask of images by name, see `report.gallery`; empty where none are kept."""
+        path = self.path / PICTURES
+        return read_mapping(path, EVALUATE_ANEW) if path.is_file() else {}
 
     def check(self) -> None:
         """Refuse a cell that cannot be shown.
