@@ -421,8 +421,8 @@ def bench_choices(options: argparse.Namespace) -> Iterator[tuple[str, pd.DataFra
                 (keep(layer.g, bound).relu() * layer.A).sum(dim=1)
 
     def together() -> None:
-        for name, layer in layers.items():
-            multi_delta_maps(layer, bounds[name], ["layercam"])
+        for layer in layers.values():
+            multi_delta_maps(layer, DELTAS, "channel", ["layercam"])
 
     def kth() -> None:
         for g in grads:

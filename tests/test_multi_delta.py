@@ -42,11 +42,10 @@ def made(shape, seed, *, positive=False):
 )  # fmt: skip
 def test_many_deltas_are_the_single_ones(name, scope, shape, seed, positive):
     layer = made(shape, seed, positive=positive)
-    bounds = thresholds(layer.g, DELTAS, scope)
     if len(layer.g) > 1:
         layer.g[0] = layer.g[0].abs() + 0.1  # beside images whose gradients are partly cut
-        bounds = thresholds(layer.g, DELTAS, scope)
-    maps = multi_delta_maps(layer, bounds, [name])[name]
+    bounds = thresholds(layer.g, DELTAS, scope)
+    maps = multi_delta_maps(layer, DELTAS, scope, [name])[name]
     for number, delta in enumerate(DELTAS):
         spec = MapSpec(name, delta=delta, scope=scope)
         single = layer_map(layer, keep(layer.g, bounds[number]), spec)
@@ -55,7 +54,7 @@ def test_many_deltas_are_the_single_ones(name, scope, shape, seed, positive):
 
 def test_sums_written_out():
     g = torch.tensor([[[[1.0, -1.0], [2.0, 3.0]], [[0.0, 5.0], [-2.0, 0.0]]]], dtype=torch.float64)
-    positive = PositiveGradients(Layer("l", None, g), thresholds(g, [0.0, 50.0, 100.0]))
+    positive = PositiveGradients(Layer("l", None, g), [0.0, 50.0, 100.0])
     assert positive.sum(positive.g).tolist() == [[[6, 5]], [[5, 5]], [[3, 5]]]
     assert positive.sum_channels(positive.g)[:, 0].tolist() == [
         [[1, 5], [2, 3]],
@@ -68,7 +67,7 @@ def test_sums_written_out():
 def test_no_positive_entry():
     layer = made((2, 3, 2, 2), 0)
     layer.g = -layer.g.abs()
-    maps = multi_delta_maps(layer, thresholds(layer.g, [0.0, 50.0]), NAMES)
+    maps = multi_delta_maps(layer, [0.0, 50.0], "channel", NAMES)
     assert all(M.shape == (2, 2, 2, 2) and not M.any() for M in maps.values())
 
 

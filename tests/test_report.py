@@ -33,6 +33,7 @@ from ltcam_cli.report.grids import wrapped_title
 from ltcam_cli.report.overlay import coloured, shrunk_size
 from ltcam_cli.runs.cells import Cell
 from ltcam_cli.runs.folder import RunFolder
+from ltcam_cli.runs.scoring import evaluate
 
 NAME = '<s>&amp; "it\'s"'  # an image's name that a careless page would take for a tag
 METHODS = ["ltlayercam", "gradcam", "ltgradcam"]
@@ -157,6 +158,35 @@ def test_pictures_and_scores_are_those_of_the_evaluation(page: Page, reported: R
                 assert row[score] == pytest.approx(np.nan if held is None else held, nan_ok=True)
             assert found[str(name)]["mask"].startswith("M") == (row["tp"] + row["fp"] > 0)
             assert found[str(name)]["heat"].startswith("data:image/webp;base64,")
+
+
+def test_what_an_evaluation_kept_is_what_is_drawn_anew(
+    reporting: Cli, reported: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless images, labels or masks have changed since."""
+    drawn: list[int] = []
+
+    def counting(*given: Any, **options: Any) -> Any:
+        drawn.append(len(given[3]))
+        return evaluate(*given, **options)
+
+    monkeypatch.setattr("ltcam_cli.experiments.reporting.evaluate", counting)
+
+    def pictures() -> dict[str, dict[str, Any]]:
+        reporting.ok("report", reported.name, "--method", "ltlayercam", "--out", "kept.html")
+        data = Page(Path("kept.html").read_text(encoding="utf-8")).data
+        found = data["cells"][0]["images"].items()
+        return {data["images"][int(n)]["name"]: data["images"][int(n)] | p for n, p in found}
+
+    (identity,) = (reported.path / "evaluate").glob("ltlayercam-*/identity.json")
+    text, kept = identity.read_text(), pictures()
+    identity.write_text(json.dumps(json.loads(text) | {"images": "others"}))
+    anew = pictures()
+    identity.write_text(text)
+    good = [name for name, picture in anew.items() if not picture["label"]]
+    assert drawn == [len(good), len(anew)] and 0 < len(good) < len(anew) == 22
+    assert set(kept) == set(anew)
+    assert all(kept[name] == pytest.approx(picture) for name, picture in anew.items())
 
 
 def test_cells_without_a_curve_are_reported(reporting: Cli, reported: Run) -> None:

@@ -30,10 +30,7 @@ def truth(g, delta, scope):
     return np.stack([truncated(image, delta, scope) for image in g])
 
 
-WAYS = {
-    "host": truncation._ranked_on_host,
-    "device": lambda values, shares: truncation._ranked_on_device(values),
-}
+WAYS = {"host": truncation._at_ranks_on_host, "device": truncation._at_ranks_on_device}
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -41,7 +38,7 @@ WAYS = {
 @given(st.one_of(gradients(np.float32), gradients(np.float64)), deltas, scopes)
 def test_keeps_what_the_rank_keeps(way, g, delta, scope):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(truncation, "_ranked", WAYS[way])
+        patch.setattr(truncation, "_at_ranks", WAYS[way])
         found = truncate(torch.from_numpy(g), delta, scope).numpy()
     assert found.dtype == g.dtype and found.shape == g.shape
     np.testing.assert_array_equal(found, truth(g, delta, scope))

@@ -22,8 +22,9 @@ from ltcam_cli.experiments.sources import distinct, heatmap_source, kind_of, pas
 from ltcam_cli.experiments.tasks import Row
 from ltcam_cli.files import write_json, write_table
 from ltcam_cli.maps.method import AUTO
+from ltcam_cli.report.gallery import KEPT, kept_picture
 from ltcam_cli.report.overlay import draw_strip
-from ltcam_cli.runs.cells import Cell
+from ltcam_cli.runs.cells import PICTURES, Cell
 from ltcam_cli.runs.folder import write_config
 from ltcam_cli.runs.identity import Identity
 from ltcam_cli.runs.masking import ImageResult, MaskJob
@@ -176,6 +177,7 @@ def _run_pass(session: Session, jobs: Sequence[CellJob]) -> float:
     pipelines = [job.pipeline for job in jobs]
     source, mask_jobs = masks_of(session, pipelines)
     title = " ".join(dict.fromkeys(pipeline.method.name for pipeline in pipelines))
+    pictures = Pictures([job.folder for job in jobs], samples, evaluation)
     scores, loop = evaluate(
         session.classifier,
         source,
@@ -184,10 +186,11 @@ def _run_pass(session: Session, jobs: Sequence[CellJob]) -> float:
         session.loading(title, workers=True),
         images=evaluation.images,
         evidence=Evidence(session.classifier),
-        visit=Pictures([job.folder for job in jobs], samples, evaluation),
+        visit=pictures,
     )
     share = loop | {"seconds": loop["seconds"] / len(jobs)}
-    for job, scored in zip(jobs, scores, strict=True):
+    for job, scored, kept in zip(jobs, scores, pictures.kept, strict=True):
+        write_json(job.folder / PICTURES, kept)
         _write(session, job, scored, share)
     return float(loop["seconds"])
 
@@ -261,7 +264,12 @@ def _row(session: Session, job: CellJob) -> Row:
 
 
 class Pictures:
-    """Writes overlays, of defective images first, and maps of each cell as results come."""
+    """Writes overlays, of defective images first, and maps of each cell as results come.
+
+    Attributes:
+        kept: For a report, pictures of each cell by the image's name, unless no overlays are
+            wanted.
+    """
 
     def __init__(
         self, folders: Sequence[Path], samples: Sequence[Sample], config: EvaluationConfig
@@ -269,6 +277,8 @@ class Pictures:
         limit = len(samples) if config.overlays is None else config.overlays
         defective = sum(bool(sample.label) for sample in samples)
         self.folders, self.save_maps = folders, config.save_maps
+        self.kept: list[dict[str, dict[str, str]]] = [{} for _ in folders]
+        self.most_kept = KEPT if limit else 0
         self.left = {
             (cell, label): count
             for cell in range(len(folders))
@@ -286,5 +296,7 @@ class Pictures:
             if sample.label and result.item.mask is None:
                 prefix = f"p{100 * result.probability:03.0f}"
             draw_strip(result, folder / "overlays" / f"{prefix}_{name}.png")
+        if len(self.kept[result.job]) < self.most_kept:
+            self.kept[result.job][sample.name] = kept_picture(result)
         if self.save_maps:
             save_map(result, folder / "maps" / f"{name}.npy")

@@ -10,8 +10,8 @@ from typing import Any
 
 from ltcam_cli.classifier.checkpoint import Classifier
 from ltcam_cli.classifier.predictions import predict_images
-from ltcam_cli.data.sample import Sample
-from ltcam_cli.errors import LtcamError
+from ltcam_cli.data.sample import Sample, content_of
+from ltcam_cli.errors import DamagedFileError, LtcamError
 from ltcam_cli.experiments.cells import masks_of
 from ltcam_cli.experiments.evaluate import evaluate_task
 from ltcam_cli.experiments.evidence import Evidence
@@ -23,13 +23,14 @@ from ltcam_cli.experiments.settings import TRAINING, Composed, Settings, with_ke
 from ltcam_cli.experiments.sources import passes
 from ltcam_cli.files import content_digest, remove_leftovers, short_hash, write_text
 from ltcam_cli.maps.method import CamMethod
-from ltcam_cli.report.gallery import Gallery, Visitor
+from ltcam_cli.report.gallery import Gallery, Visitor, scores_of
 from ltcam_cli.report.page import PageContent, render
 from ltcam_cli.runs.cells import Cell, chosen_by_training, find_cells, newest
 from ltcam_cli.runs.folder import RunFolder, find_run
+from ltcam_cli.runs.identity import kept_identity
 from ltcam_cli.runs.prediction_tables import is_prediction
 from ltcam_cli.runs.reading import healthy
-from ltcam_cli.runs.scoring import evaluate, mask_free
+from ltcam_cli.runs.scoring import evaluate, mask_free, scorable
 from ltcam_cli.scores.skill import no_skill
 
 MOST = 4  # cells of a page, where none are named
@@ -163,14 +164,14 @@ def draw_cells(
     Returns:
         Number of images that the limit left out.
     """
-    groups: dict[str, list[tuple[Settings, int]]] = {}
+    groups: dict[str, list[tuple[Settings, Cell, int]]] = {}
     for cell, number in cells.items():
         settings = settings_of(cell, composed)
         gate = settings.evaluation.images == "predicted"
         alike = (
             settings.dataset, settings.evaluation.split, gate, settings.bf16, settings.ensemble,
         )  # fmt: skip
-        groups.setdefault(repr(alike), []).append((settings, number))
+        groups.setdefault(repr(alike), []).append((settings, cell, number))
     left_out, classifier = 0, None
     for group in groups.values():
         session = Session(group[0][0], run)
@@ -182,31 +183,60 @@ def draw_cells(
 
 
 def _draw_group(
-    gallery: Gallery, session: Session, group: Sequence[tuple[Settings, int]], limit: int
+    gallery: Gallery, session: Session, group: Sequence[tuple[Settings, Cell, int]], limit: int
 ) -> int:
-    """Draw cells of the same images."""
+    """Draw cells of the same images: what their evaluations kept, and what is made anew."""
     evaluation = session.settings.evaluation
     images = "predicted" if evaluation.images == "predicted" else "all"
     everything = session.split.part(evaluation.split)
     samples = shown(everything, limit, session.classifier, session.settings.dataset.on_error)
-    pipelines = [settings.pipeline for settings, _ in group]
+    # Where images are skipped, the rest alone might have none that can be read.
+    skips = session.settings.dataset.on_error == "skip"
+    content = "" if skips else content_of(scorable(everything), masks=True)
+    pipelines = [settings.pipeline for settings, *_ in group]
     for numbers in passes(pipelines):
-        source, jobs = masks_of(session, [pipelines[number] for number in numbers])
-        places = [group[number][1] for number in numbers]
+        places = [group[number][2] for number in numbers]
         gallery.thresholds |= dict.fromkeys(places, float(session.classifier.threshold))
         visitor = Visitor(gallery, places)
-        scores, _ = evaluate(
-            session.classifier,
-            source,
-            jobs,
-            samples,
-            session.loading(session.run.name, workers=True),
-            images=images,
-            evidence=Evidence(session.classifier),
-            visit=visitor,
-        )
-        visitor.add_scores(scores)
+        kept = [kept_pictures(group[number][1], content) for number in numbers]
+        known = set.intersection(*map(set, kept))
+        if anew := [sample for sample in samples if sample.name not in known]:
+            source, jobs = masks_of(session, [pipelines[number] for number in numbers])
+            scores, _ = evaluate(
+                session.classifier,
+                source,
+                jobs,
+                anew,
+                session.loading(session.run.name, workers=True),
+                images=images,
+                evidence=Evidence(session.classifier),
+                visit=visitor,
+            )
+            visitor.add_scores(scores)
+        for sample in samples:
+            if sample.name in known:
+                visitor.add_kept(sample, [pictures[sample.name] for pictures in kept])
     return len(everything) - len(samples)
+
+
+def kept_pictures(cell: Cell, content: str) -> dict[str, dict[str, Any]]:
+    """Pictures and scores that a cell's evaluation kept, by the image's name.
+
+    None if images, labels or masks were of another `content_of`; nor where evidence stands in place
+    of IoU, which good images have alone as well.
+    """
+    try:
+        pictures, identity = cell.pictures(), kept_identity(cell.path) or {}
+    except DamagedFileError:
+        return {}
+    if cell.mask_free or identity.get("images") != content:
+        return {}
+    rows = cell.images().to_dict("index")
+    return {
+        name: {**picture, **scores_of(rows[name])}
+        for name, picture in pictures.items()
+        if name in rows
+    }
 
 
 def settings_of(cell: Cell, composed: Composed) -> Settings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Protocol
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.maps.capture import capture, check_finite, frozen
-from ltcam_cli.maps.fusion import fuse
+from ltcam_cli.maps.fusion import Upscale, fuse, upscale
 from ltcam_cli.maps.layer import Capture, Layer
 from ltcam_cli.maps.multi_delta import multi_delta_maps, supports_multi_delta
 from ltcam_cli.maps.spec import BackwardRule, MapSpec, Target
@@ -66,6 +67,11 @@ class HeatmapSource(Protocol):
         ...
 
 
+def without_logits(source: HeatmapSource) -> HeatmapSource:
+    """A source's method `maps`, where it has one: its heatmaps without a run of the classifier."""
+    return getattr(source, "maps", source)
+
+
 def wanted_size(source: HeatmapSource) -> Size:
     """A source's attribute `size`, if it has one.
 
@@ -111,9 +117,7 @@ class CamEngine:
                 logits = captured.logits
                 finite |= captured.finite
                 with torch.no_grad():
-                    layer_maps = self._layer_maps(captured, specs)
-                    for spec in specs:
-                        maps[spec] = self._fused(spec, layer_maps, size)
+                    maps |= self._fused(captured, specs, size)
         return Heatmaps([maps[spec] for spec in self.specs], logits, finite)
 
     def _capture(self, images: Tensor, specs: Sequence[MapSpec]) -> Capture:
@@ -151,7 +155,21 @@ class CamEngine:
         return maps
 
     def _fused(
-        self, spec: MapSpec, layer_maps: Sequence[LayerMaps], size: tuple[int, int]
+        self, captured: Capture, specs: Sequence[MapSpec], size: tuple[int, int]
+    ) -> dict[MapSpec, Tensor]:
+        """The heatmap (N, *size) of each spec; those that share maps share their up-scaling."""
+        layer_maps = self._layer_maps(captured, specs)
+        by_map: dict[MapSpec, list[MapSpec]] = {}
+        for spec in specs:
+            by_map.setdefault(spec.layer_spec, []).append(spec)
+        heatmaps: dict[MapSpec, Tensor] = {}
+        for alike in by_map.values():
+            psi = cache(upscale)
+            heatmaps |= {spec: self._heatmap(spec, layer_maps, size, psi) for spec in alike}
+        return heatmaps
+
+    def _heatmap(
+        self, spec: MapSpec, layer_maps: Sequence[LayerMaps], size: tuple[int, int], psi: Upscale
     ) -> Tensor:
         """The heatmap (N, *size) of a spec."""
         order = {name: number for number, name in enumerate(self.layers[spec])}
@@ -159,7 +177,7 @@ class CamEngine:
         if not chosen:
             raise LtcamError(f"method.layers={'+'.join(spec.layers)}: no convolution there")
         numbers, maps = zip(*chosen, strict=True)
-        return fuse(maps, size, self.fusions[spec], numbers)
+        return fuse(maps, size, self.fusions[spec], numbers, psi)
 
     def _readers(self, layer: Layer, specs: Sequence[MapSpec]) -> list[MapSpec]:
         """The specs that read a layer, or a term of biases."""
@@ -237,13 +255,15 @@ def _distinct_maps(layer: Layer, specs: Iterable[MapSpec]) -> Iterator[tuple[Map
     for scope, truncated in by_scope.items():
         assert layer.g is not None
         deltas = sorted({spec.delta for spec in truncated if spec.delta is not None})
-        cuts = dict(zip(deltas, thresholds(layer.g, deltas, scope), strict=True))
         one_pass = len(deltas) > 1 and not layer.g.is_cuda
-        names = {s.weighting for s in truncated if one_pass and supports_multi_delta(s)}
-        maps = multi_delta_maps(layer, list(cuts.values()), sorted(names))
+        together, singly = list[MapSpec](), list[MapSpec]()
         for spec in truncated:
+            (together if one_pass and supports_multi_delta(spec) else singly).append(spec)
+        maps = multi_delta_maps(layer, deltas, scope, {spec.weighting for spec in together})
+        for spec in together:
             assert spec.delta is not None
-            if spec.weighting in maps and supports_multi_delta(spec):
-                yield spec, maps[spec.weighting][deltas.index(spec.delta)]
-            else:
-                yield spec, layer_map(layer, keep(layer.g, cuts[spec.delta]), spec)
+            yield spec, maps[spec.weighting][deltas.index(spec.delta)]
+        deltas = sorted({spec.delta for spec in singly if spec.delta is not None})
+        for delta, cut in zip(deltas, thresholds(layer.g, deltas, scope), strict=True):
+            kept = keep(layer.g, cut)
+            yield from ((s, layer_map(layer, kept, s)) for s in singly if s.delta == delta)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import reduce
 from math import ceil
@@ -14,6 +14,8 @@ from torch import Tensor
 
 from ltcam_cli.maps.normalize import min_max, ratio
 from ltcam_cli.maps.spec import Fusion
+
+Upscale = Callable[[Tensor, tuple[int, int]], Tensor]
 
 
 def upscale(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -33,6 +35,7 @@ def fuse(
     size: tuple[int, int],
     fusion: Fusion,
     layers: Sequence[int | None] | None = None,
+    psi: Upscale = upscale,
 ) -> Tensor:
     """M = Σ_l ψ(M_l), or another rule.
 
@@ -42,18 +45,23 @@ def fuse(
         fusion: Rule, normalisation and weights, which are a number a layer here.
         layers: Number of each map's layer; None for a map of none, whose weight is 1. Without it,
             the maps are of the layers in their order.
+        psi: `upscale`, or a cache of it where maps are fused in several ways.
 
     Returns:
         (N, H, W).
     """
-    M = _by_rule(maps, size, fusion, range(len(maps)) if layers is None else layers)
+    layers = range(len(maps)) if layers is None else layers
+    M = _by_rule(maps, lambda M: psi(M, size), fusion, layers)
     if fusion.activation == "none":
         return M
     return torch.tanh(fusion.gamma * ratio(M, M.amax(dim=(1, 2))))
 
 
 def _by_rule(
-    maps: Sequence[Tensor], size: tuple[int, int], fusion: Fusion, layers: Sequence[int | None]
+    maps: Sequence[Tensor],
+    psi: Callable[[Tensor], Tensor],
+    fusion: Fusion,
+    layers: Sequence[int | None],
 ) -> Tensor:
     """The fused map (N, H, W) before its activation."""
     maps = [normalized(M, fusion, layer) for M, layer in zip(maps, layers, strict=True)]
@@ -62,13 +70,13 @@ def _by_rule(
     total = sum(weights) or 1.0
     if fusion.rule == "product":
         shares = [weight / total for weight in weights]
-        large = (upscale(M, size).clamp_min(0) for M in maps)
+        large = (psi(M).clamp_min(0) for M in maps)
         return reduce(torch.mul, (M**share for M, share in zip(large, shares, strict=True)))
     maps = [M if weight == 1 else weight * M for M, weight in zip(maps, weights, strict=True)]
     if fusion.rule == "max":
-        first, *others = (upscale(M, size) for M in maps)
+        first, *others = (psi(M) for M in maps)
         return reduce(torch.maximum, others, first.clone())
-    return _sum(maps, size) / (total if fusion.rule == "mean" else 1)
+    return _sum(maps, psi) / (total if fusion.rule == "mean" else 1)
 
 
 def normalized(M: Tensor, fusion: Fusion, layer: int | None = 0) -> Tensor:
@@ -103,10 +111,10 @@ def normalized(M: Tensor, fusion: Fusion, layer: int | None = 0) -> Tensor:
     return torch.tanh(fusion.gamma * M) if shallow else M
 
 
-def _sum(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+def _sum(maps: Sequence[Tensor], psi: Callable[[Tensor], Tensor]) -> Tensor:
     """Σ_l ψ(M_l); ψ is linear, so maps of one size are added before they are up-scaled."""
     by_size: dict[torch.Size, Tensor] = {}
     for M in maps:
         by_size[M.shape] = by_size[M.shape] + M if M.shape in by_size else M
-    first, *rest = (upscale(M, size) for M in by_size.values())
+    first, *rest = (psi(M) for M in by_size.values())
     return sum(rest, start=first)

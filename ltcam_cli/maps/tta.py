@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ltcam_cli.errors import LtcamError
-from ltcam_cli.maps.engine import Heatmaps, HeatmapSource, wanted_size
+from ltcam_cli.maps.engine import Heatmaps, HeatmapSource, wanted_size, without_logits
 from ltcam_cli.maps.normalize import min_max
 from ltcam_cli.maps.tta_config import Size, TtaConfig
 
@@ -68,7 +68,8 @@ class AugmentedSource:
         logits, finite = None, dict[str, Tensor]()
         for scale, axes in self.passes:
             scaled = resized(images, scaled_size(size, scale))
-            heatmaps = self.source(scaled.flip(axes) if axes else scaled)
+            source = self.source if logits is None else without_logits(self.source)
+            heatmaps = source(scaled.flip(axes) if axes else scaled)
             maps = [self._restored(M, axes, size) for M in heatmaps.maps]
             sums = [total.add_(M) for total, M in zip(sums, maps, strict=True)] if sums else maps
             logits = heatmaps.logits if logits is None else logits
@@ -115,7 +116,7 @@ class TiledSource:
         maps = [images.new_zeros(len(images), height, width) for _ in whole.maps]
         total, finite = images.new_zeros(height, width), whole.finite
         for rows, columns in self.tiles(height, width):
-            heatmaps = self.source(images[:, :, rows, columns])
+            heatmaps = without_logits(self.source)(images[:, :, rows, columns])
             for M, tile_map in zip(maps, heatmaps.maps, strict=True):
                 M[:, rows, columns] += weight * resized(tile_map[:, None], self.tile)[:, 0]
             total[rows, columns] += weight

@@ -14,16 +14,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from contourpy import contour_generator
 from PIL import Image
 
 from ltcam_cli.data.batches import Item
+from ltcam_cli.data.sample import Sample
 from ltcam_cli.report.overlay import as_rgb, coloured, shrunk_mask, shrunk_size
-from ltcam_cli.runs.masking import ImageResult, true_mask
+from ltcam_cli.runs.masking import ImageResult
 from ltcam_cli.runs.scoring import Scores
 from ltcam_cli.scores.pixels import PixelCounts
 
 PHOTO, HEAT = 1280, 512  # pixels of the longer side; maps are smooth
+KEPT = 200  # images of a cell whose pictures are kept: as many as a page shows by default
 SCORES = ("label", "probability", "predicted", "iou", "precision", "recall", "regions", "touched",
           "false_regions", "tp", "evidence", "area", "predicted_kind")  # fmt: skip
 
@@ -48,14 +49,16 @@ class Gallery:
     def number(self, result: ImageResult) -> int:
         """Number of the image, which is added if its name with these pixels is new."""
         if self._last is None or self._last[0] is not result.item:  # an image's results come
-            self._last = result.item, self._number(result.item)  # one after another
+            item = result.item  # one after another
+            assert item.original is not None
+            self._last = item, self.number_of(item.sample, item.original, item.mask)
         return self._last[1]
 
-    def _number(self, item: Item) -> int:
-        assert item.original is not None
-        unknown = item.mask is None and item.sample.label
-        truth = None if unknown else true_mask(item)
-        return self.add(item.sample.name, item.original, truth, item.sample.kinds)
+    def number_of(self, sample: Sample, original: np.ndarray, mask: np.ndarray | None) -> int:
+        """The same of a sample whose pixels and true mask were read."""
+        if mask is None and not sample.label:
+            mask = np.zeros(original.shape[:2], dtype=bool)
+        return self.add(sample.name, original, mask, sample.kinds)
 
     def add(
         self, name: str, original: np.ndarray, truth: np.ndarray | None, kinds: Sequence[str] = ()
@@ -130,8 +133,29 @@ class Visitor:
         """Add the scores of each image and cell to its pictures; NaN as None."""
         for cell, of_cell in zip(self.cells, scores, strict=True):
             for picture, row in zip(self.gallery.cells[cell].values(), of_cell.rows, strict=True):
-                values = {key: row.get(key) for key in SCORES}
-                picture |= {k: None if value != value else value for k, value in values.items()}
+                picture |= scores_of(row)
+
+    def add_kept(self, sample: Sample, pictures: Sequence[Mapping[str, Any]]) -> None:
+        """Draw what evaluations kept of an image: a picture of each cell, with its scores."""
+        number = self.gallery.number_of(sample, sample.image, sample.mask)
+        for cell, picture in zip(self.cells, pictures, strict=True):
+            with Image.open(io.BytesIO(base64.b64decode(picture["mask"]))) as mask:
+                outlined = mask_of(np.asarray(mask), self.gallery.images[number])
+            self.gallery.cells[cell][number] = {**picture, "mask": outlined}
+
+
+def scores_of(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """Scores of an image and cell that the page shows; NaN as None."""
+    values = {key: row.get(key) for key in SCORES}
+    return {key: None if value != value else value for key, value in values.items()}
+
+
+def kept_picture(result: ImageResult) -> dict[str, str]:
+    """What an evaluation keeps of an image and cell: the heatmap as drawn, the mask as PNG."""
+    stream = io.BytesIO()
+    Image.fromarray(result.mask).save(stream, "PNG")
+    mask = base64.b64encode(stream.getvalue()).decode()
+    return {"heat": heat_of(result.heatmap), "mask": mask}
 
 
 def heat_of(heatmap: np.ndarray) -> str:
@@ -157,6 +181,8 @@ def outline(mask: np.ndarray) -> str:
     Corners are rounded to whole pixels, and deviations below 0.7 pixels are drawn straight: half
     the size of the exact border, and no visible difference.
     """
+    from contourpy import contour_generator  # of the extra, which an evaluation does not need
+
     rings = contour_generator(z=np.pad(mask.astype(np.float32), 1)).lines(0.5)
     parts = []
     for ring in simplified([np.asarray(ring) for ring in rings], 0.7):

@@ -36,6 +36,7 @@ IOU_INTERVAL = ("iou_low", "iou_high")
 CONFIG = (*OF_TRAINING, "method", "segmenter", "tta", "evaluation", "overwrite")
 KINDS = "kinds.csv"
 COUNTS = ("tp", "fp", "fn", "tn")
+PICTURES = "pictures.json"
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,11 @@ class Cell:
         path = self.path / "curve.csv"
         numbers = ("recall", "precision")
         return read_table(path, EVALUATE_ANEW, numbers=numbers) if path.is_file() else None
+
+    def pictures(self) -> dict[str, dict[str, str]]:
+        """Heatmap and mask of images by name, see `report.gallery`; empty where none are kept."""
+        path = self.path / PICTURES
+        return read_mapping(path, EVALUATE_ANEW) if path.is_file() else {}
 
     def check(self) -> None:
         """Refuse a cell that cannot be shown.

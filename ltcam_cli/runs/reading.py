@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger("ltcam_cli")
+SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, if it was built with it
 # Columns of tables that are texts even where they look like a number, or like none: 007, 1e5, NA.
 TEXTS = (
     "run name group path content method layers segmenter images dataset split supervision target "
@@ -113,7 +114,7 @@ def _read_yaml(path: Path) -> Any:
     text = path.read_text(encoding="utf-8")
     if not text.endswith("\n"):  # a part of it may well be YAML, too
         raise ValueError
-    return yaml.safe_load(text)
+    return yaml.load(text, SAFE_LOADER)
 
 
 def read_table(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -141,15 +141,22 @@ class StudentSource:
 
     def __call__(self, images: Tensor) -> Heatmaps:
         """Maps of normalised images (N, C, H, W), at their size."""
+        heatmaps = self.maps(images)
+        if self.decides:
+            return heatmaps
+        small = images if self.size is None else resized(images, self.classifier.size)
+        with torch.inference_mode():
+            return replace(heatmaps, logits=self.classifier.model(small))
+
+    def maps(self, images: Tensor) -> Heatmaps:
+        """The same without the classifier's logits."""
         dtype = self.autocast_dtype
         with torch.inference_mode():
             with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
                 pixels, decision = self.student.model.judge(images)
                 maps = torch.sigmoid(pixels)
+            logits = images.new_empty(len(images), 0)
             if self.decides:
                 assert decision is not None
                 logits = (decision - self.classifier.prior_shift)[:, None]  # which is added again
-            else:
-                small = images if self.size is None else resized(images, self.classifier.size)
-                logits = self.classifier.model(small)
         return Heatmaps([maps.float()], logits)
