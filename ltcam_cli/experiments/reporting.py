@@ -193,6 +193,7 @@ def _draw_group(
     # Where images are skipped, the rest alone might have none that can be read.
     skips = session.settings.dataset.on_error == "skip"
     content = "" if skips else content_of(scorable(everything), masks=True)
+    drawn: list[tuple[Visitor, list[dict[str, dict[str, Any]]], set[str]]] = []
     pipelines = [settings.pipeline for settings, *_ in group]
     for numbers in passes(pipelines):
         places = [group[number][2] for number in numbers]
@@ -213,9 +214,14 @@ def _draw_group(
                 visit=visitor,
             )
             visitor.add_scores(scores)
-        for sample in samples:
+        drawn.append((visitor, kept, known))
+    for sample in samples:
+        if not any(sample.name in known for *_, known in drawn):
+            continue
+        number = gallery.number_of(sample, sample.image, sample.mask)
+        for visitor, kept, known in drawn:
             if sample.name in known:
-                visitor.add_kept(sample, [pictures[sample.name] for pictures in kept])
+                visitor.add_kept(number, [pictures[sample.name] for pictures in kept])
     return len(everything) - len(samples)
 
 

@@ -260,10 +260,11 @@ def _distinct_maps(layer: Layer, specs: Iterable[MapSpec]) -> Iterator[tuple[Map
         for spec in truncated:
             (together if one_pass and supports_multi_delta(spec) else singly).append(spec)
         maps = multi_delta_maps(layer, deltas, scope, {spec.weighting for spec in together})
-        for spec in together:
-            assert spec.delta is not None
-            yield spec, maps[spec.weighting][deltas.index(spec.delta)]
-        deltas = sorted({spec.delta for spec in singly if spec.delta is not None})
-        for delta, cut in zip(deltas, thresholds(layer.g, deltas, scope), strict=True):
-            kept = keep(layer.g, cut)
-            yield from ((s, layer_map(layer, kept, s)) for s in singly if s.delta == delta)
+        cuts = thresholds(layer.g, deltas, scope) if singly else []
+        for number, delta in enumerate(deltas):
+            for spec in together:
+                if spec.delta == delta:
+                    yield spec, maps[spec.weighting][number]
+            if alike := [spec for spec in singly if spec.delta == delta]:
+                kept = keep(layer.g, cuts[number])
+                yield from ((spec, layer_map(layer, kept, spec)) for spec in alike)

@@ -135,9 +135,8 @@ class Visitor:
             for picture, row in zip(self.gallery.cells[cell].values(), of_cell.rows, strict=True):
                 picture |= scores_of(row)
 
-    def add_kept(self, sample: Sample, pictures: Sequence[Mapping[str, Any]]) -> None:
+    def add_kept(self, number: int, pictures: Sequence[Mapping[str, Any]]) -> None:
         """Draw what evaluations kept of an image: a picture of each cell, with its scores."""
-        number = self.gallery.number_of(sample, sample.image, sample.mask)
         for cell, picture in zip(self.cells, pictures, strict=True):
             with Image.open(io.BytesIO(base64.b64decode(picture["mask"]))) as mask:
                 outlined = mask_of(np.asarray(mask), self.gallery.images[number])
