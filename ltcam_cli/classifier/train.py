@@ -40,6 +40,7 @@ from ltcam_cli.data.kinds import kind_names
 from ltcam_cli.data.load import white_of
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split, check_classes, split_fraction
+from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import atomic, write_json
 
 log = logging.getLogger(__name__)
@@ -144,6 +145,11 @@ class _Training:
         assert trainer.epochs is not None
         self.epochs, count = trainer.epochs, images_per_epoch(trainer, samples)
         self.sizes = shown_sizes(trainer, (classifier.height, classifier.width))
+        if len(set(self.sizes)) > 1 and getattr(classifier.model, "fixed", False):
+            raise LtcamError(
+                f"trainer.progressive={trainer.progressive:g}: {classifier.backbone.display_name} "
+                "takes images of one size alone; leave it out"
+            )
         self.order = BalancedOrder([s.label or 0 for s in samples], count, seed)
         self.images = Images(
             samples,
