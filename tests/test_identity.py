@@ -40,6 +40,7 @@ def of_training(**changes: object) -> str:
         {"seed": 1},
         {"trainer": TrainerConfig(label_smoothing=0.1)},
         {"trainer": TrainerConfig(cutmix=0.5)},
+        {"trainer": TrainerConfig(progressive=0.5)},
         {"backbone": replace(SLIM, hidden=17)},
         {"dataset": replace(TOYS, height=64)},
         {"threads": 3},

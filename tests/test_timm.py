@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,12 @@ import torch
 import torch.nn.functional as F
 from conftest import SYNTHETIC, Cli
 from torch import Tensor, nn
-from toys import fault
+from toys import TOYS, fault, toy_split
 
 from ltcam_cli import MapSpec, explain
 from ltcam_cli.classifier.backbones import build_classifier
-from ltcam_cli.classifier.config import BackboneConfig
+from ltcam_cli.classifier.config import BackboneConfig, TrainerConfig
+from ltcam_cli.classifier.train import train
 from ltcam_cli.classifier.weights import load_weights, normalization
 from ltcam_cli.config import effective
 
@@ -147,6 +150,13 @@ def test_weights_of_another_network(tmp_path: Path) -> None:
     torch.save(timm.create_model("test_vit").state_dict(), tmp_path / "w.pth")
     net, given = network("test_resnet"), config("test_resnet", weights=str(tmp_path / "w.pth"))
     assert "not weights of backbone.model=test_resnet" in fault(lambda: load_weights(net, given))
+
+
+def test_one_size_alone_cannot_grow(tmp_path: Path) -> None:
+    trainer = TrainerConfig(epochs=2, images_per_epoch=4, progressive=0.5)
+    settings: Any = (replace(TOYS, height=64, width=96), config("test_vit"), trainer)
+    training = partial(train, tmp_path, toy_split(), *settings, seed=0, device=torch.device("cpu"))
+    assert "trainer.progressive=0.5: test_vit takes images of one size alone" in fault(training)
 
 
 @pytest.mark.parametrize("model", ["test_convnext", "test_vit"])

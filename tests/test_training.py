@@ -192,6 +192,54 @@ def test_pretrained_weights_bring_three_channels_and_their_normalisation(tmp_pat
     assert torch.load(tmp_path / "train" / "last.pt")["history"][0]["lr"] < 1e-3
 
 
+# Progressive image size
+
+
+def antialiased(length: int, size: int) -> np.ndarray:
+    """Weights (size, length) of bilinear reduction: a triangle as wide as two new pixels."""
+    rows = []
+    for i in range(size):
+        centre, reach = (i + 0.5) * length / size, length / size
+        row = np.array([max(0.0, 1 - abs(j + 0.5 - centre) / reach) for j in range(length)])
+        rows.append(row / row.sum())
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize("epochs", [1, 5])
+def test_the_first_half_of_the_epochs_is_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: int
+) -> None:
+    shown: dict[float, list[Tensor]] = {}
+    loss = training._Training._loss
+    for progressive in (0.6, 1.0):
+        images = shown[progressive] = []
+
+        def spied(self: Any, batch: Any, images: list[Tensor] = images) -> Tensor:
+            images.append(batch.images)
+            return loss(self, batch)
+
+        monkeypatch.setattr(training._Training, "_loss", spied)
+        dataset = replace(TOYS, height=80, width=48)
+        fit(
+            tmp_path / str(progressive),
+            dataset=dataset,
+            epochs=epochs,
+            images_per_epoch=4,
+            batch_size=4,
+            progressive=progressive,
+        )
+    assert [image.shape[2:] for image in shown[1.0]] == [(80, 48)] * epochs
+    small = epochs // 2
+    for epoch, (image, whole) in enumerate(zip(shown[0.6], shown[1.0], strict=True)):
+        if epoch >= small:
+            assert torch.equal(image, whole)
+            continue
+        assert image.shape[2:] == (48, 32)  # 0.6 x 48 is below the least side
+        rows, columns = antialiased(80, 48), antialiased(48, 32)
+        expected = rows @ whole.double().numpy() @ columns.T
+        np.testing.assert_allclose(image.numpy(), expected, atol=1e-6)
+
+
 # Resuming
 
 
@@ -219,8 +267,9 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
         (DROPOUT, {"optimizer": "sgd", "schedule": "cosine", "clip": None}),
         (replace(SLIM, head="lse", logits=2), {"cache": False}),
         (replace(DROPOUT, logits=2), {"cutmix": 0.6, "label_smoothing": 0.1, "workers": 2}),
+        (DROPOUT, {"progressive": 0.5, "epochs": 4, "dataset": replace(TOYS, height=64, width=64)}),
     ],
-    ids=["plain", "dropout", "workers", "validation", "sgd", "two logits", "cutmix"],
+    ids=["plain", "dropout", "workers", "validation", "sgd", "two logits", "cutmix", "progressive"],
 )
 def test_a_killed_training_resumes_to_the_same_weights(
     tmp_path: Path, backbone: BackboneConfig, options: dict[str, Any]
@@ -754,12 +803,25 @@ def test_no_image_can_be_read(tmp_path: Path, part: str) -> None:
 # The remaining time
 
 
-@pytest.mark.parametrize("resumed", [False, True])
+@pytest.mark.parametrize(
+    ("resumed", "progressive", "left"),
+    [
+        (False, 1.0, (24 - 10) / 10),
+        (True, 1.0, (18 - 10) / 10),
+        (False, 0.5, (2 / 4 + 12) / (10 / 4)),  # a step at half the sides has a quarter's work
+        (True, 0.5, (12 - 4) / (6 / 4 + 4)),
+    ],
+)
 def test_remaining_time_is_said_after_ten_steps(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resumed: bool
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    resumed: bool,
+    progressive: float,
+    left: float,
 ) -> None:
-    """Of 24 steps, or of the 18 that are left after the first epoch."""
+    """Of 24 steps, or of the 18 that are left after the first epoch; `left`: in ten steps' time."""
     options: dict[str, Any] = dict(epochs=4, images_per_epoch=24, batch_size=4)
+    options |= {"progressive": progressive, "dataset": replace(TOYS, height=64, width=64)}
     if resumed:
         with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
             interrupt_at(patch, step=7)
@@ -781,7 +843,7 @@ def test_remaining_time_is_said_after_ten_steps(
     fit(tmp_path, resume=resumed, **options)
     ((after, seconds),) = said
     assert after == 10
-    assert seconds >= ((18 if resumed else 24) - 10) * np.mean(steps[:10])
+    assert seconds >= left * sum(steps[:10])
 
 
 @pytest.mark.parametrize(

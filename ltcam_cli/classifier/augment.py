@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 from torchvision.transforms import v2
 
 from ltcam_cli.classifier.config import AugmentConfig
+from ltcam_cli.data.batches import Batch
 
 
 class Gamma(nn.Module):
@@ -60,6 +63,13 @@ class RandomShift(nn.Module):
                 parts = [border.flip(axis), rest] if step > 0 else [rest, border.flip(axis)]
                 image = torch.cat(parts, dim=axis)
         return image
+
+
+def at_size(batch: Batch, size: tuple[int, int]) -> Batch:
+    """A batch with its images at a height and width, by antialiased bilinear interpolation."""
+    if batch.images.shape[2:] == size:
+        return batch
+    return replace(batch, images=F.interpolate(batch.images, size, mode="bilinear", antialias=True))
 
 
 class CutMix:

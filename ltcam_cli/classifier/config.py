@@ -121,6 +121,8 @@ class TrainerConfig:
         epochs: Passes of `images_per_epoch` images; null: 20 from scratch, and with pre-trained
             weights as many as show 4000 images, but 4 to 20.
         images_per_epoch: Images of a pass; null: four times those of the rarer class.
+        progressive: Share of height and width that images have in the first half of the epochs,
+            which are quicker so (progressive resizing); 1: all epochs see them whole.
         batch_size: Images of a step; half of them are defective.
         optimizer: AdamW, or SGD with momentum 0.9.
         lr: Highest learning rate; null: 3e-3 from scratch, 1e-4 with pre-trained weights.
@@ -149,6 +151,7 @@ class TrainerConfig:
 
     epochs: Annotated[int, Field(ge=1, le=100_000)] | None = None
     images_per_epoch: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    progressive: Annotated[float, Field(gt=0, le=1), UNLESS_DEFAULT] = 1.0
     batch_size: Annotated[int, Field(ge=2, le=4096)] = 12
     optimizer: Literal["adamw", "sgd"] = "adamw"
     lr: Positive | None = None

@@ -1,4 +1,4 @@
-"""How many images a training shows, and how often."""
+"""How many images a training shows, how often, and at which size."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from ltcam_cli.classifier.config import TrainerConfig
 from ltcam_cli.data.sample import Sample
 
 ENOUGH = 4000  # images that a network with pre-trained weights is shown
+LEAST = 32  # pixels of a side, which the networks halve five times
 
 
 def count_defective(samples: Sequence[Sample]) -> int:
@@ -31,3 +32,14 @@ def with_epochs(
         return trainer
     enough = math.ceil(ENOUGH / images_per_epoch(trainer, samples))
     return replace(trainer, epochs=min(20, max(4, enough)) if pretrained else 20)
+
+
+def shown_sizes(trainer: TrainerConfig, size: tuple[int, int]) -> list[tuple[int, int]]:
+    """Height and width at which each epoch shows images; see `TrainerConfig.progressive`.
+
+    Progressive resizing: small images at first (Howard, fastai 2018; Tan and Le 2021).
+    """
+    assert trainer.epochs is not None
+    height, width = (min(side, max(LEAST, round(trainer.progressive * side))) for side in size)
+    small = trainer.epochs // 2
+    return [(height, width)] * small + [size] * (trainer.epochs - small)

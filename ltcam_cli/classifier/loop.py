@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -64,6 +64,7 @@ class TrainingLoop:
         total_steps: int,
         batch_size: int,
         clip: float | None,
+        pixels: Sequence[int] = (),
         autocast_dtype: torch.dtype | None = None,
         hint: str = "",
         logger: str | None = None,
@@ -77,6 +78,8 @@ class TrainingLoop:
             total_steps: Steps of the whole training.
             batch_size: Images of a step.
             clip: Greatest norm of the gradient; None: no limit.
+            pixels: Pixels of an image in each step, which the remaining time is estimated from;
+                none: all steps are alike.
             autocast_dtype: Type of 16 bits of mixed precision; None: float32.
             hint: Advice that follows the remaining time.
             logger: Kind of logger that the history goes to, too; None: none.
@@ -88,7 +91,7 @@ class TrainingLoop:
             clip,
             hint,
         )
-        self.autocast_dtype = autocast_dtype
+        self.autocast_dtype, self._pixels = autocast_dtype, pixels or [1] * total_steps
         self.logger_kind, self.logger = logger, None
         self.scaler = torch.amp.GradScaler(enabled=autocast_dtype == torch.float16)
         self.history: list[dict[str, float]] = []
@@ -212,8 +215,9 @@ class TrainingLoop:
         self._progress.update(text=text)
         self._done += 1
         if self._done == ETA_STEPS and self._started is not None:
-            left = self.total_steps - self._first - ETA_STEPS
-            self._log_remaining((time.perf_counter() - self._started) / ETA_STEPS * left)
+            ahead = self._first + ETA_STEPS
+            left = sum(self._pixels[ahead:]) / sum(self._pixels[self._first : ahead])
+            self._log_remaining((time.perf_counter() - self._started) * left)
 
     def _log_remaining(self, seconds: float) -> None:
         log.info("about %s left on %s%s", duration(seconds), self.device.type, self.hint)

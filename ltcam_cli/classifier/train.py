@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ltcam_cli.classifier.augment import BalancedOrder, CutMix, augmentation
+from ltcam_cli.classifier.augment import BalancedOrder, CutMix, at_size, augmentation
 from ltcam_cli.classifier.backbones import freeze_batch_norm, remaining_hint
 from ltcam_cli.classifier.checkpoint import Classifier
 from ltcam_cli.classifier.config import BackboneConfig, TrainerConfig
-from ltcam_cli.classifier.epochs import count_defective, images_per_epoch, with_epochs
+from ltcam_cli.classifier.epochs import count_defective, images_per_epoch, shown_sizes, with_epochs
 from ltcam_cli.classifier.guidance import Guide, consistency, saliency
 from ltcam_cli.classifier.kinds import any_log_odds, kind_loss, kind_targets
 from ltcam_cli.classifier.loggers import log_overlays
@@ -40,6 +40,7 @@ from ltcam_cli.data.kinds import kind_names
 from ltcam_cli.data.load import white_of
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split, check_classes, split_fraction
+from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import write_json, write_table
 from ltcam_cli.progress import track
 
@@ -149,6 +150,12 @@ class _Training:
         )
         assert trainer.epochs is not None
         self.epochs, count = trainer.epochs, images_per_epoch(trainer, samples)
+        self.sizes = shown_sizes(trainer, (classifier.height, classifier.width))
+        if len(set(self.sizes)) > 1 and getattr(classifier.model, "fixed", False):
+            raise LtcamError(
+                f"trainer.progressive={trainer.progressive:g}: {classifier.backbone.display_name} "
+                "takes images of one size alone; leave it out"
+            )
         self.order = BalancedOrder([s.label or 0 for s in samples], count, seed)
         self.images = Images(
             samples,
@@ -168,6 +175,7 @@ class _Training:
             total_steps=self.epochs * len(self.loader),
             batch_size=trainer.batch_size,
             clip=trainer.clip,
+            pixels=[math.prod(size) for size in self.sizes for _ in range(len(self.loader))],
             autocast_dtype=autocast_dtype(trainer.amp, device),
             hint=remaining_hint(classifier.backbone, device),
             logger=trainer.logger,
@@ -248,7 +256,8 @@ class _Training:
         self.classifier.model.train()
         if self.classifier.backbone.freeze_bn:
             freeze_batch_norm(self.classifier.model)
-        return (batch for batch in read_batches(self.loader) if batch.items)
+        loaded = (batch for batch in read_batches(self.loader) if batch.items)
+        return (at_size(batch, self.sizes[epoch]) for batch in loaded)
 
     def _loss(self, batch: Batch) -> Tensor:
         pixels, labels = self.cutmix(batch.images, batch.labels)
