@@ -41,9 +41,8 @@ def predict_images(
     Raises:
         LtcamError: if no image, or with `on_error="raise"` one image, cannot be read.
     """
-    images = Images(
-        samples, classifier.height, classifier.width, classifier.in_channels, on_error=on_error
-    )
+    size = (classifier.height, classifier.width, classifier.in_channels)
+    images = Images(samples, *size, fit=classifier.fit, on_error=on_error)
     classifier.model.eval()
     rows = []
     with torch.inference_mode(), Progress("classifying", len(images), delay=FIRST) as progress:

@@ -67,7 +67,7 @@ def train(
     Args:
         folder: Output directory; must exist.
         split: Training part, which is fitted, and test part, which is only scored.
-        dataset: Data set, of which `height`, `width`, `channels` and `on_error` are read.
+        dataset: Data set, of which size, `fit`, `channels` and `on_error` are read.
         backbone: Architecture and first weights.
         trainer: How to train.
         seed: Seed of everything random.
@@ -149,6 +149,7 @@ class _Training:
             classifier.height,
             classifier.width,
             classifier.in_channels,
+            fit=classifier.fit,
             augment=augmentation(trainer.augment),
             cache=trainer.cache,
             on_error=dataset.on_error,

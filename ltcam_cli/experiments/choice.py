@@ -192,6 +192,7 @@ def read_images(session: Session, samples: Sequence[Sample]) -> Tensor:
         classifier.height,
         classifier.width,
         classifier.in_channels,
+        fit=classifier.fit,
         on_error=session.settings.dataset.on_error,
     )
     items = [images[number] for number in range(len(samples))]

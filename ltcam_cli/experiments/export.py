@@ -89,14 +89,13 @@ def compared_images(session: Session, network: Student | Classifier) -> Tensor:
     images = []
     try:
         samples = session.split.listed_test[:SAMPLES]
-        dataset = Images(
-            samples, network.height, network.width, network.in_channels, on_error="skip"
-        )
+        size = (network.height, network.width, network.in_channels)
+        dataset = Images(samples, *size, fit=session.classifier.fit, on_error="skip")
         items = [dataset[number] for number in range(len(samples))]
         images = [item.image for item in items if isinstance(item, Item)]
     except LtcamError as error:
         log.info("compared on noise: %s", error)
     if len(images) >= 2:
         return torch.stack(images)
-    size = (SAMPLES, network.in_channels, network.height, network.width)
-    return torch.rand(size, generator=torch.Generator().manual_seed(0))
+    shape = (SAMPLES, network.in_channels, network.height, network.width)
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0))

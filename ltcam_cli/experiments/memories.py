@@ -156,6 +156,7 @@ def _made(session: Session, method: PatchcoreMethod, images: str) -> _Kept:
         classifier.height,
         classifier.width,
         classifier.in_channels,
+        fit=classifier.fit,
         on_error=settings.dataset.on_error,
     )
     share = -(-method.patches // max(1, len(data)))

@@ -78,7 +78,7 @@ def verdicts(session: Session, samples: Sequence[Sample], reliability: Reliabili
     """
     classifier, loading = session.classifier, session.loading()
     size = (classifier.height, classifier.width, classifier.in_channels)
-    images = Images(samples, *size, on_error=loading.on_error)
+    images = Images(samples, *size, fit=classifier.fit, on_error=loading.on_error)
 
     def log_odds(images: torch.Tensor) -> torch.Tensor:
         return classifier.log_odds(classifier.model(classifier.prepare(images)).float()).cpu()

@@ -53,7 +53,7 @@ class PseudoLabels:
             config: Rules of the labels, and number of pictures.
         """
         assert images.size is not None
-        self.size = (images.size[0], images.size[1])
+        self.size = images.size
         self.folder, self.images, self.teacher, self.config = folder, images, teacher, config
         self.defective = [n for n in readable if images.samples[n].label]
         self.with_mask = with_mask([images.samples[n] for n in self.defective], config.labels)
@@ -101,11 +101,11 @@ class PseudoLabels:
         others = [sample for sample in samples if sample.name not in self.with_mask]
         from_maps = self.teacher(others) if others else ()
         return {
-            sample.name: true_labels(mask, self.size)
+            sample.name: true_labels(mask, self.size, self.images.fit)
             for sample in samples
             if sample.name in self.with_mask and (mask := sample.mask) is not None
         } | {
-            name: first_labels(heatmap, mask, self.size, config)
+            name: first_labels(heatmap, mask, self.size, config, self.images.fit)
             for name, heatmap, mask in from_maps
         }
 
