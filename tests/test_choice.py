@@ -27,7 +27,7 @@ from ltcam_cli.classifier.epochs import with_epochs
 from ltcam_cli.commands.compose import settings_of
 from ltcam_cli.commands.options import Call
 from ltcam_cli.data.folder import Folder
-from ltcam_cli.data.size import derived_size, with_size
+from ltcam_cli.data.size import LARGE, derived_size, with_size
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments import choice, students
 from ltcam_cli.experiments.choice import METHODS, SEGMENTERS, best_of, candidates
@@ -298,6 +298,11 @@ def test_the_size_follows_from_the_images(
     sizes: list[tuple[int, int]], expected: tuple[int, int]
 ) -> None:
     assert derived_size(sizes) == expected
+
+
+def test_windows_see_large_images() -> None:
+    assert derived_size([(640, 700)] * 3, LARGE) == (640, 704)
+    assert derived_size([(4000, 4000)] * 3, LARGE) == (1024, 1024)
 
 
 def test_a_given_side_stays() -> None:

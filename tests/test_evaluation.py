@@ -20,6 +20,7 @@ from torch.nn import functional
 from toys import picture, square, tiny_classifier, toy, toys
 
 from ltcam_cli.data.batches import Item
+from ltcam_cli.data.dataset import Fit
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.config import EvaluationConfig
@@ -345,9 +346,9 @@ def test_jobs_of_one_map_share_its_upscaling(monkeypatch: pytest.MonkeyPatch) ->
     """And each job, in whatever order they are listed, has the scores it has alone."""
     scaled: list[tuple[int, int]] = []
 
-    def counting(maps: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
+    def counting(maps: torch.Tensor, size: tuple[int, int], fit: Fit) -> np.ndarray:
         scaled.append(size)
-        return at_size(maps, size)
+        return at_size(maps, size, fit)
 
     monkeypatch.setattr(masking, "at_size", counting)
     half = make_segmenter(SegmenterConfig("half", "fraction"))

@@ -19,9 +19,10 @@ from torchvision.transforms.v2 import functional as tv
 from toys import fault, tiny_classifier, toy
 
 from ltcam_cli.classifier.backbones import BackboneConfig
+from ltcam_cli.data.geometry import starts
 from ltcam_cli.maps.engine import CamEngine, Heatmaps, wanted_size
 from ltcam_cli.maps.spec import MapSpec
-from ltcam_cli.maps.tta import AugmentedSource, TiledSource, scaled_size, starts, with_tta
+from ltcam_cli.maps.tta import AugmentedSource, TiledSource, scaled_size, with_tta
 from ltcam_cli.maps.tta_config import TtaConfig
 from ltcam_cli.runs.masking import Loading, batch_maps
 

@@ -32,7 +32,7 @@ def resolved_backbone(config: BackboneConfig, on_gpu: bool) -> BackboneConfig:
     downloaded; else `vgg16_slim` from scratch, which is said.
 
     Args:
-        config: Network; of `auto`, logits and dropout count.
+        config: Network; of `auto`, logits, dropout, window and head `noisy_or` count.
         on_gpu: Whether it is trained on a GPU.
 
     Raises:
@@ -51,14 +51,20 @@ def resolved_backbone(config: BackboneConfig, on_gpu: bool) -> BackboneConfig:
     for name in order if config.weights else ():
         if downloaded(name):
             return _said(pretrained(config, name, "DEFAULT"))
-    values = {"name": FROM_SCRATCH, "head": "avg", "weights": None, "standardize": True}
+    values = {"name": FROM_SCRATCH, "head": _head(config), "weights": None, "standardize": True}
     return _said(build(BackboneConfig, asdict(config) | values))
 
 
 def pretrained(config: BackboneConfig, name: str, weights: str) -> BackboneConfig:
     """A network with ImageNet weights; a ResNet's batch norms stay, since batches are small."""
-    values = asdict(config) | {"name": name, "head": "avg", "hidden": 256, "weights": weights}
+    values = asdict(config) | {"name": name, "hidden": 256, "weights": weights}
+    values["head"] = _head(config)
     return build(BackboneConfig, values | {"freeze_bn": name.startswith("resnet")})
+
+
+def _head(config: BackboneConfig) -> str:
+    """Average pooling, or windows where they are asked for."""
+    return "noisy_or" if config.head == "noisy_or" else "avg"
 
 
 def network_of(path: Path) -> str:

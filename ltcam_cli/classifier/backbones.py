@@ -93,7 +93,12 @@ def build_classifier(
         classifier[-1] = nn.Linear(4096, config.logits)
     elif not own:
         pool, classifier = make_head(
-            config.head, backbone.channels, config.logits, config.hidden, config.dropout
+            config.head,
+            backbone.channels,
+            config.logits,
+            config.hidden,
+            config.dropout,
+            config.window,
         )
         backbone.attach(model, pool, classifier)
     if in_channels != 3:

@@ -16,6 +16,8 @@ from ltcam_cli.classifier.config import BackboneConfig
 from ltcam_cli.classifier.kinds import ANY, KindVerdict, any_log_odds, kind_verdicts
 from ltcam_cli.classifier.tensors import load_state, misfit, read_tensors, write_tensors
 from ltcam_cli.config import Positive, Says, Share, Side, build, check_fields
+from ltcam_cli.data.dataset import Fit
+from ltcam_cli.data.geometry import fitted
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import atomic, read_json
 
@@ -39,6 +41,7 @@ class Classifier:
             where each logit is of a kind of defect.
         white: Level of white of image files with more than 8 bits, `file`, or `auto` if no
             training image had more.
+        fit: How images of another aspect come into the input.
         prior_shift: Number added to the logit, so that probabilities speak of the training part's
             share of defects and not of the balanced batches'.
         threshold: Probability from which an image is predicted defective.
@@ -55,6 +58,7 @@ class Classifier:
     classes: tuple[str, ...] = ("good", "defective")
     defect: int | Literal["any"] = -1
     white: Positive | Literal["auto", "file"] = "auto"
+    fit: Fit = "stretch"
     prior_shift: float = 0.0
     threshold: Share = 0.5
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -74,6 +78,10 @@ class Classifier:
         if self.backbone.standardize:
             images = standardized(images)
         return images.contiguous(memory_format=torch.channels_last)
+
+    def fitted(self, images: Tensor) -> Tensor:
+        """Images (..., C, H, W) of another size at the input's."""
+        return fitted(images, self.size, self.fit)
 
     @property
     def kinds(self) -> tuple[str, ...]:

@@ -49,7 +49,8 @@ class BackboneConfig:
     Attributes:
         name: Architecture; auto: see conf/backbone/auto.yaml; timm: any that timm has.
         head: Pooling and last layers: fully connected, or average, max or log-sum-exp pooling; own:
-            those of torchvision, of imported models.
+            those of torchvision, of imported models; noisy_or: an image is defective if one of its
+            overlapping windows is, for small defects in large images.
         logits: Outputs: 1 (defective) or 2 (good, defective); imported models may have more.
         hidden: Width of the hidden layer of head `fc`; VGG16 has its own two of 4096.
         dropout: Probability of dropout in head `fc`, in [0, 1).
@@ -58,6 +59,8 @@ class BackboneConfig:
             and contrast do not count.
         freeze_bn: Whether batch norms stay in eval mode and keep their parameters in training.
         model: Name of timm's model, with its tag of weights if any; null: of the other networks.
+        window: Side of the windows of head `noisy_or`, in cells of the last feature map, which are
+            32 pixels of the input each, of SqueezeNet 16.
     """
 
     name: Literal[
@@ -71,7 +74,7 @@ class BackboneConfig:
         "squeezenet1_1",
         "timm",
     ] = "vgg16"
-    head: Literal["fc", "avg", "max", "lse", "own"] = "fc"
+    head: Literal["fc", "avg", "max", "lse", "noisy_or", "own"] = "fc"
     logits: Annotated[int, Field(ge=1, le=100_000)] = 1
     hidden: Annotated[int, Field(ge=1, le=65_536)] = 4096
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
@@ -79,6 +82,7 @@ class BackboneConfig:
     standardize: bool = False
     freeze_bn: bool = False
     model: Annotated[str | None, UNLESS_DEFAULT] = None
+    window: Annotated[int, Field(ge=1, le=1024), UNLESS_DEFAULT] = 7
 
     def __post_init__(self) -> None:
         if self.name == "timm" and self.model is None:
@@ -86,7 +90,7 @@ class BackboneConfig:
         if self.name != "timm" and self.model is not None:
             raise LtcamError(f"backbone.model={self.model}: is of backbone=timm; set that")
         if self.name == "timm" and self.head == "own":
-            raise LtcamError("backbone.head=own: backbone=timm takes fc, avg, max or lse")
+            raise LtcamError("backbone.head=own: backbone=timm takes fc, avg, max, lse or noisy_or")
 
     @property
     def display_name(self) -> str:

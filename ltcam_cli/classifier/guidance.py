@@ -31,7 +31,10 @@ class Guide:
         device = next(classifier.model.parameters()).device
         self.guide = load_classifier(path, device)
         self.guide.model.requires_grad_(False)
-        inputs = [(*c.size, c.in_channels) for c in (self.guide, classifier)]
+        inputs = [
+            (*c.size, c.in_channels, *(["padded"] if c.fit == "pad" else []))
+            for c in (self.guide, classifier)
+        ]
         if inputs[0] != inputs[1]:
             raise LtcamError(
                 f"trainer.guide={path}: takes images of {'x'.join(map(str, inputs[0]))}, this "

@@ -40,7 +40,8 @@ def predict_images(
     Raises:
         LtcamError: if no image, or with `on_error="raise"` one image, cannot be read.
     """
-    images = Images(samples, *classifier.size, classifier.in_channels, on_error=on_error)
+    shape = (*classifier.size, classifier.in_channels)
+    images = Images(samples, *shape, fit=classifier.fit, on_error=on_error)
     classifier.model.eval()
     rows = []
     with torch.inference_mode(), Progress("classifying", len(images), delay=FIRST) as progress:

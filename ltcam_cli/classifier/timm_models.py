@@ -160,7 +160,9 @@ def timm_classifier(
     with torch.device("cpu"):  # its buffers are in no checkpoint
         model = TimmClassifier(config, in_channels, size)
     channels: int = model.last.channels
-    head = make_head(config.head, channels, config.logits, config.hidden, config.dropout)
+    head = make_head(
+        config.head, channels, config.logits, config.hidden, config.dropout, config.window
+    )
     model.attach(*head)
     return model
 

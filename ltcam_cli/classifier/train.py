@@ -69,7 +69,7 @@ def train(
     Args:
         folder: Output directory; must exist.
         split: Training part, which is fitted, and test part, which is only scored.
-        dataset: Data set, of which `height`, `width`, `channels` and `on_error` are read.
+        dataset: Data set, of which size, `fit`, `channels` and `on_error` are read.
         backbone: Architecture and first weights.
         trainer: How to train.
         seed: Seed of everything random.
@@ -150,7 +150,7 @@ class _Training:
         )
         assert trainer.epochs is not None
         self.epochs, count = trainer.epochs, images_per_epoch(trainer, samples)
-        self.sizes = shown_sizes(trainer, (classifier.height, classifier.width))
+        self.sizes = shown_sizes(trainer, classifier.size)
         if len(set(self.sizes)) > 1 and getattr(classifier.model, "fixed", False):
             raise LtcamError(
                 f"trainer.progressive={trainer.progressive:g}: {classifier.backbone.display_name} "
@@ -161,6 +161,7 @@ class _Training:
             samples,
             *classifier.size,
             classifier.in_channels,
+            fit=classifier.fit,
             augment=augmentation(trainer.augment),
             cache=trainer.cache,
             on_error=dataset.on_error,

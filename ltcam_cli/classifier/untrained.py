@@ -41,7 +41,11 @@ def new_classifier(
     """
     if backbone.head == "own":
         raise LtcamError(
-            "backbone.head=own: is for imported models; train with fc, avg, max or lse"
+            "backbone.head=own: is for imported models; train with fc, avg, max, lse or noisy_or"
+        )
+    if backbone.head == "noisy_or" and backbone.logits != 1:
+        raise LtcamError(
+            f"backbone.logits={backbone.logits}: head noisy_or is of defects alone; set 1"
         )
     if kinds:
         backbone = replace(backbone, logits=len(kinds))
@@ -63,6 +67,7 @@ def new_classifier(
         *dataset.input_size,
         mean=mean,
         std=std,
+        fit=dataset.fit,
         prior_shift=prior_shift(count_defective(samples), len(samples)),
     )
     return replace(classifier, classes=kinds, defect=ANY) if kinds else classifier

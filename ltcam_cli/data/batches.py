@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as tv
 
+from ltcam_cli.data.dataset import Fit
+from ltcam_cli.data.geometry import fitted
 from ltcam_cli.data.mask_files import label_oddities, warn_of
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
@@ -73,6 +75,7 @@ class Images(Dataset[Item | str]):
         width: int | None,
         channels: int,
         *,
+        fit: Fit = "stretch",
         originals: bool = False,
         masks: bool = False,
         augment: Callable[[Tensor], Tensor] | None = None,
@@ -81,8 +84,8 @@ class Images(Dataset[Item | str]):
         skip_key: str = "dataset.on_error",
     ) -> None:
         self.samples = samples
-        self.size = [height, width] if height and width else None
-        self.channels = channels
+        self.size = (height, width) if height and width else None
+        self.channels, self.fit = channels, fit
         self.originals, self.masks = originals, masks
         self.augment = augment
         self.on_error, self.skip_key = on_error, skip_key
@@ -121,7 +124,7 @@ class Images(Dataset[Item | str]):
             assert pixels is not None
             cached = to_channels(pixels, self.channels)
             if self.size is not None:
-                cached = tv.resize(cached, self.size, antialias=True)
+                cached = fitted(cached, self.size, self.fit)
             if self._cache is not None:
                 self._cache[number] = cached
         image = tv.to_dtype(cached, torch.float32, scale=True)

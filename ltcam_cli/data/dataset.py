@@ -12,6 +12,7 @@ from pydantic import Field
 
 from ltcam_cli.config import (
     NO_EFFECT,
+    UNLESS_DEFAULT,
     Count,
     FolderName,
     NotNegative,
@@ -27,6 +28,8 @@ from ltcam_cli.data.mask_files import MaskReader
 from ltcam_cli.data.split import Split
 from ltcam_cli.errors import LtcamError
 
+Fit = Literal["stretch", "pad"]
+
 
 @config("dataset")
 class Dataset:
@@ -40,6 +43,8 @@ class Dataset:
         fold: Fold that is tested, of a split that has folds; null: none.
         height, width: Size in pixels that images are resized to; masks keep their own. Null: from
             the sizes of the training images, see `derived_size`.
+        fit: How an image of another aspect comes into that size: stretch, or pad, which keeps its
+            aspect and fills up with its mean (a letterbox). The checkpoint keeps it.
         channels: 1 grey or 3 RGB, for networks trained from scratch; pre-trained ones take 3.
         labels: CSV `name,label` of image labels, 0 good or 1 defective, which go before the data
             set's own; null: none.
@@ -64,6 +69,7 @@ class Dataset:
     fold: Annotated[int, Field(ge=0, le=999)] | None = None
     height: Side | None = None
     width: Side | None = None
+    fit: Annotated[Fit, UNLESS_DEFAULT] = "stretch"
     channels: Literal[1, 3] = 1
     labels: Annotated[str | None, NO_EFFECT] = None
     kinds: Annotated[str | None, NO_EFFECT] = None

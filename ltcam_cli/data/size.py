@@ -17,19 +17,20 @@ D = TypeVar("D", bound=Dataset)
 
 STEP = 32  # pixels; a network of five stages halves them all
 LEAST, MOST = 224**2, 256**2  # pixels of an input: what networks are used to, and what CPUs bear
+LARGE = 1024**2  # pixels of an input whose windows are judged each, as by head noisy_or
 SHORTEST = 64
 SEEN = 50  # training images that are looked at
 
 
-def derived_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+def derived_size(sizes: Sequence[tuple[int, int]], most: int = MOST) -> tuple[int, int]:
     """Height and width of the input for images of these sizes.
 
-    The median aspect and the median number of pixels, but at least 224² and at most 256²; sides are
-    multiples of 32, and at least 64.
+    The median aspect and the median number of pixels, but at least 224² and at most `most`; sides
+    are multiples of 32, and at least 64.
     """
     shapes = np.array(sizes, dtype=float)
     aspect = float(np.exp(np.median(np.log(shapes[:, 0] / shapes[:, 1]))))
-    area = float(np.clip(np.median(shapes.prod(axis=1)), LEAST, MOST))
+    area = float(np.clip(np.median(shapes.prod(axis=1)), LEAST, most))
     return rounded(math.sqrt(area * aspect)), rounded(math.sqrt(area / aspect))
 
 
@@ -38,7 +39,7 @@ def rounded(side: float) -> int:
     return max(SHORTEST, STEP * round(side / STEP))
 
 
-def with_size(dataset: D, samples: Sequence[Sample]) -> D:
+def with_size(dataset: D, samples: Sequence[Sample], most: int = MOST) -> D:
     """The data set with a height and a width; what is not set follows from training images.
 
     Raises:
@@ -58,7 +59,7 @@ def with_size(dataset: D, samples: Sequence[Sample]) -> D:
             sizes.append((height, width))
     if not sizes:
         raise LtcamError("no training image can be read; set dataset.height and dataset.width")
-    height, width = derived_size(sizes)
+    height, width = derived_size(sizes, most)
     if dataset.height is not None:
         width = rounded(dataset.height * width / height)
     elif dataset.width is not None:

@@ -187,8 +187,8 @@ def judged(
 def read_images(session: Session, samples: Sequence[Sample]) -> Tensor:
     """Images (N, C, height, width) in [0, 1], of the classifier's size."""
     classifier = session.classifier
-    on_error = session.settings.dataset.on_error
-    images = Images(samples, *classifier.size, classifier.in_channels, on_error=on_error)
+    on_error, shape = session.settings.dataset.on_error, (*classifier.size, classifier.in_channels)
+    images = Images(samples, *shape, fit=classifier.fit, on_error=on_error)
     read = [item.image for item in images.readable(range(len(samples)))]
     if not read:
         raise LtcamError("pipeline=auto: none of the good training images could be read")

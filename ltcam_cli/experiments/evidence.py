@@ -15,6 +15,8 @@ from torchvision.transforms.v2 import functional as tv
 
 from ltcam_cli.classifier.checkpoint import Classifier
 from ltcam_cli.data.batches import Item
+from ltcam_cli.data.dataset import Fit
+from ltcam_cli.data.geometry import fitted
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.maps.engine import HeatmapSource
@@ -32,8 +34,7 @@ class _Answers:
 
     def _whole(self, item: Item) -> tuple[Tensor, Tensor, float, float]:
         """The image, it blurred, and y of both; kept for the masks of the same image."""
-        # An image is of another size for tiles.
-        image = tv.resize(item.image, list(self.classifier.size), antialias=True)
+        image = self.classifier.fitted(item.image)  # of another size for tiles
         if self._last is None or self._last[0] is not item:
             sigma = BLUR * max(image.shape[-2:])
             width = 2 * min(round(3 * sigma), min(image.shape[-2:]) // 2 - 1) + 1
@@ -63,7 +64,7 @@ class Evidence(_Answers):
         image, blurred, whole, nothing = self._whole(result.item)
         if whole <= nothing:
             return float("nan")
-        inside = at_input_size(result.mask, image) > 0.5
+        inside = at_input_size(result.mask, image, self.classifier.fit) > 0.5
         area = float(inside.float().mean())
         if area == 0:
             return 0.0
@@ -137,7 +138,7 @@ class Counterfactuals(_Answers):
     def shares(self, result: ImageResult) -> Shares:
         """Of one image and mask: three forwards, and three more for each new image."""
         image, blurred, whole, nothing = self._whole(result.item)
-        inside = at_input_size(result.mask, image)
+        inside = at_input_size(result.mask, image, self.classifier.fit)
         area = float(inside.mean())
         if whole <= nothing:
             return Shares(math.nan, math.nan, area)
@@ -170,10 +171,10 @@ def share(part: float, whole: float) -> float:
     return min(1.0, max(0.0, part / whole)) if whole > 0 else 0.0
 
 
-def at_input_size(mask: np.ndarray, image: Tensor) -> Tensor:
-    """A mask (H, W) as the share (1, h, w) of each of the image's pixels (C, h, w)."""
+def at_input_size(mask: np.ndarray, image: Tensor, fit: Fit) -> Tensor:
+    """A mask (H, W) as the share (1, h, w) of each of the input's pixels (C, h, w)."""
     values = torch.from_numpy(mask[None].astype(np.float32))
-    return tv.resize(values, [image.shape[-2], image.shape[-1]])
+    return fitted(values, (image.shape[-2], image.shape[-1]), fit, fill=0)
 
 
 def mean_evidence(

@@ -89,7 +89,8 @@ def compared_images(session: Session, network: Student | Classifier) -> Tensor:
     images = []
     try:
         samples = session.split.listed_test[:SAMPLES]
-        dataset = Images(samples, *network.size, network.in_channels, on_error="skip")
+        shape = (*network.size, network.in_channels)
+        dataset = Images(samples, *shape, fit=session.classifier.fit, on_error="skip")
         images = [item.image for item in dataset.readable(range(len(samples)))]
     except LtcamError as error:
         log.info("compared on noise: %s", error)

@@ -83,6 +83,7 @@ def import_state(
         width=width,
         mean=mean,
         std=std,
+        fit=settings.dataset.fit,
         classes=tuple(str(index) for index in range(len(bias))),
         defect=defect,
     )
@@ -93,6 +94,7 @@ def import_state(
             "backbone": backbone,
             "size": [height, width],
             "defect": defect,
+            **({} if settings.dataset.fit == "stretch" else {"fit": settings.dataset.fit}),
             **({} if (mean, std) == IMAGENET else {"mean": mean, "std": std}),
         },
     )

@@ -155,6 +155,7 @@ def _made(session: Session, method: PatchcoreMethod, images: str) -> _Kept:
         [good[number] for number in sorted(order)],
         *classifier.size,
         classifier.in_channels,
+        fit=classifier.fit,
         on_error=settings.dataset.on_error,
     )
     share = -(-method.patches // max(1, len(data)))

@@ -77,7 +77,8 @@ def verdicts(session: Session, samples: Sequence[Sample], reliability: Reliabili
     reliability, and mean and spread of the log-odds of the image and its three mirror images.
     """
     classifier, loading = session.classifier, session.loading()
-    images = Images(samples, *classifier.size, classifier.in_channels, on_error=loading.on_error)
+    shape = (*classifier.size, classifier.in_channels)
+    images = Images(samples, *shape, fit=classifier.fit, on_error=loading.on_error)
 
     def log_odds(images: torch.Tensor) -> torch.Tensor:
         return classifier.log_odds(classifier.model(classifier.prepare(images)).float()).cpu()

@@ -14,7 +14,7 @@ from ltcam_cli.data.dataset import Dataset
 from ltcam_cli.data.kinds import kinds_digest
 from ltcam_cli.data.load import load_split
 from ltcam_cli.data.sample import Sample, content_of
-from ltcam_cli.data.size import with_size
+from ltcam_cli.data.size import LARGE, MOST, with_size
 from ltcam_cli.data.split import Split
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.devices import torch_device
@@ -247,7 +247,9 @@ def completed(settings: Settings, split: Split) -> Settings:
 
     These are the network that `backbone=auto` stands for, and a size of the images that is not set.
     """
-    dataset, backbone = with_size(settings.dataset, split.listed_train), settings.backbone
+    backbone = settings.backbone
+    most = LARGE if backbone.head == "noisy_or" else MOST
+    dataset = with_size(settings.dataset, split.listed_train, most)
     if backbone.name == "auto":
         from ltcam_cli.classifier.auto import resolved_backbone
 

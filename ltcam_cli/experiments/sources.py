@@ -90,7 +90,7 @@ def _cam_source(
     ]
     layers = [layer for spec in specs for layer in resolve_layers(classifier.model, spec)]
     engine = CamEngine(folded(classifier.model, layers), specs, session.autocast_dtype)
-    return [(with_tta(engine, tta, classifier.size), numbers)]
+    return [(with_tta(engine, tta, classifier.size, classifier.fit), numbers)]
 
 
 def _student_source(
@@ -103,7 +103,7 @@ def _student_source(
         student = load_student(student_folder(session, method) / "checkpoint.pt", session.device)
         decides = method.verdict == "student"
         source = StudentSource(session.classifier, student, session.autocast_dtype, decides)
-        parts.append((with_tta(source, tta, student.size), [number]))
+        parts.append((with_tta(source, tta, student.size, session.classifier.fit), [number]))
     return parts
 
 
@@ -116,7 +116,7 @@ def _patchcore_source(
         method = resolved(session, methods[number])  # refuses a memory of other images
         assert isinstance(method, PatchcoreMethod)
         source = PatchcoreSource(classifier, memory_of(session, method), method.smooth)
-        parts.append((with_tta(source, tta, classifier.size), [number]))
+        parts.append((with_tta(source, tta, classifier.size, classifier.fit), [number]))
     return parts
 
 
@@ -220,6 +220,7 @@ def _check_inputs(member: Session, session: Session) -> None:
     """Refuse a run that takes other images."""
     inputs = [
         "x".join(map(str, (*c.size, c.in_channels)))
+        + (" padded" if c.fit == "pad" else "")
         + (" standardized" if c.backbone.standardize else "")
         + (f" and kinds {'+'.join(c.kinds)}" if c.kinds else "")
         for c in (member.classifier, session.classifier)

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ltcam_cli.data.dataset import Fit
+from ltcam_cli.data.geometry import cropped
 from ltcam_cli.maps.normalize import min_max, ratio
 from ltcam_cli.maps.spec import Fusion
 
@@ -25,9 +27,9 @@ def upscale(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)[:, 0]
 
 
-def at_size(heatmaps: Tensor, size: tuple[int, int]) -> np.ndarray:
-    """Bilinear (N, h, w) -> (N, *size), float32 on the host."""
-    return upscale(heatmaps.float(), size).cpu().numpy()
+def at_size(heatmaps: Tensor, size: tuple[int, int], fit: Fit = "stretch") -> np.ndarray:
+    """Bilinear (N, h, w) -> (N, *size), float32 on the host; without padding by `fit`."""
+    return upscale(cropped(heatmaps.float(), size, fit), size).cpu().numpy()
 
 
 def fuse(

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ltcam_cli.data.dataset import Fit
+from ltcam_cli.data.geometry import check_aspect, cropped, fitted, starts
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.maps.engine import Heatmaps, HeatmapSource, wanted_size, without_logits
 from ltcam_cli.maps.normalize import min_max
@@ -24,19 +26,22 @@ FLIPS: dict[str, tuple[tuple[int, ...], ...]] = {
 MULTIPLE = 32  # to which scaled inputs are rounded: five halvings
 
 
-def with_tta(source: HeatmapSource, config: TtaConfig, tile: tuple[int, int]) -> HeatmapSource:
+def with_tta(
+    source: HeatmapSource, config: TtaConfig, tile: tuple[int, int], fit: Fit = "stretch"
+) -> HeatmapSource:
     """A source with a config's test-time augmentation; the source itself if there is none.
 
     Args:
         source: Source of the maps.
         config: Test-time augmentation.
         tile: (height, width) of the network's input.
+        fit: How images of another aspect come into it.
 
     Raises:
-        LtcamError: If `size` is smaller than that.
+        LtcamError: If `size` is smaller than that, or padded and of another aspect.
     """
     if config.size is not None:
-        source = TiledSource(source, tile, config.image_size, config.overlap)
+        source = TiledSource(source, tile, config.image_size, config.overlap, fit)
     if config.flips == "none" and config.scales == [1]:
         return source
     return AugmentedSource(source, config.flips, config.scales, config.normalize)
@@ -93,14 +98,22 @@ class TiledSource:
     """
 
     def __init__(
-        self, source: HeatmapSource, tile: tuple[int, int], size: Size, overlap: float = 0.25
+        self,
+        source: HeatmapSource,
+        tile: tuple[int, int],
+        size: Size,
+        overlap: float = 0.25,
+        fit: Fit = "stretch",
     ) -> None:
         """Tiles of (height, width) of images of a `size`.
 
         Raises:
-            LtcamError: If `size` is smaller than a tile.
+            LtcamError: If `size` is smaller than a tile, or padded and of another aspect.
         """
         self.source, self.tile, self.size, self.overlap = source, tile, size, overlap
+        self.fit: Fit = fit
+        if isinstance(size, tuple):
+            check_aspect(f"tta.size=[{size[0]},{size[1]}]", size, tile, fit)
         if isinstance(size, tuple) and (size[0] < tile[0] or size[1] < tile[1]):
             raise LtcamError(
                 f"tta.size=[{size[0]},{size[1]}]: is smaller than the network's input, "
@@ -109,9 +122,10 @@ class TiledSource:
 
     def __call__(self, images: Tensor) -> Heatmaps:
         """Heatmaps of normalised images (N, C, H, W), enlarged where they are less than a tile."""
-        whole = self.source(resized(images, self.tile))
-        height, width = (max(n, t) for n, t in zip(images.shape[-2:], self.tile, strict=True))
-        images = resized(images, (height, width))
+        own = (images.shape[-2], images.shape[-1])
+        whole = self.source(fitted(images, self.tile, self.fit))
+        height, width = (max(n, t) for n, t in zip(own, self.tile, strict=True))
+        images = fitted(images, (height, width), self.fit)
         weight = self._weight().to(images.device)
         maps = [images.new_zeros(len(images), height, width) for _ in whole.maps]
         total, finite = images.new_zeros(height, width), whole.finite
@@ -121,7 +135,10 @@ class TiledSource:
                 M[:, rows, columns] += weight * resized(tile_map[:, None], self.tile)[:, 0]
             total[rows, columns] += weight
             finite = _all_finite(finite, heatmaps.finite)
-        return Heatmaps([M.div_(total) for M in maps], whole.logits, finite)
+        maps = [cropped(M.div_(total), own, self.fit) for M in maps]
+        if self.fit == "pad":
+            maps = [resized(M[:, None], own)[:, 0] for M in maps]
+        return Heatmaps(maps, whole.logits, finite)
 
     def tiles(self, height: int, width: int) -> Iterator[tuple[slice, slice]]:
         """Rows and columns of each tile: as few, evenly spaced, as overlap so much at least."""
@@ -137,13 +154,6 @@ class TiledSource:
             border = torch.minimum(border, border.flip(0))
             falls.append((border / max(1.0, self.overlap * length)).clamp_max(1))
         return falls[0][:, None] * falls[1]
-
-
-def starts(length: int, tile: int, overlap: float) -> list[int]:
-    """Where tiles begin along an axis; the first at 0, the last ends at `length`."""
-    step = max(1, int(tile * (1 - overlap)))
-    count = -(-(length - tile) // step) + 1
-    return [round(n * (length - tile) / max(1, count - 1)) for n in range(count)]
 
 
 def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:

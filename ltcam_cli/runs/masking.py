@@ -123,7 +123,7 @@ class BatchMaps:
             predicted = probability >= self.classifier.threshold
             for number, of_map in groupby(numbered, key=lambda pair: pair[1].map):
                 maps = heatmaps.maps[number][index : index + 1]
-                heatmap = at_size(maps, size)[0]
+                heatmap = at_size(maps, size, self.classifier.fit)[0]
                 for job_number, job in of_map:
                     called = predicted and job.kind in {None, *kinds.verdict.likely}
                     if gate and not called:
@@ -164,6 +164,7 @@ def batch_maps(
         height,
         width,
         classifier.in_channels,
+        fit=classifier.fit,
         originals=True,
         masks=masks,
         on_error=loading.on_error,

@@ -12,7 +12,6 @@ import copy
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as tv
 
 from ltcam_cli.classifier.checkpoint import Classifier
 from ltcam_cli.maps.capture import capture, frozen
@@ -48,8 +47,7 @@ class Reliability:
 
     def __call__(self, images: Tensor) -> np.ndarray:
         """Reliabilities (N,) of images (N, C, H, W) in [0, 1], of any size."""
-        resized = tv.resize(images, list(self.classifier.size), antialias=True)
-        defect, agnostic = self.maps(self.stepped(resized))
+        defect, agnostic = self.maps(self.stepped(self.classifier.fitted(images)))
         return 1 - mask_iou(otsu_masks(defect), otsu_masks(agnostic))
 
     def stepped(self, images: Tensor) -> Tensor:

@@ -167,6 +167,7 @@ def write_onnx(
         "width": size[1],
         "range": [0, 1],
         "white": classifier.white,
+        "fit": classifier.fit,
         "threshold": classifier.threshold,
         "classes": list(classifier.classes),
         "differences": differences,
@@ -263,6 +264,7 @@ def _fields(metadata: dict[str, Any]) -> dict[str, Any]:
         "width": metadata["width"],
         "classes": tuple(metadata["classes"]),
         "white": metadata["white"],
+        "fit": metadata.get("fit", "stretch"),
         "threshold": metadata["threshold"],
     }
 

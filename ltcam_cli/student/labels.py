@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from PIL import Image
 from skimage.morphology import isotropic_dilation
-from torchvision.transforms.v2 import functional as tv
 
+from ltcam_cli.data.dataset import Fit
+from ltcam_cli.data.geometry import fitted
 from ltcam_cli.files import atomic
 from ltcam_cli.student.config import LabelConfig
 
@@ -21,7 +22,11 @@ BACKGROUND, DEFECT, IGNORED = 0, 1, 255
 
 
 def first_labels(
-    heatmap: np.ndarray, mask: np.ndarray, size: tuple[int, int], config: LabelConfig
+    heatmap: np.ndarray,
+    mask: np.ndarray,
+    size: tuple[int, int],
+    config: LabelConfig,
+    fit: Fit = "stretch",
 ) -> np.ndarray:
     """Labels from the map of a defective image and a segmenter's mask of it.
 
@@ -35,25 +40,26 @@ def first_labels(
         mask: Mask (H, W) bool.
         size: Height and width (h, w) of the labels.
         config: Rules of the first round.
+        fit: How the image comes into that size; padding is as if the map was 0 there.
 
     Returns:
         Labels (h, w) uint8: `BACKGROUND`, `DEFECT` or `IGNORED`.
     """
     labels = np.full(size, IGNORED, dtype=np.uint8)
-    share = _resized(mask, size)
+    share = _resized(mask, size, fit)
     highest = float(heatmap.max())
     defect = share >= 0.5
     if not defect.any() or not highest > 0:
         return labels
     near = isotropic_dilation(defect, config.ignore_radius)
-    labels[(_resized(heatmap, size) <= config.low * highest) & ~near] = BACKGROUND
+    labels[(_resized(heatmap, size, fit) <= config.low * highest) & ~near] = BACKGROUND
     labels[defect] = DEFECT
     return labels
 
 
-def true_labels(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def true_labels(mask: np.ndarray, size: tuple[int, int], fit: Fit = "stretch") -> np.ndarray:
     """Labels (h, w) uint8 from a true mask (H, W) bool; ignored where it is too thin or empty."""
-    return first_labels(mask.astype(np.float32), mask, size, LabelConfig())
+    return first_labels(mask.astype(np.float32), mask, size, LabelConfig(), fit)
 
 
 def next_labels(
@@ -95,7 +101,7 @@ def draw_labels(image: np.ndarray, labels: np.ndarray, path: Path) -> None:
         Image.fromarray(np.hstack([plain, overlay.astype(np.uint8)])).save(temporary)
 
 
-def _resized(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _resized(values: np.ndarray, size: tuple[int, int], fit: Fit) -> np.ndarray:
     """Values (H, W) at size (h, w), float32: means over areas where that is smaller."""
     tensor = torch.from_numpy(values.astype(np.float32))[None]
-    return tv.resize(tensor, list(size), antialias=True)[0].numpy()
+    return fitted(tensor, size, fit, fill=0)[0].numpy()

@@ -54,7 +54,7 @@ class PseudoLabels:
             config: Rules of the labels, and number of pictures.
         """
         assert images.size is not None
-        self.size = (images.size[0], images.size[1])
+        self.size = images.size
         self.folder, self.images, self.teacher, self.config = folder, images, teacher, config
         self.defective = [n for n in readable if images.samples[n].label]
         self.with_mask = with_mask([images.samples[n] for n in self.defective], config.labels)
@@ -101,16 +101,16 @@ class PseudoLabels:
         samples = [self.images.samples[n] for n in self.defective]
         others = [sample for sample in samples if sample.name not in self.with_mask]
         from_maps = self.teacher(others) if others and config.maps else ()
-        ignored = np.full(self.size, IGNORED, dtype=np.uint8)
+        ignored, fit = np.full(self.size, IGNORED, dtype=np.uint8), self.images.fit
         return (
             dict.fromkeys((sample.name for sample in others), ignored)
             | {
-                sample.name: true_labels(mask, self.size)
+                sample.name: true_labels(mask, self.size, fit)
                 for sample in samples
                 if sample.name in self.with_mask and (mask := sample.mask) is not None
             }
             | {
-                name: first_labels(heatmap, mask, self.size, config)
+                name: first_labels(heatmap, mask, self.size, config, fit)
                 for name, heatmap, mask in from_maps
             }
         )

@@ -19,6 +19,7 @@ from ltcam_cli.classifier.loop import TrainingLoop, one_cycle
 from ltcam_cli.classifier.precision import autocast_dtype
 from ltcam_cli.classifier.progress import resuming
 from ltcam_cli.data.batches import Images, Item, prefetched
+from ltcam_cli.data.geometry import check_aspect
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import check_classes
 from ltcam_cli.progress import track
@@ -96,7 +97,9 @@ class _Training:
         height = classifier.height if config.height is None else config.height
         width = classifier.width if config.width is None else config.width
         channels = classifier.in_channels
-        self.images = Images(samples, height, width, channels, cache=True, on_error=on_error)
+        size, fit = (height, width), classifier.fit
+        check_aspect("student.height, student.width", size, classifier.size, fit)
+        self.images = Images(samples, *size, channels, fit=fit, cache=True, on_error=on_error)
         self.readable = [
             number
             for number in track(range(len(samples)), "reading images")
