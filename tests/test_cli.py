@@ -121,6 +121,7 @@ def test_config_prints_what_a_command_would_run_with(cli: Cli) -> None:
     assert config["backbone"] == {
         "name": "vgg16", "head": "fc", "logits": 1, "hidden": 4096, "dropout": 0.5,
         "weights": "DEFAULT", "standardize": False, "freeze_bn": False, "model": None,
+        "window": 7,
     }  # fmt: skip
     demo = yaml.safe_load(cli.ok("config", "demo"))
     assert demo["dataset"]["kind"] == "synthetic"
@@ -404,6 +405,7 @@ def test_three_calls(cli: Cli, ksdd_like: KsddLike) -> None:
     cell = only(run / "evaluate", "ltgradcam-d50-*")
     assert {path.name for path in cell.iterdir()} == {
         "config.yaml", "identity.json", "metrics.json", "images.csv", "curve.csv", "overlays",
+        "pictures.json",
     }  # fmt: skip
     assert len(list((cell / "overlays").glob("*.png"))) == 2
     assert len(pd.read_csv(run / "results.csv")) == 10
@@ -1090,7 +1092,7 @@ def test_ctrl_c(cli: Cli, own_run: Run, monkeypatch: pytest.MonkeyPatch) -> None
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ltcam_cli.experiments.cells.draw_strip", interrupted)
+    monkeypatch.setattr("ltcam_cli.experiments.cell_pictures.draw_strip", interrupted)
     for multirun in ([], ["-m"]):
         result = cli("evaluate", *multirun, *SYNTHETIC)
         assert result.exit_code == 130

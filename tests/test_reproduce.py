@@ -300,6 +300,7 @@ def test_paper_is_the_papers_setting(cli: Cli) -> None:
     assert config["backbone"] == {
         "name": "vgg16", "head": "fc", "logits": 2, "hidden": 4096, "dropout": 0.5,
         "weights": "DEFAULT", "standardize": False, "freeze_bn": False, "model": None,
+        "window": 7,
     }  # fmt: skip
     assert config["dataset"]["split"] == "paper" and config["segmenter"]["rule"] == "otsu"
     assert (config["method"]["weighting"], config["method"]["delta"]) == ("gradcam", 50)
