@@ -57,9 +57,9 @@ def resolved_backbone(config: BackboneConfig, on_gpu: bool) -> BackboneConfig:
 
 def pretrained(config: BackboneConfig, name: str, weights: str) -> BackboneConfig:
     """A network with ImageNet weights; a ResNet's batch norms stay, since batches are small."""
-    values = asdict(config) | {"name": name, "hidden": 256, "weights": weights}
-    values["head"] = _head(config)
-    return build(BackboneConfig, values | {"freeze_bn": name.startswith("resnet")})
+    values = {"name": name, "head": _head(config), "hidden": 256, "weights": weights}
+    values["freeze_bn"] = name.startswith("resnet")
+    return build(BackboneConfig, asdict(config) | values)
 
 
 def _head(config: BackboneConfig) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,8 +17,10 @@ from ltcam_cli.classifier.config import BackboneConfig
 from ltcam_cli.classifier.kinds import ANY, KindVerdict, any_log_odds, kind_verdicts
 from ltcam_cli.classifier.tensors import load_state, misfit, read_tensors, write_tensors
 from ltcam_cli.config import Positive, Says, Share, Side, build, check_fields
+from ltcam_cli.data.batches import Images
 from ltcam_cli.data.dataset import Fit
 from ltcam_cli.data.geometry import fitted
+from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import atomic, read_json
 
@@ -78,6 +81,17 @@ class Classifier:
         if self.backbone.standardize:
             images = standardized(images)
         return images.contiguous(memory_format=torch.channels_last)
+
+    @property
+    def takes(self) -> str:
+        """Size, channels and fit of the images that it takes, in words."""
+        return "x".join(map(str, (*self.size, self.in_channels))) + (
+            " padded" if self.fit == "pad" else ""
+        )
+
+    def images(self, samples: Sequence[Sample], **options: Any) -> Images:
+        """Images of samples as it takes them, before `prepare`; `options` are those of `Images`."""
+        return Images(samples, *self.size, self.in_channels, fit=self.fit, **options)
 
     def fitted(self, images: Tensor) -> Tensor:
         """Images (..., C, H, W) of another size at the input's."""

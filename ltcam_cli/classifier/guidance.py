@@ -31,14 +31,10 @@ class Guide:
         device = next(classifier.model.parameters()).device
         self.guide = load_classifier(path, device)
         self.guide.model.requires_grad_(False)
-        inputs = [
-            (*c.size, c.in_channels, *(["padded"] if c.fit == "pad" else []))
-            for c in (self.guide, classifier)
-        ]
-        if inputs[0] != inputs[1]:
+        if self.guide.takes != classifier.takes:
             raise LtcamError(
-                f"trainer.guide={path}: takes images of {'x'.join(map(str, inputs[0]))}, this "
-                f"training of {'x'.join(map(str, inputs[1]))}"
+                f"trainer.guide={path}: takes images of {self.guide.takes}, this training of "
+                f"{classifier.takes}"
             )
 
     def maps(self, pixels: Tensor) -> Tensor:

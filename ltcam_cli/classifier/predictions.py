@@ -13,7 +13,7 @@ import torch
 
 from ltcam_cli.classifier.checkpoint import Classifier
 from ltcam_cli.classifier.config import TrainerConfig
-from ltcam_cli.data.batches import Images, batches
+from ltcam_cli.data.batches import batches
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import write_table
@@ -40,8 +40,7 @@ def predict_images(
     Raises:
         LtcamError: if no image, or with `on_error="raise"` one image, cannot be read.
     """
-    shape = (*classifier.size, classifier.in_channels)
-    images = Images(samples, *shape, fit=classifier.fit, on_error=on_error)
+    images = classifier.images(samples, on_error=on_error)
     classifier.model.eval()
     rows = []
     with torch.inference_mode(), Progress("classifying", len(images), delay=FIRST) as progress:

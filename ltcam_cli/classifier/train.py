@@ -157,11 +157,8 @@ class _Training:
                 "takes images of one size alone; leave it out"
             )
         self.order = BalancedOrder([s.label or 0 for s in samples], count, seed)
-        self.images = Images(
+        self.images = classifier.images(
             samples,
-            *classifier.size,
-            classifier.in_channels,
-            fit=classifier.fit,
             augment=augmentation(trainer.augment),
             cache=trainer.cache,
             on_error=dataset.on_error,

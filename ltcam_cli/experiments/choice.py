@@ -13,7 +13,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ltcam_cli.data.batches import Images
 from ltcam_cli.data.listing import stem_of
 from ltcam_cli.data.sample import Sample, content_of
 from ltcam_cli.errors import LtcamError
@@ -186,9 +185,7 @@ def judged(
 
 def read_images(session: Session, samples: Sequence[Sample]) -> Tensor:
     """Images (N, C, height, width) in [0, 1], of the classifier's size."""
-    classifier = session.classifier
-    on_error, shape = session.settings.dataset.on_error, (*classifier.size, classifier.in_channels)
-    images = Images(samples, *shape, fit=classifier.fit, on_error=on_error)
+    images = session.classifier.images(samples, on_error=session.settings.dataset.on_error)
     read = [item.image for item in images.readable(range(len(samples)))]
     if not read:
         raise LtcamError("pipeline=auto: none of the good training images could be read")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ltcam_cli.classifier.backbones import build_classifier
 from ltcam_cli.classifier.tensors import load_state, misfit, read_tensors, write_tensors
 from ltcam_cli.classifier.weights import load_weights
-from ltcam_cli.data.batches import Images, batches
+from ltcam_cli.data.batches import batches
 from ltcam_cli.data.sample import Sample, content_of
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.session import Session
@@ -151,13 +151,8 @@ def _made(session: Session, method: PatchcoreMethod, images: str) -> _Kept:
     good = _good(session)
     order = torch.randperm(len(good), generator=generator)[: method.images].tolist()
     settings = session.settings
-    data = Images(
-        [good[number] for number in sorted(order)],
-        *classifier.size,
-        classifier.in_channels,
-        fit=classifier.fit,
-        on_error=settings.dataset.on_error,
-    )
+    drawn = [good[number] for number in sorted(order)]
+    data = classifier.images(drawn, on_error=settings.dataset.on_error)
     share = -(-method.patches // max(1, len(data)))
     rows: list[Tensor] = []
     with Progress(f"{method.name}: good images", len(data), "image") as progress:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ltcam_cli.data.batches import Images, batches
+from ltcam_cli.data.batches import batches
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.experiments.session import Session, find_session
 from ltcam_cli.experiments.settings import Composed
@@ -77,8 +77,7 @@ def verdicts(session: Session, samples: Sequence[Sample], reliability: Reliabili
     reliability, and mean and spread of the log-odds of the image and its three mirror images.
     """
     classifier, loading = session.classifier, session.loading()
-    shape = (*classifier.size, classifier.in_channels)
-    images = Images(samples, *shape, fit=classifier.fit, on_error=loading.on_error)
+    images = classifier.images(samples, on_error=loading.on_error)
 
     def log_odds(images: torch.Tensor) -> torch.Tensor:
         return classifier.log_odds(classifier.model(classifier.prepare(images)).float()).cpu()

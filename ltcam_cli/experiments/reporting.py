@@ -228,14 +228,16 @@ def _draw_group(
 def kept_pictures(cell: Cell, content: str) -> dict[str, dict[str, Any]]:
     """Pictures and scores that a cell's evaluation kept, by the image's name.
 
-    None if images, labels or masks were of another `content_of`; nor where evidence stands in place
-    of IoU, which good images have alone as well.
+    Empty if images, labels or masks were of another `content_of`, and where evidence stands in
+    place of IoU, which good images have alone as well.
     """
-    try:
-        pictures, identity = cell.pictures(), kept_identity(cell.path) or {}
-    except DamagedFileError:
+    if cell.mask_free:
         return {}
-    if cell.mask_free or identity.get("images") != content:
+    try:
+        if (kept_identity(cell.path) or {}).get("images") != content:
+            return {}
+        pictures = cell.pictures()
+    except DamagedFileError:
         return {}
     rows = cell.images().to_dict("index")
     return {

@@ -219,8 +219,7 @@ def _kind(target: Target, kinds: Sequence[str]) -> str | None:
 def _check_inputs(member: Session, session: Session) -> None:
     """Refuse a run that takes other images."""
     inputs = [
-        "x".join(map(str, (*c.size, c.in_channels)))
-        + (" padded" if c.fit == "pad" else "")
+        c.takes
         + (" standardized" if c.backbone.standardize else "")
         + (f" and kinds {'+'.join(c.kinds)}" if c.kinds else "")
         for c in (member.classifier, session.classifier)

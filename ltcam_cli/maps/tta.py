@@ -113,12 +113,12 @@ class TiledSource:
         self.source, self.tile, self.size, self.overlap = source, tile, size, overlap
         self.fit: Fit = fit
         if isinstance(size, tuple):
-            check_aspect(f"tta.size=[{size[0]},{size[1]}]", size, tile, fit)
-        if isinstance(size, tuple) and (size[0] < tile[0] or size[1] < tile[1]):
-            raise LtcamError(
-                f"tta.size=[{size[0]},{size[1]}]: is smaller than the network's input, "
-                f"[{tile[0]},{tile[1]}]"
-            )
+            key = f"tta.size=[{size[0]},{size[1]}]"
+            check_aspect(key, size, tile, fit)
+            if size[0] < tile[0] or size[1] < tile[1]:
+                raise LtcamError(
+                    f"{key}: is smaller than the network's input, [{tile[0]},{tile[1]}]"
+                )
 
     def __call__(self, images: Tensor) -> Heatmaps:
         """Heatmaps of normalised images (N, C, H, W), enlarged where they are less than a tile."""
