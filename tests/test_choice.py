@@ -31,7 +31,7 @@ from ltcam_cli.data.size import LARGE, derived_size, with_size
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments import choice, students
 from ltcam_cli.experiments.choice import METHODS, SEGMENTERS, best_of, candidates
-from ltcam_cli.experiments.evidence import BLUR, Counterfactuals, Shares, criterion, weighted_means
+from ltcam_cli.experiments.evidence import BLUR, Counterfactuals, Shares, criteria, criterion
 from ltcam_cli.experiments.session import Session
 
 AUTO = BackboneConfig("auto", "avg")
@@ -116,20 +116,46 @@ def test_shares_are_their_formulas() -> None:
     assert questions.shares(result_of(nothing.astype(np.float32), nothing, given)) == (0, 0, 0)
 
 
+def shares_table(shares: np.ndarray) -> pd.DataFrame:
+    """Rows of `Shares` (jobs, images, 3), in any order; two images an item."""
+    jobs, images = np.indices(shares.shape[:2]).reshape(2, -1)
+    table = pd.DataFrame(shares.reshape(-1, 3), columns=list(Shares._fields))
+    table["job"], table["image"] = jobs, [f"i{n}" for n in images]
+    return table.assign(group=[f"g{n // 2}" for n in images]).sample(frac=1, random_state=0)
+
+
 def test_images_count_by_the_mean_area_of_their_masks() -> None:
     rng = np.random.default_rng(0)
     shares = rng.random((3, 4, 3))  # of jobs and images
     shares[:, 2, :2] = math.nan  # an image that says nothing
-    rows = [(job, f"i{n}", *shares[job, n]) for job in range(3) for n in range(4)]
-    table = pd.DataFrame(rows, columns=["job", "image", *Shares._fields])
-    means = weighted_means(table.sample(frac=1, random_state=0))
+    table = criteria(shares_table(shares))
     for job in range(3):
         total, weight = np.zeros(3), 0.0
         for n in (0, 1, 3):
             size = sum(shares[other, n, 2] for other in range(3)) / 3
             total, weight = total + size * shares[job, n], weight + size
-        np.testing.assert_allclose(means.loc[job], total / weight)
-    assert weighted_means(table[table["image"] == "i2"]).isna().all(axis=None)
+        means = total / weight
+        np.testing.assert_allclose(table.loc[job, [*Shares._fields]], means)
+        assert table["criterion"][job] == pytest.approx(float(criterion(*means)))
+    assert criteria(shares_table(shares[:, 2:3])).isna().all(axis=None)
+
+
+def test_a_lead_is_judged_by_a_bootstrap_over_the_items() -> None:
+    rng = np.random.default_rng(0)
+    shares = np.stack([rng.uniform(0.3, 0.7, (30, 3)) for _ in range(3)])
+    shares[1, :, 0] += 0.3  # surely ahead, where the third is as good as the first
+    shares[:, :, 2] = 0.1  # so that all images count alike
+    table = criteria(shares_table(shares))
+
+    def lead(images: list[int]) -> np.ndarray:
+        values = [float(criterion(*shares[job, images].mean(axis=0))) for job in range(3)]
+        return np.array(values) - values[0]
+
+    draws = rng.integers(0, 15, (4000, 15))
+    leads = [lead([2 * item + n for item in draw for n in (0, 1)]) for draw in draws]
+    expected = np.quantile(leads, 0.05, axis=0)
+    np.testing.assert_allclose(table["lead_low"], expected, atol=0.01)
+    assert (table["lead_low"] > 0).tolist() == [False, True, False] and best_of(table) == 1
 
 
 def test_the_criterion_is_a_product_of_means() -> None:

@@ -17,7 +17,7 @@ from ltcam_cli.data.listing import stem_of
 from ltcam_cli.data.sample import Sample, content_of
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.cells import masks_of
-from ltcam_cli.experiments.evidence import Counterfactuals, Shares, criterion, weighted_means
+from ltcam_cli.experiments.evidence import Counterfactuals, Shares, criteria
 from ltcam_cli.experiments.session import Session
 from ltcam_cli.experiments.settings import Pipeline
 from ltcam_cli.files import exclusive, write_table, write_text
@@ -33,7 +33,7 @@ from ltcam_cli.runs.reading import read_table
 from ltcam_cli.runs.tables import as_markdown
 
 DEFECTIVE, GOOD = 80, 12  # training images that choose
-PICTURES, SHOWN = 3, 4  # best candidates that are drawn, and images of each
+PICTURES, SHOWN = 3, 4  # candidates that are drawn, and images of each
 log = logging.getLogger("ltcam_cli")
 
 
@@ -85,12 +85,12 @@ def candidates(pipeline: Pipeline) -> list[Pipeline]:
 
 
 def chosen_pipeline(session: Session, pipeline: Pipeline) -> Pipeline:
-    """The pipeline, or the best of its candidates by `evidence.criterion`.
+    """The pipeline, or the best of its candidates by `evidence.criterion`, see `best_of`.
 
     Reads at most 80 defective and 12 good training images and their labels, no mask. The choice is
-    kept in the run folder, `auto/<hash>/`: `choice.csv`, `choice.md` and pictures of the best
-    three; it is used where the training images are absent. Where nothing was chosen and they are
-    absent, or none can be judged, the first candidate is taken, with a warning.
+    kept in the run folder, `auto/<hash>/`: `choice.csv`, `choice.md` and pictures of the chosen one
+    and the next two. It is used where the training images are absent. Where nothing was chosen and
+    they are absent, or none can be judged, the first candidate is taken, with a warning.
     """
     if not is_open(pipeline):
         return pipeline
@@ -123,7 +123,7 @@ def _kept_or_judged(
     kept = None
     if path.is_file() and not session.settings.overwrite:
         needed = ("method", "segmenter", "images")
-        kept = read_table(path, "delete it to choose anew", needed, ("criterion",))
+        kept = read_table(path, "delete it to choose anew", needed, ("criterion", "lead_low"))
     try:
         training = session.training_images
     except LtcamError as error:
@@ -139,17 +139,22 @@ def _kept_or_judged(
     table = judged(session, pool, defective, good).assign(images=images)
     if table["criterion"].isna().all():
         raise UnchosenError("no training image can be judged")
-    ranked = table.drop(columns="images").sort_values("criterion", ascending=False, kind="stable")
-    write_text(folder / "choice.md", as_markdown(ranked) + "\n")
-    draw(session, [pool[n] for n in ranked.index[:PICTURES].tolist()], defective, folder)
+    ranked = table["criterion"].sort_values(ascending=False, kind="stable").index
+    order = [best_of(table), *ranked.drop(best_of(table))]
+    write_text(folder / "choice.md", as_markdown(table.drop(columns="images").loc[order]) + "\n")
+    draw(session, [pool[number] for number in order[:PICTURES]], defective, folder)
     identity.write(folder)
     write_table(path, table)
     return table
 
 
 def best_of(table: pd.DataFrame) -> int:
-    """Number of the candidate with the highest criterion; of equals, the first."""
-    return int(table["criterion"].argmax())
+    """Number of the candidate with the highest criterion; the first if none is surely ahead of it.
+
+    The first is the plain one. Choosing among many by a criterion that says little would be worse.
+    """
+    ahead = table["criterion"].where(table["lead_low"] > 0)
+    return 0 if ahead.isna().all() else int(ahead.argmax())
 
 
 def described(pipeline: Pipeline) -> str:
@@ -167,20 +172,23 @@ def drawn(samples: Sequence[Sample], label: int, count: int) -> list[Sample]:
 def judged(
     session: Session, pool: Sequence[Pipeline], defective: Sequence[Sample], good: Sequence[Sample]
 ) -> pd.DataFrame:
-    """A row a candidate: criterion, and the means that it is made of; the area in per cent."""
+    """A row a candidate: `evidence.criteria`, with the area in per cent."""
     counterfactuals = Counterfactuals(session.classifier, read_images(session, good))
     source, jobs = masks_of(session, pool)
     results = mask_images(
         session.classifier, source, jobs, defective, session.loading("choosing a pipeline")
     )
-    rows = [(r.job, r.item.sample.name, *counterfactuals.shares(r)) for r in results]
-    means = weighted_means(pd.DataFrame(rows, columns=["job", "image", *Shares._fields]))
+    rows = [
+        (r.job, r.item.sample.group, r.item.sample.name, *counterfactuals.shares(r))
+        for r in results
+    ]
+    table = criteria(pd.DataFrame(rows, columns=["job", "group", "image", *Shares._fields]))
     names = {
         "method": [pipeline.method.name for pipeline in pool],
         "segmenter": [pipeline.segmenter.name for pipeline in pool],
-        "criterion": criterion(means["removed"], means["brought"], means["area"]),
     }
-    return pd.DataFrame(names).join(means.assign(area=100 * means["area"]))
+    numbers = table[["criterion", "lead_low", "removed", "brought", "area"]]
+    return pd.DataFrame(names).join(numbers.assign(area=100 * numbers["area"]))
 
 
 def read_images(session: Session, samples: Sequence[Sample]) -> Tensor:
@@ -195,7 +203,7 @@ def read_images(session: Session, samples: Sequence[Sample]) -> Tensor:
 def draw(
     session: Session, best: Sequence[Pipeline], samples: Sequence[Sample], folder: Path
 ) -> None:
-    """Write strips of some images for each of the best candidates."""
+    """Write strips of some images for each of these candidates."""
     source, jobs = masks_of(session, best)
     shown = samples[:SHOWN]
     for result in mask_images(session.classifier, source, jobs, shown, session.loading()):

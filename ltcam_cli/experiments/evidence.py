@@ -21,6 +21,7 @@ from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.maps.engine import HeatmapSource
 from ltcam_cli.runs.masking import ImageResult, Loading, MaskJob, mask_images
+from ltcam_cli.scores.intervals import resample_groups
 
 BLUR = 1 / 32  # standard deviation of the blur, as a share of the image's longer side
 
@@ -89,28 +90,50 @@ class Shares(NamedTuple):
     area: float
 
 
-def weighted_means(shares: pd.DataFrame) -> pd.DataFrame:
-    """Means of each job's shares, weighted by the mean area of an image's masks.
+def criteria(shares: pd.DataFrame, draws: int = 2000) -> pd.DataFrame:
+    """Criterion of each job, and whether it is ahead of the first job beyond chance.
 
-    IoU is pooled over pixels, so that an image counts by the size of its defect, which nobody
-    knows; the masks of all jobs together come nearest to it.
+    Means over images are weighted by the mean area of an image's masks. IoU is pooled over pixels,
+    so that an image counts by the size of its defect, which nobody knows; the masks of all jobs
+    together come nearest to it.
 
     Args:
-        shares: A row a job and image: `job`, `image` and the fields of `Shares`. Rows with NaN do
-            not count.
+        shares: A row a job and image: `job`, `image`, its physical item `group`, and the fields of
+            `Shares`. Images with NaN do not count.
+        draws: Number of resamples of the items.
 
     Returns:
-        A row a job, NaN where nothing counts.
+        A row a job: the means `removed`, `brought` and `area`, the `criterion` of them, and
+        `lead_low`, the low end of the one-sided 95 % interval of its lead over the first job, by a
+        paired bootstrap over the items. NaN where nothing counts.
     """
-    known = shares.dropna()
-    weights = known.groupby("image")["area"].transform("mean")
-    sums = known[list(Shares._fields)].mul(weights, axis=0).groupby(known["job"]).sum()
-    means = sums.div(weights.groupby(known["job"]).sum(), axis=0)
-    return means.reindex(sorted(shares["job"].unique()))
+    fields = list(Shares._fields)
+    jobs = sorted(shares["job"].unique())
+    known = shares.pivot(index=["group", "image"], columns="job", values=fields).dropna()
+    if known.empty:
+        return pd.DataFrame(np.nan, jobs, [*fields, "criterion", "lead_low"])
+    weights = known["area"].mean(axis=1)
+    sums = known.mul(weights, axis=0).groupby("group").sum()
+    groups, drawn = resample_groups(sums.index, draws)
+    times = np.concatenate([np.ones((1, len(groups)), dtype=drawn.dtype), drawn])
+    total = times @ weights.groupby("group").sum().to_numpy()
+    means = times @ sums.to_numpy() / np.maximum(total, np.finfo(float).tiny)[:, None]
+    removed, brought, area = means.reshape(-1, len(fields), len(jobs)).transpose(1, 0, 2)
+    values = criterion(removed, brought, area)
+    return pd.DataFrame(
+        {
+            "removed": removed[0],
+            "brought": brought[0],
+            "area": area[0],
+            "criterion": values[0],
+            "lead_low": np.quantile(values[1:] - values[1:, :1], 0.05, axis=0),
+        },
+        index=jobs,
+    )
 
 
 def criterion(removed: ArrayLike, brought: ArrayLike, area: ArrayLike) -> np.ndarray:
-    """n h · s · √ln(1 / a) of `weighted_means`: is the mask the defect, and all of it?
+    """n h · s · √ln(1 / a) of means over images: is the mask the defect, and all of it?
 
     A mask of a part of the defect has a small h and s, one of far more than the defect a small
     ln(1 / a). Deletion and insertion are those of RISE (Petsiuk et al. 2018), each once. The

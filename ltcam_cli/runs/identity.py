@@ -29,7 +29,7 @@ FORMATS = {
     "sweep": 2,
     "delta": 2,
     "search": 2,
-    "choice": 5,
+    "choice": 6,
     "student": 2,
     "prediction": 2,
     "reproduction": 2,
