@@ -53,7 +53,7 @@ from ltcam_cli.maps.patchcore import (
 from ltcam_cli.maps.spec import MapSpec
 from ltcam_cli.maps.truncation import keep, thresholds
 from ltcam_cli.masks.histogram import histogram
-from ltcam_cli.masks.segmenters import SegmenterConfig, make_segmenter
+from ltcam_cli.masks.segmenters import Segmenter, SegmenterConfig
 from ltcam_cli.runs.acceptance import ReliabilityConfig
 from ltcam_cli.runs.masking import Loading, MaskJob
 from ltcam_cli.runs.reliability import Reliability
@@ -458,7 +458,7 @@ def _memory_of_evaluation(data: str, count: int) -> dict[str, float]:
     samples = real_or_synthetic(data)[:count]
     classifier = slim_classifier()
     source = CamEngine(classifier.model, [MapSpec("gradcam", ALL, 50.0)])
-    jobs = [MaskJob(0, make_segmenter(SegmenterConfig()))]
+    jobs = [MaskJob(0, Segmenter(SegmenterConfig()))]
     bare_pass(classifier.model, torch.rand(1, 1, 64, 64))
     before, started = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
     found = peak(lambda: evaluate(classifier, source, jobs, samples, Loading(), images="all"))

@@ -32,7 +32,7 @@ from ltcam_cli.maps.fusion import at_size
 from ltcam_cli.maps.method import CamMethod, Method
 from ltcam_cli.maps.tta_config import TtaConfig
 from ltcam_cli.masks.refine import RefineConfig
-from ltcam_cli.masks.segmenters import SegmenterConfig, make_segmenter
+from ltcam_cli.masks.segmenters import Segmenter, SegmenterConfig
 from ltcam_cli.runs.cells import Cell
 from ltcam_cli.runs.folder import RunFolder
 
@@ -79,7 +79,7 @@ def fitted(
     session.classifier = tiny_classifier()
     session.training_images = unmasked(toys(12)) if samples is None else samples
     pipelines = [Pipeline(CamMethod(name=name), config, TtaConfig()) for name, config in cells]
-    segmenters = [make_segmenter(config) for _, config in cells]
+    segmenters = [Segmenter(config) for _, config in cells]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(calibration, "heatmap_source", source.of)
         calibrate(session, pipelines, segmenters)

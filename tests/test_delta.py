@@ -30,12 +30,12 @@ from ltcam_cli.maps.engine import CamEngine, Heatmaps
 from ltcam_cli.maps.method import CamMethod
 from ltcam_cli.maps.spec import MapSpec
 from ltcam_cli.maps.tta_config import TtaConfig
-from ltcam_cli.masks.segmenters import SegmenterConfig, make_segmenter
+from ltcam_cli.masks.segmenters import Segmenter, SegmenterConfig
 from ltcam_cli.report.curves import draw_choice
 from ltcam_cli.runs.folder import RunFolder
 from ltcam_cli.runs.masking import ImageResult, Loading, MaskJob
 
-JOBS = [MaskJob(number, make_segmenter(SegmenterConfig())) for number in range(4)]
+JOBS = [MaskJob(number, Segmenter(SegmenterConfig())) for number in range(4)]
 AUTO = CamMethod(delta="auto")
 
 

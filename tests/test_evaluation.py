@@ -30,7 +30,7 @@ from ltcam_cli.maps.engine import CamEngine, Heatmaps
 from ltcam_cli.maps.fusion import at_size
 from ltcam_cli.maps.spec import MapSpec
 from ltcam_cli.masks.inputs import SegInput
-from ltcam_cli.masks.segmenters import SegmenterConfig, make_segmenter
+from ltcam_cli.masks.segmenters import Segmenter, SegmenterConfig
 from ltcam_cli.report.overlay import GREEN, LONGEST, RED, blended, draw_strip, outlined
 from ltcam_cli.runs import masking
 from ltcam_cli.runs.masking import (
@@ -44,7 +44,7 @@ from ltcam_cli.runs.masking import (
 from ltcam_cli.runs.scoring import Scores, evaluate, scorable
 from ltcam_cli.scores.pixels import PixelCounts
 
-OTSU = [MaskJob(0, make_segmenter(SegmenterConfig()))]
+OTSU = [MaskJob(0, Segmenter(SegmenterConfig()))]
 SIZES = [(40, 36), (70, 31), (32, 32), (25, 60)]
 
 
@@ -351,7 +351,7 @@ def test_jobs_of_one_map_share_its_upscaling(monkeypatch: pytest.MonkeyPatch) ->
         return at_size(maps, size, fit)
 
     monkeypatch.setattr(masking, "at_size", counting)
-    half = make_segmenter(SegmenterConfig("half", "fraction"))
+    half = Segmenter(SegmenterConfig("half", "fraction"))
     jobs = [MaskJob(1, half), MaskJob(0, half), *OTSU, MaskJob(1, OTSU[0].segmenter)]
     classifier = tiny_classifier()
 

@@ -23,7 +23,7 @@ from ltcam_cli.errors import LtcamError
 from ltcam_cli.maps.fusion import at_size
 from ltcam_cli.masks.inputs import SegInput
 from ltcam_cli.masks.quantile import Quantiles
-from ltcam_cli.masks.segmenters import SegmenterConfig, make_segmenter, segment
+from ltcam_cli.masks.segmenters import Segmenter, SegmenterConfig, segment
 from ltcam_cli.masks.thresholds import RULES
 
 IMAGE = np.zeros((50, 40), dtype=np.uint8)
@@ -38,7 +38,7 @@ def heatmap(seed: int = 0, scale: float = 1.0) -> np.ndarray:
 
 
 def mask_of(map_: np.ndarray, rule: str = "otsu", **options: Any) -> np.ndarray:
-    return make_segmenter(SegmenterConfig(rule, rule, options))(SegInput(map_, IMAGE))
+    return Segmenter(SegmenterConfig(rule, rule, options))(SegInput(map_, IMAGE))
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
@@ -120,7 +120,7 @@ def test_quantiles_in_one_pass(values: np.ndarray, share: float) -> None:
 
 
 def test_above_what_good_images_reach() -> None:
-    segmenter = make_segmenter(SegmenterConfig("good", "good_quantile", {"quantile": 0.99}))
+    segmenter = Segmenter(SegmenterConfig("good", "good_quantile", {"quantile": 0.99}))
     with pytest.raises(LtcamError, match=r"rule=good_quantile: must see training images first"):
         segmenter(SegInput(heatmap(), IMAGE))
     [calibrator] = segmenter.calibrators
@@ -144,7 +144,7 @@ def test_tidied() -> None:
 
     def tidied(**keys: int) -> np.ndarray:
         config = SegmenterConfig(options={}, **keys)
-        return make_segmenter(config)(SegInput(map_, IMAGE))
+        return Segmenter(config)(SegInput(map_, IMAGE))
 
     assert tidied(closing=1)[30, 20] and not tidied()[30, 20]
     opened = tidied(opening=2)

@@ -26,7 +26,7 @@ from ltcam_cli.files import append, read_json
 from ltcam_cli.maps.engine import CamEngine, Heatmaps, HeatmapSource
 from ltcam_cli.maps.fusion import at_size
 from ltcam_cli.maps.spec import MapSpec
-from ltcam_cli.masks.segmenters import SegmenterConfig, make_segmenter, segment
+from ltcam_cli.masks.segmenters import Segmenter, SegmenterConfig, segment
 from ltcam_cli.report.overlay import draw_strip
 from ltcam_cli.runs import prediction_tables
 from ltcam_cli.runs.acceptance import RejectConfig
@@ -35,7 +35,7 @@ from ltcam_cli.runs.prediction_tables import REGIONS, SCORES, gather
 from ltcam_cli.runs.predictions import Writing, describe_regions, find_images, predict
 from ltcam_cli.runs.shards import Shard
 
-OTSU = MaskJob(0, make_segmenter(SegmenterConfig()))
+OTSU = MaskJob(0, Segmenter(SegmenterConfig()))
 LIMITS = RejectConfig(area=0.4, length=2)
 
 

@@ -21,7 +21,7 @@ from ltcam_cli.data.split import Split, duplicates
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.maps.engine import CamEngine
 from ltcam_cli.maps.spec import MapSpec
-from ltcam_cli.masks.segmenters import SegmenterConfig, make_segmenter
+from ltcam_cli.masks.segmenters import Segmenter, SegmenterConfig
 from ltcam_cli.runs.masking import Loading, MaskJob
 from ltcam_cli.runs.scoring import evaluate
 from ltcam_cli.scores.pixels import PixelCounts
@@ -169,7 +169,7 @@ def test_the_way_through(paper: Split, real_ksdd: Path, tmp_path: Path) -> None:
     assert (metrics["test_images"], metrics["train_images"]) == (80, 319)
     classifier = load_classifier(tmp_path / "checkpoint.pt")
     source = CamEngine(classifier.model, [MapSpec("gradcam", ("all",), 50.0)])
-    jobs = [MaskJob(0, make_segmenter(SegmenterConfig()))]
+    jobs = [MaskJob(0, Segmenter(SegmenterConfig()))]
     [scores], _ = evaluate(classifier, source, jobs, paper.test, Loading())
     row = scores.summary()
     assert row["n_images"] == 10 and scores.table["label"].eq(1).all()

@@ -18,7 +18,7 @@ from ltcam_cli.masks.colour_mixtures import fit_mixture
 from ltcam_cli.masks.guided import guided_filter
 from ltcam_cli.masks.inputs import SegInput, grey, window
 from ltcam_cli.masks.refine import REFINEMENTS, RESPONSES, RefineConfig
-from ltcam_cli.masks.segmenters import Segmenter, SegmenterConfig, make_segmenter
+from ltcam_cli.masks.segmenters import Segmenter, SegmenterConfig
 
 SIZE = (90, 70)
 ALL = [*RESPONSES, *REFINEMENTS]
@@ -50,7 +50,7 @@ def heatmap(seed: int) -> np.ndarray:
 
 def make(rule: str, threshold: str = "otsu", grow: int = 0, **options: Any) -> Segmenter:
     refine = RefineConfig(rule, threshold, grow=grow, options=options)
-    return make_segmenter(SegmenterConfig(refine=refine))
+    return Segmenter(SegmenterConfig(refine=refine))
 
 
 def calibrated(segmenter: Segmenter, step: float, kind: str = "uint8") -> Segmenter:
@@ -125,7 +125,7 @@ def test_what_is_constant(rule: str) -> None:
         if rule != "appearance":  # which such an image is far from everywhere
             assert (mask == region).mean() > 0.99
     everywhere = np.arange(SIZE[0] * SIZE[1], dtype=np.float32).reshape(SIZE)
-    full = make_segmenter(SegmenterConfig("all", "fraction", {"of_maximum": 0.0}))
+    full = Segmenter(SegmenterConfig("all", "fraction", {"of_maximum": 0.0}))
     assert full(SegInput(everywhere, surface(0, 50))).sum() == everywhere.size - 1
 
 
@@ -304,7 +304,7 @@ def test_deviation_is_hysteresis_of_the_evidence(seed: int, step: float) -> None
     image, M = surface(seed, -step), heatmap(seed)
     refine = RefineConfig("contrast", "deviation", options={"scale": 9.0, "polarity": "dark"})
     config = SegmenterConfig("x", "fraction", {"of_maximum": 0.2}, refine)
-    mask = make_segmenter(config)(SegInput(M, image))
+    mask = Segmenter(config)(SegInput(M, image))
 
     pixels = image.astype(np.float64) / 255
     background = ndimage.gaussian_filter(pixels, 9.0, truncate=3)
@@ -319,7 +319,7 @@ def test_deviation_is_hysteresis_of_the_evidence(seed: int, step: float) -> None
 def test_a_defective_image_has_a_mask_however_faint() -> None:
     """Both thresholds sink with the highest evidence."""
     refine = RefineConfig("contrast", "deviation", low=500, high=1000, options={"polarity": "dark"})
-    segmenter = make_segmenter(SegmenterConfig("x", "fraction", {"of_maximum": 0.2}, refine))
+    segmenter = Segmenter(SegmenterConfig("x", "fraction", {"of_maximum": 0.2}, refine))
     mask = segmenter(SegInput(heatmap(3), surface(3, -40)))
     assert mask.any() and iou(mask, crack(3)) > 0.3
 

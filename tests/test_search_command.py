@@ -24,7 +24,7 @@ from ltcam_cli.experiments.session import Session
 from ltcam_cli.experiments.settings import Settings
 from ltcam_cli.maps.engine import CamEngine
 from ltcam_cli.maps.spec import MapSpec
-from ltcam_cli.masks.segmenters import SegmenterConfig, make_segmenter
+from ltcam_cli.masks.segmenters import Segmenter, SegmenterConfig
 from ltcam_cli.runs.folder import RunFolder
 from ltcam_cli.runs.masking import Loading, MaskJob
 from ltcam_cli.runs.scoring import evaluate
@@ -65,7 +65,7 @@ def test_fold_ious_are_pooled_over_their_items() -> None:
     samples = [toy(n, 1, group=f"item{n % 3}") for n in range(7)]
     specs = [MapSpec("layercam", ("all",), delta) for delta in (0.0, 90.0)]
     source = CamEngine(session.classifier.model, specs)
-    jobs = [MaskJob(number, make_segmenter(SegmenterConfig())) for number in range(2)]
+    jobs = [MaskJob(number, Segmenter(SegmenterConfig())) for number in range(2)]
     found = fold_ious(session, source, jobs, samples)
     fold = folds_of([sample.group for sample in samples], 2)
     scores, _ = evaluate(session.classifier, source, jobs, samples, Loading())

@@ -65,7 +65,7 @@ class RandomShift(nn.Module):
         return image
 
 
-def at_size(batch: Batch, size: tuple[int, int]) -> Batch:
+def resized(batch: Batch, size: tuple[int, int]) -> Batch:
     """A batch with its images at a height and width, by antialiased bilinear interpolation."""
     if batch.images.shape[2:] == size:
         return batch

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ltcam_cli.classifier.augment import BalancedOrder, CutMix, at_size, augmentation
+from ltcam_cli.classifier.augment import BalancedOrder, CutMix, augmentation, resized
 from ltcam_cli.classifier.backbones import freeze_batch_norm, remaining_hint
 from ltcam_cli.classifier.checkpoint import Classifier
 from ltcam_cli.classifier.config import BackboneConfig, TrainerConfig
@@ -255,7 +255,7 @@ class _Training:
         if self.classifier.backbone.freeze_bn:
             freeze_batch_norm(self.classifier.model)
         loaded = (batch for batch in read_batches(self.loader) if batch.items)
-        return (at_size(batch, self.sizes[epoch]) for batch in loaded)
+        return (resized(batch, self.sizes[epoch]) for batch in loaded)
 
     def _loss(self, batch: Batch) -> Tensor:
         pixels, labels = self.cutmix(batch.images, batch.labels)

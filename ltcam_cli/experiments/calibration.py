@@ -22,7 +22,7 @@ from ltcam_cli.experiments.settings import Pipeline
 from ltcam_cli.experiments.sources import distinct, heatmap_source, passes
 from ltcam_cli.files import exclusive, read_json, short_hash, write_json
 from ltcam_cli.masks.inputs import Calibrator, SegInput
-from ltcam_cli.masks.segmenters import Segmenter, make_segmenter
+from ltcam_cli.masks.segmenters import Segmenter
 from ltcam_cli.progress import track
 from ltcam_cli.runs.identity import Identity
 from ltcam_cli.runs.masking import Loading, MaskJob, mask_images
@@ -37,7 +37,7 @@ def calibrated_segmenters(session: Session, pipelines: Sequence[Pipeline]) -> li
     Raises:
         LtcamError: If the data set is absent and a segmenter was never calibrated.
     """
-    segmenters = [make_segmenter(pipeline.segmenter) for pipeline in pipelines]
+    segmenters = [Segmenter(pipeline.segmenter) for pipeline in pipelines]
     places = [place_of(session, pipeline) for pipeline in pipelines]
     open_ones = {place: number for number, place in enumerate(places) if place is not None}
     folder = session.run.path / "segmenters"
@@ -57,7 +57,7 @@ def calibrated_segmenters(session: Session, pipelines: Sequence[Pipeline]) -> li
 
 def calibration_identity(session: Session, pipeline: Pipeline) -> Identity | None:
     """What decides a calibration, besides the images; None where there is none."""
-    calibrators = make_segmenter(pipeline.segmenter).calibrators
+    calibrators = Segmenter(pipeline.segmenter).calibrators
     if not calibrators:
         return None
     segmenter = pipeline.segmenter

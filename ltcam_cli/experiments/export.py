@@ -13,7 +13,7 @@ import ltcam_cli
 from ltcam_cli.classifier.checkpoint import Classifier
 from ltcam_cli.data.batches import Images
 from ltcam_cli.errors import LtcamError
-from ltcam_cli.experiments.cells import masks_of
+from ltcam_cli.experiments.calibration import calibrated_segmenters
 from ltcam_cli.experiments.session import Session, session_of_run
 from ltcam_cli.experiments.settings import Composed, Pipeline
 from ltcam_cli.experiments.sources import resolved, student_folder, with_logit
@@ -62,7 +62,7 @@ def export_pipeline(composed: Composed, out: Path | None = None) -> Exported:
             f"ltcam student train --run {run.name} --method {method.name}"
         )
     pipeline = Pipeline(method, settings.segmenter, settings.tta)
-    _, [job] = masks_of(session, [pipeline])
+    [segmenter] = calibrated_segmenters(session, [pipeline])
     described = {
         "run": run.name,
         "classifier": session.checkpoint,
@@ -70,7 +70,7 @@ def export_pipeline(composed: Composed, out: Path | None = None) -> Exported:
         "version": ltcam_cli.__version__,
         "method": asdict(method),
         "segmenter": asdict(settings.segmenter),
-        "calibration": [calibrator.state for calibrator in job.segmenter.calibrators],
+        "calibration": [calibrator.state for calibrator in segmenter.calibrators],
     }
     path = out or onnx_path(run.path)
     classifier = session.classifier

@@ -26,7 +26,7 @@ from ltcam_cli.experiments.students import best_pipeline
 from ltcam_cli.experiments.tasks import Row
 from ltcam_cli.files import content_digest, exclusive, lock, short_hash
 from ltcam_cli.maps.engine import HeatmapSource
-from ltcam_cli.masks.segmenters import make_segmenter
+from ltcam_cli.masks.segmenters import Segmenter
 from ltcam_cli.report.overlay import draw_strip
 from ltcam_cli.runs.annotating import ANNOTATIONS, write_annotations
 from ltcam_cli.runs.folder import find_run, read_config, write_config
@@ -167,7 +167,7 @@ def file_predictor(composed: Composed) -> Predictor:
         )
     gpu = torch_device(settings.device).type == "cuda"
     source = OnnxSource(path, settings.threads, gpu)
-    segmenter = make_segmenter(settings.segmenter)
+    segmenter = Segmenter(settings.segmenter)
     if segmenter.calibrators and asdict(settings.segmenter) != metadata["segmenter"]:
         raise LtcamError(
             f"segmenter {settings.segmenter.label}: learns from training images; export the file "

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 import numpy as np
 import skimage
 from pydantic import Field
 
 from ltcam_cli.config import FolderName, Pixels, build, config
-from ltcam_cli.masks.inputs import Calibrated, Calibrator, SegInput
+from ltcam_cli.masks.inputs import Calibrator, SegInput
 from ltcam_cli.masks.refine import RefineConfig, make_refinement, refined
 from ltcam_cli.masks.thresholds import find_rule, make_threshold
 
@@ -41,7 +41,7 @@ class SegmenterConfig:
     min_area: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
 
     def __post_init__(self) -> None:
-        make_segmenter(self)
+        Segmenter(self)  # names what does not exist
 
     @property
     def label(self) -> str:
@@ -61,18 +61,18 @@ def make_segmenter_config(values: Any) -> SegmenterConfig:
     return build(SegmenterConfig, values)
 
 
-class Segmenter(Calibrated, Protocol):
-    """A mask from a heatmap and its image."""
+class Segmenter:
+    """The mask of a heatmap's threshold, refined and cleaned up as a config says.
 
-    def __call__(self, given: SegInput) -> np.ndarray:
-        """The mask (H, W) bool."""
-        ...
-
-
-class ThresholdSegmenter:
-    """The mask of a heatmap's threshold, refined and cleaned up as a config says."""
+    Calibrated by its `calibrators`, if it has any, before it is called.
+    """
 
     def __init__(self, config: SegmenterConfig) -> None:
+        """Read the config.
+
+        Raises:
+            LtcamError: Naming the key that is wrong.
+        """
         self.config = config
         self.threshold = make_threshold(config.rule, config.options)
         self.refinement = make_refinement(config.refine, self.threshold)
@@ -91,15 +91,6 @@ class ThresholdSegmenter:
         if self.config.opening:
             mask = skimage.morphology.isotropic_opening(mask, self.config.opening)
         return without_small(mask, self.config.min_area)
-
-
-def make_segmenter(config: SegmenterConfig) -> Segmenter:
-    """The segmenter that a config describes, to be calibrated before it is called.
-
-    Raises:
-        LtcamError: naming the key that is wrong.
-    """
-    return ThresholdSegmenter(config)
 
 
 def without_small(mask: np.ndarray, min_area: int) -> np.ndarray:
@@ -126,4 +117,4 @@ def segment(
     Raises:
         LtcamError: if there is no such rule or option, or a value is not allowed.
     """
-    return make_segmenter(SegmenterConfig(rule, rule, options))(SegInput(heatmap, image))
+    return Segmenter(SegmenterConfig(rule, rule, options))(SegInput(heatmap, image))

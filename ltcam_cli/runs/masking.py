@@ -20,7 +20,6 @@ from ltcam_cli.errors import LtcamError
 from ltcam_cli.maps.engine import Heatmaps, HeatmapSource, wanted_size
 from ltcam_cli.maps.fusion import at_size
 from ltcam_cli.masks.inputs import SegInput
-from ltcam_cli.masks.segmenters import Segmenter
 from ltcam_cli.progress import Progress
 from ltcam_cli.runs.kinds import ImageKinds, image_kinds
 
@@ -33,12 +32,12 @@ class MaskJob:
 
     Attributes:
         map: Number of the map, as the source lists them.
-        segmenter: Segmenter, fitted if it must be.
+        segmenter: Mask (H, W) bool of a heatmap and its image: a calibrated `Segmenter`.
         kind: Kind of defect that the map is of; None: of any.
     """
 
     map: int
-    segmenter: Segmenter
+    segmenter: Callable[[SegInput], np.ndarray]
     kind: str | None = None
 
 
