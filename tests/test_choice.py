@@ -30,7 +30,7 @@ from ltcam_cli.data.folder import Folder
 from ltcam_cli.data.size import LARGE, derived_size, with_size
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments import choice, students
-from ltcam_cli.experiments.choice import METHODS, SEGMENTERS, best_of, candidates
+from ltcam_cli.experiments.choice import CORES, METHODS, SEGMENTERS, best_of, candidates
 from ltcam_cli.experiments.evidence import BLUR, Counterfactuals, Shares, criteria, criterion
 from ltcam_cli.experiments.session import Session
 
@@ -58,7 +58,7 @@ def test_segmenters_are_those_of_the_config_files(segmenter: Any) -> None:
 
 def test_what_the_user_names_stays() -> None:
     everything = settings_of("predict", Call(["pipeline=auto"])).pipeline
-    assert len(candidates(everything)) == len(METHODS) * len(SEGMENTERS)
+    assert len(candidates(everything)) == len(METHODS) * len(SEGMENTERS) - len(CORES)
     fixed = settings_of("predict", Call(["pipeline=auto", "segmenter=yen"])).pipeline
     assert {c.segmenter.name for c in candidates(fixed)} == {"yen"}
     assert {c.tta.label for c in candidates(fixed)} == {everything.tta.label} != {""}

@@ -67,6 +67,8 @@ SEGMENTERS: tuple[SegmenterConfig, ...] = (
     contrast("bright"),
     contrast("both"),
 )
+# Shares of the maximum that no sum of stages has used well: see docs/surfaces.md.
+CORES = (fraction(0.3), fraction(0.5))
 
 
 def is_open(pipeline: Pipeline) -> bool:
@@ -81,6 +83,7 @@ def candidates(pipeline: Pipeline) -> list[Pipeline]:
     return [
         replace(pipeline, method=method, segmenter=segmenter)
         for method, segmenter in product(methods, segmenters)
+        if not (method == METHODS[0] and segmenter in CORES)
     ]
 
 
