@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from ltcam_cli.classifier.checkpoint import Classifier
+from ltcam_cli.data.decoding import is_deep
 from ltcam_cli.data.image_files import forget_warnings
 from ltcam_cli.data.listing import said
 from ltcam_cli.data.sample import Sample
@@ -199,7 +200,9 @@ class Prediction:
 
     def __call__(self, composed: Composed) -> Row:
         """Predict; the data set need not be there where a run is named."""
-        find_images([Path(path) for path in self.paths])  # refuses before anything is computed
+        samples = find_images([Path(path) for path in self.paths])
+        if settings_from(composed).predict.on_error == "raise":
+            _check_heads(samples)  # a student may be trained first, for minutes
         return self.run(predictor_of(composed))
 
     def run(self, predictor: Predictor) -> Row:
@@ -228,6 +231,16 @@ class Prediction:
             "also": " ".join(f"{name}/" for name in folders),
             **({} if lines is None else {"lines": lines}),
         }
+
+
+def _check_heads(samples: Sequence[Sample]) -> None:
+    """Refuse files that are empty or no image, by their heads; damage behind is seen later."""
+    for sample in samples:
+        try:
+            assert sample.path is not None
+            is_deep(sample.path)
+        except LtcamError as error:
+            raise LtcamError(f"{error} (or predict.on_error=skip)") from error
 
 
 def predict_samples(
