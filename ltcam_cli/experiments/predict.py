@@ -37,6 +37,7 @@ from ltcam_cli.runs.masking import Loading, MaskJob
 from ltcam_cli.runs.prediction_tables import PredictionTables, rejected_parts
 from ltcam_cli.runs.predictions import Writing, find_images, predict
 from ltcam_cli.runs.reliability import Reliability
+from ltcam_cli.scores.skill import no_skill
 from ltcam_cli.student.deploy import (
     OnnxSource,
     metadata_path,
@@ -115,6 +116,8 @@ def run_predictor(composed: Composed) -> Predictor:
     """Predictor of a run's classifier and the config's pipeline."""
     session = session_of_run(composed)
     settings = session.settings
+    if warning := no_skill(session.run.metrics):  # before minutes of a student, and empty masks
+        log.warning("%s: %s", session.run.name, warning)
     pipeline = best_pipeline(session, settings.pipeline)
     method = resolved(session, pipeline.method)
     method.check()  # refuses what does not exist before a checkpoint is read
