@@ -694,8 +694,10 @@ def test_a_run_that_learnt_nothing_is_named_wherever_it_is_used(cli: Cli, own_ru
     write_json(path, json.loads(path.read_text()) | {f"test_{k}": v for k, v in none.items()})
     said = f"{own_run.name}: no better than always saying defective"
     used = ["--run", own_run.name, "threads=1"]
+    Image.new("L", (40, 40), 90).save(cli.folder / "photo.png")
+    alone = ["predict", "photo.png", *used, "--method", "gradcam", "--out", "found"]
     for call in (["runs"], ["evaluate", *used], ["report", own_run.name, "threads=1"],
-                 ["train", *own_run.overrides]):  # fmt: skip
+                 ["train", *own_run.overrides], alone):  # fmt: skip
         result = cli(*call)
         assert result.exit_code == 0 and result.stderr.count(said) == 1, result.output
     page = (own_run.path / "report.html").read_text(encoding="utf-8")

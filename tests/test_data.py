@@ -41,6 +41,7 @@ from ltcam_cli.data.listing import stem_of
 from ltcam_cli.data.load import DATASETS, load_split, make_dataset
 from ltcam_cli.data.mask_files import MaskReader
 from ltcam_cli.data.sample import Sample
+from ltcam_cli.data.size import with_size
 from ltcam_cli.data.split import Split, check_classes, split_fraction
 from ltcam_cli.data.synthetic import Synthetic
 from ltcam_cli.errors import LtcamError
@@ -1313,6 +1314,19 @@ def test_what_helps_a_part_without_a_class(tmp_path: Path, mvtec: Path) -> None:
     save(tmp_path / "odd" / "good" / "a.png", tmp_path / "odd" / "scratches" / "b.png")
     said = advice(load_split(folder(tmp_path / "odd")))
     assert "has no defective item" in said and "folder scratches/" in said
+
+
+def test_no_training_image_is_called_unlike_the_training_images(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for place in ("good/a", "good/b", "defect/c", "defect/d"):
+        save(tmp_path / f"{place}.png")
+        Image.fromarray(GREY16 >> 4).save(tmp_path / f"{place}_12.png")
+    dataset = folder(tmp_path)
+    split = load_split(dataset)
+    with_size(dataset, split.listed_train)
+    look_at(dataset, split)
+    assert "warning" not in caplog.text
 
 
 def test_findings_of_a_data_check(tmp_path: Path) -> None:

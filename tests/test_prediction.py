@@ -22,6 +22,8 @@ from toys import fault, picture, tiny_classifier, toy, toys, write_images
 from ltcam_cli.data.batches import Images, Item
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.config import PredictConfig
+from ltcam_cli.experiments.predict import Prediction
+from ltcam_cli.experiments.settings import Composed
 from ltcam_cli.files import append, read_json
 from ltcam_cli.maps.engine import CamEngine, Heatmaps, HeatmapSource
 from ltcam_cli.maps.fusion import at_size
@@ -132,6 +134,13 @@ def test_wrong_paths(tmp_path: Path, names: list[str], asked: list[str], message
     with pytest.raises(LtcamError, match=message) as raised:
         find_images([tmp_path / name for name in asked])
     assert "\n" not in str(raised.value)
+
+
+def test_no_image_is_refused_before_anything_is_computed(tmp_path: Path) -> None:
+    write(tmp_path / "a.png", 1)
+    (tmp_path / "b.png").write_bytes(b"this is no image")
+    with pytest.raises(LtcamError, match=r"b\.png: is no image.* \(or predict\.on_error=skip\)"):
+        Prediction([str(tmp_path)])(Composed({}))
 
 
 # Regions

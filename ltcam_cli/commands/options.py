@@ -136,7 +136,8 @@ def as_overrides(given: Mapping[Option, Any], overrides: Sequence[str] | None) -
     """
     for override in overrides or ():
         if "=" not in override and not override.startswith("~"):
-            raise LtcamError(f"{override}: not understood; overrides look like key=value")
+            own = "dataset=folder dataset.root=FOLDER for images, --run NAME for a run"
+            raise LtcamError(f"{override}: not understood; overrides look like key=value: {own}")
     set_options = [(option, value) for option, value in given.items() if value not in (None, False)]
     set_options.sort(key=lambda pair: "." in pair[0].key)  # a group before its keys
     return [option.override(value) for option, value in set_options] + [*(overrides or ())]

@@ -167,7 +167,7 @@ class Dataset:
             raise LtcamError(
                 "dataset.root is not set; give the folder of the images (one called null: ./null)"
             )
-        root = Path(self.root)
+        root = Path(self.root).expanduser()  # no shell expands ~ behind `dataset.root=`
         if not root.is_dir():
             raise LtcamError(
                 f"dataset.root={self.root}: no such folder; give the images' folder"
@@ -213,4 +213,6 @@ class PublishedDataset(Dataset):
 
     @property
     def _or_download(self) -> str:
-        return f", or run: ltcam data download {self.kind}" if self.url else ""
+        download = f", or run: ltcam data download {self.kind}" if self.url else ""
+        own = "for your own images set dataset=folder dataset.root=FOLDER, or name their run"
+        return f"{download}; {own}"

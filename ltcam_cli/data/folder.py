@@ -75,8 +75,8 @@ class Folder(Dataset):
         found.tree() if is_tree else found.flat()
         if not found.samples:
             raise LtcamError(
-                f"dataset.root={self.root}: no image in good/ or defect/ below it, and no "
-                f"train/good{''.join(f'; {note}' for note in found.notes)}"
+                f"dataset.root={self.root}: no image in good/ or defect/ below it (OK/ and "
+                f"NG/ do, too), and no train/good{''.join(f'; {note}' for note in found.notes)}"
             )
         if split == "csv":
             parts = split_by_csv(found.samples, table)

@@ -47,11 +47,12 @@ def with_size(dataset: D, samples: Sequence[Sample], most: int = MOST) -> D:
     """
     if dataset.height is not None and dataset.width is not None:
         return dataset
+    reader = dataset.image_reader("file")  # sizes need no level of white, and no warning of it
     numbers = np.random.default_rng(0).permutation(len(samples))[:SEEN]
     sizes = []
     for number in sorted(numbers):
         try:
-            height, width = samples[number].image.shape[:2]
+            height, width = samples[number].read_by(reader, dataset.mask_reader()).image.shape[:2]
         except LtcamError:
             if dataset.on_error != "skip":
                 raise

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from ltcam_cli.data.dataset import Dataset
+from ltcam_cli.data.load import white_of
 from ltcam_cli.data.mask_files import MaskReader, TrueMask
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.split import Split, duplicates
@@ -47,6 +48,8 @@ def class_table(split: Split) -> pd.DataFrame:
 
 def look_at(dataset: Dataset, split: Split) -> Findings:
     """Read all images and masks of a data set, and compare them with labels and each other."""
+    white = white_of(dataset, split.listed_train)
+    split = split.read_by(dataset.image_reader(white), dataset.mask_reader())
     found = Findings(odd=list(split.notes))
     samples = split.part("all")
     _compare_images(split, samples, found)

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from ltcam_cli.classifier.checkpoint import Classifier
+from ltcam_cli.data.decoding import is_deep
 from ltcam_cli.data.image_files import forget_warnings
 from ltcam_cli.data.listing import said
 from ltcam_cli.data.sample import Sample
@@ -36,6 +37,7 @@ from ltcam_cli.runs.masking import Loading, MaskJob
 from ltcam_cli.runs.prediction_tables import PredictionTables, rejected_parts
 from ltcam_cli.runs.predictions import Writing, find_images, predict
 from ltcam_cli.runs.reliability import Reliability
+from ltcam_cli.scores.skill import no_skill
 from ltcam_cli.student.deploy import (
     OnnxSource,
     metadata_path,
@@ -114,6 +116,8 @@ def run_predictor(composed: Composed) -> Predictor:
     """Predictor of a run's classifier and the config's pipeline."""
     session = session_of_run(composed)
     settings = session.settings
+    if warning := no_skill(session.run.metrics):  # before minutes of a student, and empty masks
+        log.warning("%s: %s", session.run.name, warning)
     pipeline = best_pipeline(session, settings.pipeline)
     method = resolved(session, pipeline.method)
     method.check()  # refuses what does not exist before a checkpoint is read
@@ -199,7 +203,9 @@ class Prediction:
 
     def __call__(self, composed: Composed) -> Row:
         """Predict; the data set need not be there where a run is named."""
-        find_images([Path(path) for path in self.paths])  # refuses before anything is computed
+        samples = find_images([Path(path) for path in self.paths])
+        if settings_from(composed).predict.on_error == "raise":
+            _check_heads(samples)  # a student may be trained first, for minutes
         return self.run(predictor_of(composed))
 
     def run(self, predictor: Predictor) -> Row:
@@ -228,6 +234,16 @@ class Prediction:
             "also": " ".join(f"{name}/" for name in folders),
             **({} if lines is None else {"lines": lines}),
         }
+
+
+def _check_heads(samples: Sequence[Sample]) -> None:
+    """Refuse files that are empty or no image, by their heads; damage behind is seen later."""
+    for sample in samples:
+        try:
+            assert sample.path is not None
+            is_deep(sample.path)
+        except LtcamError as error:
+            raise LtcamError(f"{error} (or predict.on_error=skip)") from error
 
 
 def predict_samples(

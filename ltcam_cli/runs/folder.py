@@ -172,7 +172,8 @@ def find_run(outputs: Path, name: str, key: str = "run") -> RunFolder:
         if (path / "train" / "config.yaml").is_file():
             return RunFolder(path)
     known = [run.name for run in list_runs(outputs)]
-    hint = nearest(name, known) if known else "; there is none yet: ltcam train"
+    none = "; there is none yet: ltcam train (elsewhere: outputs=FOLDER)"
+    hint = nearest(name, known) if known else none
     raise LtcamError(f"{key}={name}: no such run in {outputs}{hint}")
 
 
