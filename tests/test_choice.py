@@ -159,8 +159,8 @@ def test_a_lead_is_judged_by_a_bootstrap_over_the_items() -> None:
 
 
 def test_the_criterion_is_a_product_of_means() -> None:
-    removed, brought, area = [0.5, 1.0, 0.2], [0.8, 0.1, 0.0], [0.01, 1.0, 0.0]
-    expected = [0.5 * 0.8 * math.sqrt(math.log(100)), 0, 0]
+    removed, brought, area = [0.5, 1.0, 0.2, 0.3], [0.8, 0.1, 0.0, 0.3], [0.01, 1.0, 0.0, 1 + 1e-15]
+    expected = [0.5 * 0.8 * math.sqrt(math.log(100)), 0, 0, 0]
     np.testing.assert_allclose(criterion(removed, brought, area), expected)
 
 

@@ -140,7 +140,7 @@ def criterion(removed: ArrayLike, brought: ArrayLike, area: ArrayLike) -> np.nda
     product is ours; compared with others in docs/surfaces.md.
     """
     area = np.asarray(area, dtype=float)
-    narrow = np.where(area > 0, -np.log(np.where(area > 0, area, 1.0)), 0.0)
+    narrow = -np.log(np.where(area > 0, area, 1.0).clip(max=1))  # a mean of ones may be above 1
     return np.asarray(removed) * np.asarray(brought) * np.sqrt(narrow)
 
 
