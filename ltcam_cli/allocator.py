@@ -33,8 +33,9 @@ def reuse_freed_memory() -> None:
 def uncollected() -> Iterator[None]:
     """Import without a search for garbage, and leave what was imported out of later searches.
 
-    Modules stay, but torch and torchvision bring so many objects that Python goes through all that
-    are there some ten times meanwhile: a fifth of the time of `ltcam predict` with one image.
+    Modules stay; but torch and torchvision bring so many objects that Python goes through all of
+    them again and again: two fifths of the time in which one image was predicted. See
+    docs/measurements.md, Report and prediction.
     """
     known = len(sys.modules)
     gc.disable()
