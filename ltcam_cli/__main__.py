@@ -6,7 +6,7 @@ import signal
 import sys
 from types import FrameType
 
-from ltcam_cli.allocator import reuse_freed_memory
+from ltcam_cli.allocator import reuse_freed_memory, uncollected
 from ltcam_cli.errors import interrupted_status
 
 
@@ -15,7 +15,8 @@ def main() -> None:
     end_like_interruptions()
     try:
         reuse_freed_memory()
-        from ltcam_cli.cli import app  # imports torch
+        with uncollected():
+            from ltcam_cli.cli import app
 
         app(prog_name="ltcam")
     except KeyboardInterrupt as interruption:  # before a command began

@@ -1,9 +1,13 @@
-"""Settings of the C library's memory allocator. Importable by every station; imports no torch."""
+"""Settings of memory: C's allocator, Python's collector. Importable by all; imports no torch."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 GLIBC = "CS_GNU_LIBC_VERSION" in getattr(os, "confstr_names", {})
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
@@ -23,3 +27,21 @@ def reuse_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, -1)
         mallopt(M_MMAP_MAX, 0)
         os.environ.update(SPAWNED)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Import without a search for garbage, and leave what was imported out of later searches.
+
+    Modules stay; but torch and torchvision bring so many objects that Python goes through all of
+    them again and again: two fifths of the time in which one image was predicted. See
+    docs/measurements.md, Report and prediction.
+    """
+    known = len(sys.modules)
+    gc.disable()
+    try:
+        yield
+    finally:
+        if len(sys.modules) > known:  # else what a task left would never be searched again
+            gc.freeze()
+        gc.enable()

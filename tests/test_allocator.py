@@ -1,4 +1,4 @@
-"""Freed memory is used again, in this process and in its children."""
+"""Freed memory is used again, here and in children; imports are not searched for garbage."""
 
 from __future__ import annotations
 
@@ -11,7 +11,21 @@ import pytest
 
 from ltcam_cli.allocator import GLIBC, USERS
 
-pytestmark = pytest.mark.skipif(not GLIBC, reason="not glibc")
+needs_glibc = pytest.mark.skipif(not GLIBC, reason="not glibc")
+# Whether garbage is searched, and whether objects are left out: without an import, and with one.
+COLLECTION = """
+import gc
+from ltcam_cli.allocator import uncollected
+
+with uncollected():
+    print(gc.isenabled())
+print(gc.isenabled(), gc.get_freeze_count() > 0)
+try:
+    with uncollected():
+        import colorsys, missing_module
+except ImportError:
+    print(gc.isenabled(), gc.get_freeze_count() > 0)
+"""
 # Page faults while ten blocks are filled and freed: before the call, after it, and in children.
 FAULTS = """
 import multiprocessing, resource
@@ -49,14 +63,21 @@ def page_faults(folder: Path, **variables: str) -> list[int]:
     return [int(word) for word in printed.split()]
 
 
+@needs_glibc
 def test_freed_blocks_are_used_again(tmp_path: Path) -> None:
     before, *after = page_faults(tmp_path)
     assert len(after) == 3 and max(after) < before / 10
 
 
+@needs_glibc
 @pytest.mark.parametrize(
     ("name", "value"), [("GLIBC_TUNABLES", ""), ("MALLOC_TRIM_THRESHOLD_", "1000000")]
 )
 def test_a_setting_of_the_user_is_left_alone(tmp_path: Path, name: str, value: str) -> None:
     before, *after = page_faults(tmp_path, **{name: value})
     assert len(after) == 3 and min(after) > before / 2
+
+
+def test_imports_alone_are_kept_out_of_collections() -> None:
+    printed = subprocess.check_output([sys.executable, "-c", COLLECTION], text=True)
+    assert printed.split() == ["False", "True", "False", "True", "True"]

@@ -3,7 +3,10 @@
 import importlib
 from types import ModuleType
 
+from ltcam_cli.allocator import uncollected
+
 
 def __getattr__(name: str) -> ModuleType:
     """A module of this package, imported when a command first needs it."""
-    return importlib.import_module(f"{__name__}.{name}")
+    with uncollected():
+        return importlib.import_module(f"{__name__}.{name}")

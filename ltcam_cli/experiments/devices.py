@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ltcam_cli.allocator import uncollected
 from ltcam_cli.errors import LtcamError
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def torch_device(name: str) -> torch.device:
 def use_threads(count: int | None) -> None:
     """Let torch use `count` CPU threads; None leaves its own choice."""
     if count is not None:
-        import torch
+        with uncollected():
+            import torch
 
         torch.set_num_threads(count)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ltcam_cli.allocator import uncollected
 from ltcam_cli.experiments.settings import Composed
 
 Row = dict[str, Any]
@@ -28,6 +29,7 @@ class LazyTask:
     def __call__(self, composed: Composed) -> Row:
         """Import the task, and run it."""
         module, _, name = self.reference.partition(":")
-        task = getattr(importlib.import_module(module), name)
+        with uncollected():
+            task = getattr(importlib.import_module(module), name)
         row: Row = (task if self.arguments is None else task(*self.arguments))(composed)
         return row
