@@ -96,8 +96,6 @@ def _one_line(hydra: Any, job: str, message: str) -> str:
 def _nearest_key(hydra: Any, job: str, key: str) -> str:
     cfg = hydra.compose_config(job, [], run_mode=RunMode.RUN, with_log_configuration=False)
     keys = {name for name in _keys(cfg) if not name.startswith("hydra")}
-    if within := sorted(name for name in keys if name.endswith(f".{key}")):
-        return f"; did you mean {' or '.join(within)}?"
     siblings = {name for name in keys if name.rpartition(".")[0] == key.rpartition(".")[0]}
     return nearest(key, siblings or {name.split(".")[0] for name in keys})
 
