@@ -273,6 +273,10 @@ def _line(cls: type, key: str, error: ValidationError, values: Mapping[str, Any]
     if not name:  # a ValueError of `__post_init__`
         return f"{where}: {' '.join(str(fault['msg']).split())}"
     if name not in hints:
+        inner = {part: getattr(v, "__dataclass_fields__", v) for part, v in values.items()}
+        homes = [part for part, v in inner.items() if isinstance(v, Mapping) and name in v]
+        if homes and not key:
+            return f"{where}: no such key; did you mean {homes[0]}.{name}?"
         return f"{where}: no such key{nearest(name, hints)}"
     annotation, value = hints[name], values.get(name, fault["input"])
     if fault["type"] in {"missing", "missing_argument"}:

@@ -611,6 +611,7 @@ def test_a_runs_data_set_can_be_replaced(cli: Cli, own_run: Run) -> None:
     run = ["evaluate", "--run", own_run.name, "--method", "gradcam"]
     cli.ok(*run)
     cli.ok(*run, "dataset.seed=3")
+    cli.fault(*run, "count=3", says=["count", "did you mean dataset.count?"])
     cli.fault(*run, "dataset.seeds=3", says=["dataset.seeds", "did you mean 'seed'?"])
     cli.ok("data", "synth", "plates", *SYNTHETIC[1:5])
     cli.ok(*run, "dataset=folder", "dataset.root=plates")
@@ -1114,7 +1115,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(cli: Cli) -> None:
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, stderr
     assert "Traceback" not in stdout + stderr
-    assert stderr.splitlines()[-1] == "ltcam: interrupted; what was complete stays"
+    assert stderr.endswith("ltcam: interrupted; what was complete stays; go on with --resume\n")
     run = only(Path("killed"), "*/train")
     assert not (run / "checkpoint.pt").exists()
     assert not half_written(cli.folder)

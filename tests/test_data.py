@@ -42,7 +42,7 @@ from ltcam_cli.data.load import DATASETS, load_split, make_dataset
 from ltcam_cli.data.mask_files import MaskReader
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.data.size import with_size
-from ltcam_cli.data.split import Split, check_classes, split_fraction
+from ltcam_cli.data.split import Split, check_classes, split_fraction, warn_of_equals
 from ltcam_cli.data.synthetic import Synthetic
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.experiments.data_check import look_at
@@ -1329,7 +1329,7 @@ def test_no_training_image_is_called_unlike_the_training_images(
     assert "warning" not in caplog.text
 
 
-def test_findings_of_a_data_check(tmp_path: Path) -> None:
+def test_findings_of_a_data_check(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = write_flat(tmp_path, good=4, defect=4)
     shutil.copy(root / "good" / "g0.png", root / "defect" / "d9.png")
     shutil.copy(root / "good" / "g1.png", root / "good" / "g8.png")
@@ -1346,6 +1346,8 @@ def test_findings_of_a_data_check(tmp_path: Path) -> None:
     ):
         assert any(words in line for line in found.wrong), found.wrong
     assert any("g1 = g8" in line for line in [*found.odd, *found.wrong])
+    warn_of_equals(load_split(folder(root)))
+    assert caplog.text.count("equal images with different labels: d9 = g0 (such pairs: 1)") == 1
     skipping = folder(root, on_error="skip")
     assert any("g2.png" in line for line in look_at(skipping, load_split(skipping)).odd)
 

@@ -81,7 +81,7 @@ def damage(path: Path, how: str) -> None:
 )
 def test_unreadable_image(cli: Cli, ksdd_like: KsddLike, how: str, says: str) -> None:
     damage(ksdd_like() / "kos02/Part0.jpg", how)
-    named = ["kos02/Part0.jpg", says, "replace", "on_error=skip"]
+    named = ["kos02/Part0.jpg", says, "replace", "dataset.on_error=skip; ltcam data check"]
     cli.fault("train", *KSDD, says=named, logs=True)
     assert not list(Path("outputs").glob("*/train/*.pt"))
 

@@ -66,7 +66,7 @@ def predicted(tmp_path: Path) -> Path:
     columns = ["name", "path", "probability", "predicted", "regions", "area", "content"]
     pd.DataFrame(rows, columns=columns).to_csv(out / "scores.csv", index=False)
     pd.DataFrame(TABLE).to_csv(out / "regions.csv", index=False)
-    config = {"hash": "x", "method": {}, "segmenter": {}, "threshold": 0.5}
+    config = {"hash": "x", "method": {}, "segmenter": {}, "threshold": 0.5, "white": 4095.0}
     (out / "config.yaml").write_text(yaml.safe_dump(config))
     return out
 
@@ -263,6 +263,7 @@ def test_a_restart_knows_what_was_decided(
         token = server.token
     with serving(predicted, served) as server:
         assert server.token != token and server.review.reviewed == 2
+        assert server.review.reader.white == 4095  # of the prediction, not `auto`
         listed = json.loads(ask(server, "~images")[1])
         decisions = {image["name"]: (image["label"], image["decision"]) for image in listed}
         assert decisions["good/d"] == (1, "repainted") and decisions["defect/b"] == (0, "rejected")

@@ -39,7 +39,7 @@ from ltcam_cli.data.dataset import Dataset
 from ltcam_cli.data.kinds import kind_names
 from ltcam_cli.data.load import white_of
 from ltcam_cli.data.sample import Sample
-from ltcam_cli.data.split import Split, check_classes, split_fraction
+from ltcam_cli.data.split import Split, check_classes, split_fraction, warn_of_equals
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import write_json, write_table
 from ltcam_cli.progress import track
@@ -89,6 +89,7 @@ def train(
     kinds = kind_names(samples) if trainer.kinds else ()
     check_classes(samples, "training", split)
     check_classes(split.test, "test", split)
+    warn_of_equals(split)
     validation: list[Sample] = []
     if trainer.validation:
         samples, validation = split_fraction(samples, trainer.validation, seed)

@@ -20,7 +20,8 @@ class Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as interruption:
-            typer.echo("ltcam: interrupted; what was complete stays", err=True)
+            more = "; go on with --resume" if ctx.invoked_subcommand == "train" else ""
+            typer.echo(f"ltcam: interrupted; what was complete stays{more}", err=True)
             raise typer.Exit(interrupted_status(interruption)) from None
         except BrokenPipeError:  # ltcam config train | head
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

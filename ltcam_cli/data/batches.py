@@ -17,6 +17,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from ltcam_cli.data.dataset import Fit
 from ltcam_cli.data.geometry import fitted
+from ltcam_cli.data.image_files import or_skip
 from ltcam_cli.data.mask_files import label_oddities, warn_of
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
@@ -103,7 +104,7 @@ class Images(Dataset[Item | str]):
             return self._load(number, sample, seed)
         except LtcamError as error:
             if self.on_error != "skip":
-                raise LtcamError(f"{error} (or {self.skip_key}=skip)") from error
+                raise or_skip(error, self.skip_key) from error
             log.warning("skipped: %s", error)
             return sample.name
 

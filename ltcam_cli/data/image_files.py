@@ -80,6 +80,12 @@ class ImageReader:
         return "" if self.white == "auto" else f"white {self.white}"
 
 
+def or_skip(error: LtcamError, key: str = "dataset.on_error") -> LtcamError:
+    """The error of an image that cannot be read, with the key that skips such images."""
+    all_of_them = "; ltcam data check lists all" if key.startswith("dataset.") else ""
+    return LtcamError(f"{error} (or {key}=skip{all_of_them})")
+
+
 def white_level(paths: Sequence[Path], max_pixels: int = MAX_PIXELS) -> White:
     """Level of white of files of one camera: the least 2^n - 1 that no pixel exceeds.
 

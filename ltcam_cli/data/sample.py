@@ -15,6 +15,8 @@ from ltcam_cli.data.mask_files import MaskReader
 from ltcam_cli.files import content_digest, short_hash
 from ltcam_cli.progress import track
 
+MISSING = "missing"  # digest of a file that cannot be read
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -82,7 +84,7 @@ class Sample:
     def image_digest(self) -> str:
         """Hex SHA-256 of the image's file, recipe or pixels, and of how the file is read.
 
-        `missing` if it cannot be read.
+        `MISSING` if it cannot be read.
         """
         return _digest(self.path, self.recipe, self.read_image)
 
@@ -105,7 +107,7 @@ def _digest(path: Path | None, recipe: str | None, read: Callable[[], np.ndarray
         try:
             content = content_digest(path)
         except OSError:
-            return "missing"  # an error, if anybody reads it
+            return MISSING  # an error, if anybody reads it
         setting = getattr(getattr(read, "func", None), "setting", "")  # of an Image- or MaskReader
         return short_hash([content, setting], 64) if setting else content
     if recipe is None:

@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from ltcam_cli.data.dataset import Dataset
+from ltcam_cli.data.image_files import or_skip
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
 
@@ -53,9 +54,9 @@ def with_size(dataset: D, samples: Sequence[Sample], most: int = MOST) -> D:
     for number in sorted(numbers):
         try:
             height, width = samples[number].read_by(reader, dataset.mask_reader()).image.shape[:2]
-        except LtcamError:
+        except LtcamError as error:
             if dataset.on_error != "skip":
-                raise
+                raise or_skip(error) from error
         else:
             sizes.append((height, width))
     if not sizes:

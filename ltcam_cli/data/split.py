@@ -13,7 +13,7 @@ import numpy as np
 
 from ltcam_cli.data.image_files import ImageReader
 from ltcam_cli.data.mask_files import MaskReader
-from ltcam_cli.data.sample import Sample
+from ltcam_cli.data.sample import MISSING, Sample
 from ltcam_cli.data.tables import read_split
 from ltcam_cli.errors import LtcamError
 from ltcam_cli.files import short_hash
@@ -231,9 +231,22 @@ def duplicates(first: Sequence[Sample], second: Sequence[Sample]) -> set[tuple[s
     names = defaultdict(list)
     for sample in track(first, "comparing"):
         names[sample.image_digest()].append(sample.name)
+    names.pop(MISSING, None)
     return {
         (min(name, sample.name), max(name, sample.name))
         for sample in track(second, "comparing")
         for name in names.get(sample.image_digest(), ())
         if name != sample.name
     }
+
+
+def warn_of_equals(split: Split) -> None:
+    """Log a pair of equal image files of which one is good and one defective, and their number."""
+    files = [sample for sample in split.part("all") if sample.path]  # whose digests are kept
+    pairs = duplicates([s for s in files if s.label], [s for s in files if not s.label])
+    if pairs:
+        log.warning(
+            "equal images with different labels: %s = %s (such pairs: %d); see: ltcam data check",
+            *min(pairs),
+            len(pairs),
+        )

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ltcam_cli.classifier.checkpoint import Classifier
 from ltcam_cli.data.decoding import is_deep
-from ltcam_cli.data.image_files import forget_warnings
+from ltcam_cli.data.image_files import forget_warnings, or_skip
 from ltcam_cli.data.listing import said
 from ltcam_cli.data.sample import Sample
 from ltcam_cli.errors import LtcamError
@@ -91,7 +91,8 @@ class Predictor:
         """
         config = self.settings.predict
         kept = asdict(replace(self.settings, predict=replace(config, shard=None)))
-        kept["threshold"] = float(self.classifier.threshold)  # for the report
+        kept["threshold"] = float(self.classifier.threshold)  # for report and review
+        kept["white"] = self.classifier.white
         claim(out, self.identity, kept)
         return Writing(
             out,
@@ -243,7 +244,7 @@ def _check_heads(samples: Sequence[Sample]) -> None:
             assert sample.path is not None
             is_deep(sample.path)
         except LtcamError as error:
-            raise LtcamError(f"{error} (or predict.on_error=skip)") from error
+            raise or_skip(error, "predict.on_error") from error
 
 
 def predict_samples(

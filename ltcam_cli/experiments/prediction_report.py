@@ -38,7 +38,9 @@ def prediction_page(folder: Path, limit: int) -> tuple[str, str]:
     shown = unsure_first(scores, threshold)[:limit]
     gallery = Gallery([{}], thresholds={0: threshold})
     settings = with_kept_parts(Composed({}), config, ("dataset",), folder / "config.yaml")
-    draw_predictions(gallery, folder, shown, settings.dataset.image_reader("auto"))
+    draw_predictions(
+        gallery, folder, shown, settings.dataset.image_reader(config.get("white", "auto"))
+    )
     left_out = len(scores) - len(shown)
     page = render_predictions(Predicted(folder, config, scores, regions, gallery, left_out))
     return page, f"{len(scores)} images, {len(gallery.images)} of them drawn"

@@ -29,7 +29,7 @@ def review_predictions(folder: Path, out: Path | None, port: int) -> None:
     settings = with_kept_parts(Composed({}), config, ("dataset",), folder / "config.yaml")
     images = rows_of(unsure_first(scores, config["threshold"]))
     with Corrections.opened(out or folder / CORRECTIONS) as corrections:
-        reader = settings.dataset.image_reader("auto")
+        reader = settings.dataset.image_reader(config.get("white", "auto"))
         serve(Review(folder, images, config["threshold"], reader, corrections), port)
 
 

@@ -10,8 +10,8 @@ SCORES = ("ap", "auroc", "accuracy", "balanced_accuracy", "tp", "fp", "fn", "tn"
 TOLD = (*SCORES, "kind_ap", "kind_accuracy")  # of kinds of defects, where they were learnt
 LEVEL = 0.05  # of both tests
 ADVICE = (
-    "nothing was learnt; try a lower trainer.lr, pre-trained backbone.weights, more trainer.epochs "
-    "or a larger dataset.height and dataset.width"
+    "nothing was learnt; try a lower trainer.lr, more trainer.epochs, a larger dataset.height and "
+    "dataset.width, or, where there are none, pre-trained backbone.weights"
 )
 
 
