@@ -156,6 +156,7 @@ def test_a_lead_is_judged_by_a_bootstrap_over_the_items() -> None:
     expected = np.quantile(leads, 0.05, axis=0)
     np.testing.assert_allclose(table["lead_low"], expected, atol=0.01)
     assert (table["lead_low"] > 0).tolist() == [False, True, False] and best_of(table) == 1
+    assert best_of(table.assign(removed=table["removed"] * 0.4)) == 0  # which heals too little
 
 
 def test_the_criterion_is_a_product_of_means() -> None:

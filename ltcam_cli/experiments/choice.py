@@ -33,6 +33,7 @@ from ltcam_cli.runs.reading import read_table
 from ltcam_cli.runs.tables import as_markdown
 
 DEFECTIVE, GOOD = 80, 12  # training images that choose
+LEAST = 1 / 3  # share of the log-odds that a candidate's masks must take away
 PICTURES, SHOWN = 3, 4  # candidates that are drawn, and images of each
 log = logging.getLogger("ltcam_cli")
 
@@ -126,7 +127,8 @@ def _kept_or_judged(
     kept = None
     if path.is_file() and not session.settings.overwrite:
         needed = ("method", "segmenter", "images")
-        kept = read_table(path, "delete it to choose anew", needed, ("criterion", "lead_low"))
+        numbers = ("criterion", "lead_low", "removed")
+        kept = read_table(path, "delete it to choose anew", needed, numbers)
     try:
         training = session.training_images
     except LtcamError as error:
@@ -152,11 +154,12 @@ def _kept_or_judged(
 
 
 def best_of(table: pd.DataFrame) -> int:
-    """Number of the candidate with the highest criterion; the first if none is surely ahead of it.
+    """Number of the candidate with the highest criterion, or of the first, the plain one.
 
-    The first is the plain one. Choosing among many by a criterion that says little would be worse.
+    The first stays where no other is surely ahead of it, or none takes away a third of what the
+    classifier sees: then healing and deletion say little, and the smallest mask would win.
     """
-    ahead = table["criterion"].where(table["lead_low"] > 0)
+    ahead = table["criterion"].where((table["lead_low"] > 0) & (table["removed"] >= LEAST))
     return 0 if ahead.isna().all() else int(ahead.argmax())
 
 
