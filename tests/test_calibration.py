@@ -220,7 +220,7 @@ def test_predict_where_the_data_set_is_not(
             "predict.gate=false", *REFINED]  # fmt: skip
     moved = root.rename(root.with_name("elsewhere"))
     cli.fault(*call, says=["good_quantile+contrast: learns from training images", "no such folder",
-                           "or evaluate the run once"])  # fmt: skip
+                           "or evaluate the run once"], logs=True)  # fmt: skip
     cli.ok("evaluate", "--run", path.name, "--method", "layercam", *REFINED, "threads=1",
            "device=cpu", "dataset.root=data/elsewhere")  # fmt: skip
     cli.ok(*call, "-m", "--shard", "1:2/2", "predict.out=parts")

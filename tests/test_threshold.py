@@ -50,7 +50,7 @@ def test_a_threshold_chosen_again_is_that_of_a_training_by_its_rule(cli: Cli) ->
 
     assert predicted(cli)[0] != first[0]  # the old masks are not taken for the new ones
     cli.fault("predict", "plates", "--run", "a", "--method", "gradcam", "--out", first[0],
-              "device=cpu", says=["another method, segmenter, classifier"])  # fmt: skip
+              "device=cpu", says=["another method, segmenter, classifier"], logs=True)  # fmt: skip
     cli.ok("threshold", "a", "prior")
     assert metrics("a") == trained
     assert predicted(cli) == first

@@ -199,7 +199,8 @@ def test_predict_marks_what_to_look_at_again(cli: Cli, own_run: Run) -> None:
         of_table = scores[scores["name"] == row["name"]].iloc[0]
         assert row["look_again"] == bool(of_table["look_again"])
         assert row["reliability"] == pytest.approx(of_table["reliability"])
-    cli.fault(*run, "--out", "asked", "predict.ask_below=0.5", says=["another method, segmenter"])
+    says = ["another method, segmenter"]
+    cli.fault(*run, "--out", "asked", "predict.ask_below=0.5", says=says, logs=True)
     cli.fault("predict", "plates", "--runtime", "onnx", "--model", "m.onnx", "predict.ask_below=1",
               says=["predict.ask_below=1", "needs gradients", "predict.runtime=torch"])  # fmt: skip
     path.write_text('{"threshold": 0.0}')  # all are called defective: nothing is asked
