@@ -144,8 +144,9 @@ def _kept_or_judged(
     table = judged(session, pool, defective, good).assign(images=images)
     if table["criterion"].isna().all():
         raise UnchosenError("no training image can be judged")
+    best = best_of(table)
     ranked = table["criterion"].sort_values(ascending=False, kind="stable").index
-    order = [best_of(table), *ranked.drop(best_of(table))]
+    order = [best, *ranked.drop(best)]
     write_text(folder / "choice.md", as_markdown(table.drop(columns="images").loc[order]) + "\n")
     draw(session, [pool[number] for number in order[:PICTURES]], defective, folder)
     identity.write(folder)

@@ -90,7 +90,7 @@ class Shares(NamedTuple):
     area: float
 
 
-def criteria(shares: pd.DataFrame, draws: int = 2000) -> pd.DataFrame:
+def criteria(shares: pd.DataFrame) -> pd.DataFrame:
     """Criterion of each job, and whether it is ahead of the first job beyond chance.
 
     Means over images are weighted by the mean area of an image's masks. IoU is pooled over pixels,
@@ -100,7 +100,6 @@ def criteria(shares: pd.DataFrame, draws: int = 2000) -> pd.DataFrame:
     Args:
         shares: A row a job and image: `job`, `image`, its physical item `group`, and the fields of
             `Shares`. Images with NaN do not count.
-        draws: Number of resamples of the items.
 
     Returns:
         A row a job: the means `removed`, `brought` and `area`, the `criterion` of them, and
@@ -114,22 +113,15 @@ def criteria(shares: pd.DataFrame, draws: int = 2000) -> pd.DataFrame:
         return pd.DataFrame(np.nan, jobs, [*fields, "criterion", "lead_low"])
     weights = known["area"].mean(axis=1)
     sums = known.mul(weights, axis=0).groupby("group").sum()
-    groups, drawn = resample_groups(sums.index, draws)
+    groups, drawn = resample_groups(sums.index)
     times = np.concatenate([np.ones((1, len(groups)), dtype=drawn.dtype), drawn])
     total = times @ weights.groupby("group").sum().to_numpy()
     means = times @ sums.to_numpy() / np.maximum(total, np.finfo(float).tiny)[:, None]
-    removed, brought, area = means.reshape(-1, len(fields), len(jobs)).transpose(1, 0, 2)
-    values = criterion(removed, brought, area)
-    return pd.DataFrame(
-        {
-            "removed": removed[0],
-            "brought": brought[0],
-            "area": area[0],
-            "criterion": values[0],
-            "lead_low": np.quantile(values[1:] - values[1:, :1], 0.05, axis=0),
-        },
-        index=jobs,
-    )
+    means = means.reshape(-1, len(fields), len(jobs))
+    values = criterion(*means.transpose(1, 0, 2))
+    lead_low = np.quantile(values[1:] - values[1:, :1], 0.05, axis=0)
+    table = pd.DataFrame(means[0].T, jobs, fields)
+    return table.assign(criterion=values[0], lead_low=lead_low)
 
 
 def criterion(removed: ArrayLike, brought: ArrayLike, area: ArrayLike) -> np.ndarray:
